@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * CPU scheduling per container, from one hook and no clock: the scheduler itself keeps each task's
+ * time on CPU (se.sum_exec_runtime) and time runnable but waiting (sched_info.run_delay), so what
+ * belongs to one stint on a CPU is a difference of the two between switch-in and switch-out. That
+ * is what /proc/PID/schedstat shows, to the nanosecond, and it costs less than half of stamping
+ * wake-ups (docs/decisions/0001-scheduler-counters.md).
+ *
+ * A stint is booked when it ends, to the cgroup the task is in then; tasks that are on a CPU when a
+ * snapshot is taken are booked by kpod_cpu_flush up to that moment.
+ */
+#include "slots.bpf.h"
+#include "cpu.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct cpu_row);
+} cpu_rows SEC(".maps");
+
+/* What was so when the running task got this CPU, or was last flushed. Written by its CPU only. */
+struct stint {
+	__u64 ran_ns;	  /* its se.sum_exec_runtime */
+	__u64 delayed_ns; /* its sched_info.run_delay, which does not yet have the wait just ended */
+	__u64 voluntary;  /* its nvcsw */
+	int pid;	  /* -1: not known */
+	__u32 holder;	  /* slot of the task before it, or HOLDER_IDLE */
+	__u32 waited;	  /* the wait before it is booked */
+	__u32 reserved;
+} __attribute__((aligned(64)));
+
+#define HOLDER_IDLE 0xffffffff
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct stint);
+} cpu_stints SEC(".maps");
+
+struct task_account {
+	__u64 delayed_ns; /* run_delay that is booked already */
+	__u64 cgroup_id;  /* slot is of this cgroup, as of epoch */
+	__u64 epoch;
+	__u32 slot;
+	__u32 reserved;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct task_account);
+} cpu_tasks SEC(".maps");
+
+static __always_inline __u32 slot_of(struct task_struct *task, struct task_account *account)
+{
+	struct cgroup *cgrp = task->cgroups->dfl_cgrp;
+	struct kpod_control *ctl = kpod_control();
+	struct kpod_cgroup *found;
+	__u64 id = cgrp->kn->id;
+	__u64 epoch = ctl ? ctl->epoch : 0;
+	__u32 slot;
+
+	if (account && account->cgroup_id == id && account->epoch == epoch)
+		return account->slot;
+	found = kpod_nearest(cgrp);
+	slot = found ? found->slot : 0;
+	if (account) {
+		account->cgroup_id = id;
+		account->epoch = epoch;
+		account->slot = slot;
+	}
+	return slot;
+}
+
+/* Books what the task on this CPU has done since `stint`; returns its row. */
+static __always_inline struct cpu_row *book(struct task_struct *task, struct stint *stint,
+					    __u32 *slot)
+{
+	struct task_account *account = bpf_task_storage_get(&cpu_tasks, task, 0, 0);
+	__u64 delayed = task->sched_info.run_delay;
+	__u64 ran = task->se.sum_exec_runtime;
+	bool known = stint->pid == task->pid;
+	struct cpu_row *row;
+	__u64 booked, wait;
+	__u32 class;
+
+	*slot = slot_of(task, account);
+	row = kpod_row(cpu_rows, *slot);
+	if (!row)
+		return NULL;
+	if (known && ran > stint->ran_ns)
+		kpod_add(row->oncpu_ns, ran - stint->ran_ns);
+	if (!account)
+		kpod_add(row->untracked, 1);
+	if (known && !stint->waited) {
+		booked = account ? account->delayed_ns : stint->delayed_ns;
+		wait = delayed > booked ? delayed - booked : 0;
+		class = stint->holder == HOLDER_IDLE ? KPOD_HELD_IDLE
+			: stint->holder == 0	     ? KPOD_HELD_HOST
+			: stint->holder == *slot     ? KPOD_HELD_SELF
+						     : KPOD_HELD_OTHER;
+		kpod_add(row->wait_ns[class], wait);
+		kpod_add(row->wait[kpod_time_bucket(wait)], 1);
+	}
+	if (account)
+		account->delayed_ns = delayed;
+	return row;
+}
+
+SEC("tp_btf/sched_switch")
+int BPF_PROG(kpod_cpu_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
+{
+	__u32 cpu = bpf_get_smp_processor_id(), slot = 0, holder = HOLDER_IDLE;
+	struct stint *stint = bpf_map_lookup_elem(&cpu_stints, &cpu);
+	struct cpu_row *row;
+
+	if (!stint)
+		return 0;
+	if (prev->pid) {
+		row = book(prev, stint, &slot);
+		holder = slot;
+		/* The kernel counted this switch just before this hook, by the rule we want. */
+		if (!row)
+			;
+		else if (stint->pid == prev->pid ? prev->nvcsw != stint->voluntary : !preempt)
+			kpod_add(row->switches[KPOD_SWITCH_VOLUNTARY], 1);
+		else
+			kpod_add(row->switches[KPOD_SWITCH_INVOLUNTARY], 1);
+	} else {
+		row = kpod_row(cpu_rows, 0);
+		if (row)
+			kpod_add(row->switches[KPOD_SWITCH_IDLE], 1);
+	}
+
+	stint->pid = next->pid;
+	stint->ran_ns = next->se.sum_exec_runtime;
+	stint->delayed_ns = next->sched_info.run_delay;
+	stint->voluntary = next->nvcsw;
+	stint->holder = holder;
+	stint->waited = 0;
+	return 0;
+}
+
+/* A new task has waited for nothing yet. Not made in the hook above: that holds a run queue. */
+SEC("tp_btf/task_newtask")
+int BPF_PROG(kpod_cpu_fork, struct task_struct *task)
+{
+	bpf_task_storage_get(&cpu_tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	return 0;
+}
+
+/* Run once at the start: tasks older than the loader, whose past waits are not ours. */
+SEC("iter/task")
+int kpod_cpu_adopt(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct task_account *account;
+
+	if (!task)
+		return 0;
+	account = bpf_task_storage_get(&cpu_tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (account && !account->delayed_ns)
+		account->delayed_ns = task->sched_info.run_delay;
+	return 0;
+}
+
+/* Run by the loader on every CPU before a snapshot: books the task that is running there. */
+SEC("raw_tp")
+int kpod_cpu_flush(void *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u32 cpu = bpf_get_smp_processor_id(), slot;
+	struct stint *stint = bpf_map_lookup_elem(&cpu_stints, &cpu);
+
+	if (!stint || !task->pid || stint->pid != task->pid || !book(task, stint, &slot))
+		return 0;
+	stint->ran_ns = task->se.sum_exec_runtime;
+	stint->waited = 1;
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Which slot an event belongs to. The loader makes the maps once, with cgroup.bpf.o, and gives them
+ * to every other object; it also sets the sizes.
+ */
+#ifndef KPOD_SLOTS_BPF_H
+#define KPOD_SLOTS_BPF_H
+
+#include "kernel.h"
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "slots.h"
+
+#define KPOD_LEVELS_MAX 16 /* a container deeper than this below its cgroup counts as the host */
+
+const volatile struct kpod_config kpod_config SEC(".rodata.kpod");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u64);
+	__type(value, struct kpod_cgroup);
+} cgroups SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct kpod_control);
+} control SEC(".maps");
+
+static __always_inline struct kpod_control *kpod_control(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&control, &zero);
+}
+
+/* A counter in a row: plain where each CPU has a row of its own. Dead code goes at load time. */
+#define kpod_add(counter, n)                                                                       \
+	do {                                                                                       \
+		if (kpod_config.shared)                                                            \
+			__sync_fetch_and_add(&(counter), (n));                                     \
+		else                                                                               \
+			(counter) += (n);                                                          \
+	} while (0)
+
+/* This CPU's row of a slot in a map of `slots * shards` rows. */
+#define kpod_row(map, slot)                                                                        \
+	({                                                                                         \
+		__u32 __row = (slot)*kpod_config.shards +                                          \
+			      (bpf_get_smp_processor_id() & (kpod_config.shards - 1));             \
+		bpf_map_lookup_elem(&(map), &__row);                                               \
+	})
+
+/* The cgroup's entry, or its nearest ancestor's; NULL: the host. Needs no helper but look-ups. */
+static __always_inline struct kpod_cgroup *kpod_nearest(struct cgroup *cgrp)
+{
+	for (int i = 0; i < KPOD_LEVELS_MAX; i++) {
+		struct cgroup_subsys_state *parent;
+		struct kpod_cgroup *found;
+		__u64 id;
+
+		if (!cgrp)
+			return NULL;
+		id = BPF_CORE_READ(cgrp, kn, id);
+		found = bpf_map_lookup_elem(&cgroups, &id);
+		if (found)
+			return found;
+		parent = BPF_CORE_READ(cgrp, self.parent);
+		if (!parent)
+			return NULL;
+		cgrp = BPF_CORE_READ(parent, cgroup);
+	}
+	return NULL;
+}
+
+#endif
