@@ -36,7 +36,7 @@ struct kpod_slot_info {
 	__u32 generation; /* grows each time the slot is freed */
 	__u32 kind;
 	__u32 path_size; /* without the NUL */
-	__u32 reserved;
+	__u32 reserved[7]; /* 64 of these are whole pages */
 	char path[KPOD_SLOT_PATH];
 };
 

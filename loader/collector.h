@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A collector: what it measures, how it attaches, and its tables, declared once. Everything else
+ * (loading, schema, snapshots, help texts) is generic and made from this.
+ */
+#ifndef KPOD_COLLECTOR_H
+#define KPOD_COLLECTOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <linux/types.h>
+
+#include "../bpf/histogram.h"
+
+enum kpod_column_kind { KPOD_COUNTER, KPOD_GAUGE, KPOD_HISTOGRAM };
+
+struct kpod_column {
+	const char *name; /* metric name, base units */
+	const char *help;
+	const char *label; /* a constant label, or NULL; columns of one name differ in value only */
+	const char *value;
+	enum kpod_column_kind kind;
+	uint8_t decimals;  /* 9: the word counts nanoseconds and is shown in seconds */
+	uint16_t word;	   /* of a histogram: its first bucket */
+	uint16_t sum;	   /* histograms: first word of the sum, … */
+	uint16_t sum_words; /* … and how many words it is spread over */
+};
+
+#define KPOD_WORD(row, field) (offsetof(struct row, field) / 8)
+#define KPOD_SECONDS 9
+#define KPOD_TIME_HISTOGRAM(row, field, sum_field)                                                 \
+	.kind = KPOD_HISTOGRAM, .decimals = KPOD_SECONDS, .word = KPOD_WORD(row, field),           \
+	.sum = KPOD_WORD(row, sum_field), .sum_words = sizeof(((struct row *)0)->sum_field) / 8
+
+enum kpod_scope { KPOD_PER_SLOT, KPOD_PER_NODE };
+
+struct kpod_table {
+	const char *name;
+	enum kpod_scope scope;
+	const char *map;    /* ARRAY of rows, [slot][shard]; NULL: filled by the loader itself */
+	uint32_t row_size;  /* bytes of a row in the map */
+	uint32_t words;	    /* of a row that are exported, from its start */
+	const struct kpod_column *columns;
+	size_t column_count;
+};
+
+#define KPOD_COUNT(array) (sizeof(array) / sizeof((array)[0]))
+#define KPOD_COLUMNS(array) .columns = (array), .column_count = KPOD_COUNT(array)
+
+enum kpod_step_kind {
+	KPOD_ATTACH,   /* to the hook that its section names */
+	KPOD_RUN_ONCE, /* an iterator, read to its end */
+	KPOD_PER_CPU,  /* a raw_tp program, run on every CPU before each snapshot */
+};
+
+struct kpod_step {
+	const char *program;
+	enum kpod_step_kind kind;
+};
+
+/* One way to attach; steps are taken in order. Programs that no step names are not loaded. */
+struct kpod_attachment {
+	const char *name;
+	const struct kpod_step *steps;
+	size_t step_count;
+};
+
+struct kpod_collector {
+	const char *name;
+	const char *help;
+	const unsigned char *object; /* the BPF object file */
+	const unsigned char *object_end;
+	const struct kpod_attachment *attachments; /* best first; the first that works is used */
+	size_t attachment_count;
+	const struct kpod_table *tables;
+	size_t table_count;
+	const char *sized_by_cpu; /* a map with one element per possible CPU, or NULL */
+};
+
+#define KPOD_STEPS(...)                                                                            \
+	.steps = (const struct kpod_step[]){__VA_ARGS__},                                          \
+	.step_count = KPOD_COUNT(((const struct kpod_step[]){__VA_ARGS__}))
+
+/* Embeds build/bpf/NAME.bpf.o, which the build makes from bpf/NAME.bpf.c. */
+#define KPOD_OBJECT(name)                                                                          \
+	__asm__(".pushsection .rodata\n.balign 16\n" #name "_object:\n.incbin \"" #name            \
+		".bpf.o\"\n" #name "_object_end:\n.byte 0\n.popsection\n");                         \
+	extern const unsigned char name##_object[], name##_object_end[]
+#define KPOD_EMBEDDED(name) .object = name##_object, .object_end = name##_object_end
+
+#endif

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What this machine offers, what loads here, and why not. */
+#include <string.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "loader.h"
+
+static void row(const char *what, bool ok, const char *text)
+{
+	printf("%-10s %-5s %s\n", what, ok ? "ok" : "NO", text);
+}
+
+int kpod_doctor(const struct kpod_options *options)
+{
+	bool btf = !access("/sys/kernel/btf/vmlinux", R_OK);
+	const char *missing = kpod_missing_privilege();
+	struct utsname kernel;
+	struct kpod_bpf bpf;
+	struct kpod_slots slots;
+	char text[128];
+	size_t up = 0;
+	int err;
+
+	uname(&kernel);
+	row("kernel", true, kernel.release);
+	row("btf", btf,
+	    btf ? "/sys/kernel/btf/vmlinux"
+		: "no /sys/kernel/btf/vmlinux: needs a kernel with CONFIG_DEBUG_INFO_BTF=y");
+	row("privilege", !*missing, *missing ? missing : "may load BPF programs");
+	if (*missing)
+		return 1;
+	err = kpod_bpf_open(&bpf, options);
+	if (err) {
+		row("maps", false, strerror(-err));
+		return 1;
+	}
+	err = kpod_slots_open(&slots, &bpf, options->tombstone_ns);
+	row("cgroup2", !err, err ? "no cgroup2 hierarchy is mounted: mount one" : slots.root);
+	snprintf(text, sizeof(text), "%u slots, %u rows each for %d CPUs", bpf.max_containers,
+		 bpf.config.shards, bpf.cpus);
+	row("maps", true, text);
+	for (size_t i = 0; i < bpf.loaded_count; i++) {
+		const struct kpod_loaded *l = &bpf.loaded[i];
+
+		up += l->attachment != NULL;
+		row(l->collector->name, l->attachment,
+		    l->attachment ? l->collector->help : l->reason);
+	}
+	if (!err)
+		kpod_slots_close(&slots);
+	err = err || up < bpf.loaded_count;
+	kpod_bpf_close(&bpf);
+	return err;
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the loader's parts know of each other. Functions return 0 or -errno unless they say else. */
+#ifndef KPOD_LOADER_H
+#define KPOD_LOADER_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "collector.h"
+
+#include "../bpf/slots.h"
+#include "../shared/writer.h"
+
+#define KPOD_VERSION "0.1.0"
+#define KPOD_SECOND 1000000000ULL
+
+struct bpf_object;
+struct bpf_link;
+
+struct kpod_options {
+	const char *segment;
+	uint64_t interval_ns;
+	uint64_t tombstone_ns; /* how long a dead container's totals stay */
+	uint32_t max_containers;
+	uint64_t ring_size;
+	uint64_t ring_max;
+	bool pods_only;
+	bool print;
+	bool verbose;
+	const char *inject_failure; /* test builds: this collector does not load */
+};
+
+/* ---- bpf.c: objects, programs, maps -------------------------------------------------------- */
+
+/*
+ * A map of rows, mapped window by window as slots come into use, so that the loader's memory grows
+ * with the containers of the node and not with --max-containers.
+ */
+struct kpod_rows {
+	int fd;
+	uint32_t slot_size; /* bytes of all rows of one slot */
+	uint32_t windows;
+	void **window;
+};
+
+#define KPOD_WINDOW_SLOTS 64
+
+struct kpod_loaded {
+	const struct kpod_collector *collector;
+	const struct kpod_attachment *attachment; /* NULL: it does not run, reason says why */
+	char reason[256];
+	struct bpf_object *object;
+	struct bpf_link **links;
+	int *per_cpu; /* program descriptors */
+	size_t link_count, per_cpu_count;
+	struct kpod_rows *rows; /* one for each table */
+};
+
+struct kpod_bpf {
+	struct kpod_config config;
+	uint32_t max_containers; /* slot 0 included */
+	int cpus;
+	int cgroups_fd, free_slots_fd, control_fd; /* -1: the cgroup collector does not run */
+	struct kpod_rows slots;
+	struct kpod_control *control;
+	struct kpod_loaded *loaded;
+	size_t loaded_count;
+	uint64_t flush_failures;
+};
+
+/* "" if the process may load BPF programs, else what it lacks. */
+const char *kpod_missing_privilege(void);
+
+/* Lists the collectors without loading any: for their declarations. */
+int kpod_bpf_describe(struct kpod_bpf *bpf);
+
+/* Loads and attaches every collector; what cannot is left with its reason. Fails on no memory. */
+int kpod_bpf_open(struct kpod_bpf *bpf, const struct kpod_options *options);
+void kpod_bpf_close(struct kpod_bpf *bpf);
+
+/* Runs the per-CPU programs, so that the maps are current. */
+void kpod_bpf_flush(struct kpod_bpf *bpf);
+
+/* The rows of a slot, NULL if they cannot be mapped (counted by the caller). */
+void *kpod_rows_of(struct kpod_rows *rows, uint32_t slot);
+
+/* ---- slots.c: who has which slot ----------------------------------------------------------- */
+
+enum kpod_slot_use { KPOD_SLOT_FREE, KPOD_SLOT_USED, KPOD_SLOT_DRAINING };
+
+struct kpod_slots {
+	struct kpod_bpf *bpf;
+	uint8_t *use;		  /* enum kpod_slot_use, by slot */
+	uint8_t *seen;		  /* has ever been in use */
+	uint8_t *visible;	  /* belongs into this snapshot */
+	uint8_t *dead_snapshots;  /* in how many it was dead */
+	uint32_t scanned;	  /* slots looked at; the rest was never in use */
+	uint32_t used, dead, free;
+	uint64_t evicted;	  /* dead slots freed before their time, for want of free ones */
+	uint64_t walked_exhausted; /* slots_exhausted when the tree was last walked */
+	uint64_t start_ns;
+	uint64_t tombstone_ns;
+	char root[PATH_MAX]; /* of the cgroup2 hierarchy */
+};
+
+/* Finds the cgroup2 mount and enters what exists. -ENOENT: no cgroup2 is mounted. */
+int kpod_slots_open(struct kpod_slots *s, struct kpod_bpf *bpf, uint64_t tombstone_ns);
+void kpod_slots_close(struct kpod_slots *s);
+
+/* Before each snapshot: notes births and deaths, frees what has been dead long enough. */
+void kpod_slots_scan(struct kpod_slots *s, uint64_t now_ns);
+
+struct kpod_slot_info *kpod_slot_info(struct kpod_slots *s, uint32_t slot);
+
+/* ---- snapshot.c: maps to segment ----------------------------------------------------------- */
+
+struct kpod_stats {
+	uint64_t snapshots, failures, rows_unmapped;
+	uint64_t last_ns;   /* how long the last snapshot took */
+	uint64_t last_size; /* its bytes in the ring */
+};
+
+struct kpod_publisher {
+	const struct kpod_options *options;
+	struct kpod_bpf *bpf;
+	struct kpod_slots *slots;
+	struct kpod_writer writer;
+	struct kpod_stats stats;
+	void *schema;
+	size_t schema_size;
+	uint64_t start_monotonic_ns, start_realtime_ns;
+	uint64_t *words; /* scratch: the longest row */
+};
+
+/* Makes the segment, takes the first snapshot and publishes it. */
+int kpod_publisher_open(struct kpod_publisher *p);
+int kpod_publisher_snapshot(struct kpod_publisher *p);
+void kpod_publisher_close(struct kpod_publisher *p);
+
+/* The loader's own table, the first of every schema. */
+extern const struct kpod_table kpod_loader_table;
+
+/* ---- schema.c ------------------------------------------------------------------------------ */
+
+/* The schema document of shared/README.md; *document is malloc'ed. */
+int kpod_schema_encode(const struct kpod_bpf *bpf, void **document, size_t *size);
+
+/* ---- view.c: people's view of a segment ---------------------------------------------------- */
+
+struct kpod_view;
+
+struct kpod_view *kpod_view_open(const char *path);
+void kpod_view_close(struct kpod_view *view);
+
+/* All rows of the last snapshot. -ENODATA: not LIVE, and one line on stderr has said so. */
+int kpod_view_dump(struct kpod_view *view, bool json, FILE *out);
+
+/* Rates since the last call, the busiest slots first. */
+int kpod_view_rates(struct kpod_view *view, FILE *out);
+
+/* ---- doctor.c ------------------------------------------------------------------------------ */
+
+/* Prints a line for everything it looks at; returns the exit status, 0 if all is well. */
+int kpod_doctor(const struct kpod_options *options);
+
+/* ---- main.c -------------------------------------------------------------------------------- */
+
+uint64_t kpod_clock(clockid_t clock);
+__attribute__((format(printf, 1, 2))) void kpod_log(const char *format, ...);
+
+#endif

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+#include <msgpack.h>
+
+#include "loader.h"
+
+static void text(msgpack_packer *pk, const char *s)
+{
+	msgpack_pack_str_with_body(pk, s, strlen(s));
+}
+
+static void text_entry(msgpack_packer *pk, const char *key, const char *value)
+{
+	text(pk, key);
+	text(pk, value);
+}
+
+static void int_entry(msgpack_packer *pk, const char *key, int64_t value)
+{
+	text(pk, key);
+	msgpack_pack_int64(pk, value);
+}
+
+static void pack_column(msgpack_packer *pk, const struct kpod_column *c)
+{
+	static const char *const kinds[] = {"counter", "gauge", "histogram"};
+
+	msgpack_pack_map(pk, c->kind == KPOD_HISTOGRAM ? 11 : 6);
+	text_entry(pk, "name", c->name);
+	text_entry(pk, "help", c->help);
+	text_entry(pk, "kind", kinds[c->kind]);
+	int_entry(pk, "decimals", c->decimals);
+	int_entry(pk, "word", c->word);
+	text(pk, "labels");
+	msgpack_pack_map(pk, c->label ? 1 : 0);
+	if (c->label)
+		text_entry(pk, c->label, c->value);
+	if (c->kind == KPOD_HISTOGRAM) {
+		int_entry(pk, "schema", KPOD_HIST_SCHEMA);
+		int_entry(pk, "first_exponent", KPOD_HIST_FIRST_EXPONENT);
+		int_entry(pk, "buckets", KPOD_HIST_BUCKETS);
+		int_entry(pk, "sum", c->sum);
+		int_entry(pk, "sum_words", c->sum_words);
+	}
+}
+
+static void pack_table(msgpack_packer *pk, const char *collector, const struct kpod_table *t)
+{
+	msgpack_pack_map(pk, 6);
+	text_entry(pk, "name", t->name);
+	text_entry(pk, "collector", collector);
+	text_entry(pk, "scope", t->scope == KPOD_PER_SLOT ? "slot" : "node");
+	text(pk, "keys");
+	msgpack_pack_array(pk, 0);
+	int_entry(pk, "words", t->words);
+	text(pk, "columns");
+	msgpack_pack_array(pk, t->column_count);
+	for (size_t i = 0; i < t->column_count; i++)
+		pack_column(pk, &t->columns[i]);
+}
+
+int kpod_schema_encode(const struct kpod_bpf *bpf, void **document, size_t *size)
+{
+	struct utsname kernel;
+	msgpack_sbuffer buffer;
+	msgpack_packer packer, *pk = &packer;
+	size_t tables = 1;
+
+	uname(&kernel);
+	msgpack_sbuffer_init(&buffer);
+	msgpack_packer_init(pk, &buffer, msgpack_sbuffer_write);
+	msgpack_pack_map(pk, 5);
+	int_entry(pk, "format", 1);
+	text(pk, "loader");
+	msgpack_pack_map(pk, 1);
+	text_entry(pk, "version", KPOD_VERSION);
+	text_entry(pk, "kernel", kernel.release);
+	text(pk, "collectors");
+	msgpack_pack_array(pk, bpf->loaded_count);
+	for (size_t i = 0; i < bpf->loaded_count; i++) {
+		const struct kpod_loaded *l = &bpf->loaded[i];
+
+		tables += l->collector->table_count;
+		msgpack_pack_map(pk, 5);
+		text_entry(pk, "name", l->collector->name);
+		text_entry(pk, "help", l->collector->help);
+		text(pk, "up");
+		if (l->attachment)
+			msgpack_pack_true(pk);
+		else
+			msgpack_pack_false(pk);
+		text_entry(pk, "reason", l->reason);
+		text_entry(pk, "attach", l->attachment ? l->attachment->name : "");
+	}
+	text(pk, "tables");
+	msgpack_pack_array(pk, tables);
+	pack_table(pk, "loader", &kpod_loader_table);
+	for (size_t i = 0; i < bpf->loaded_count; i++) {
+		const struct kpod_collector *c = bpf->loaded[i].collector;
+
+		for (size_t t = 0; t < c->table_count; t++)
+			pack_table(pk, c->name, &c->tables[t]);
+	}
+	*size = buffer.size;
+	*document = msgpack_sbuffer_release(&buffer);
+	msgpack_sbuffer_destroy(&buffer);
+	return *document ? 0 : -ENOMEM;
+}

@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A slot's life: FREE -(kernel: mkdir)-> USED -(kernel: rmdir)-> USED and dead -(tombstone)->
+ * DRAINING -(one snapshot)-> zeroed, FREE. While it drains, no look-up finds it any more and cached
+ * look-ups are void (epoch), but a program that had it in hand may still be adding to its rows.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+
+#include "loader.h"
+
+#define DEPTH_MAX 32
+#define SETTLE_NS 1000000 /* a birth record this old is visible to every CPU, whatever its model */
+
+struct kpod_slot_info *kpod_slot_info(struct kpod_slots *s, uint32_t slot)
+{
+	return kpod_rows_of(&s->bpf->slots, slot);
+}
+
+/* Octal escapes of mountinfo (proc(5)): space, tab, newline, backslash. */
+static void unescape(char *text)
+{
+	char *to = text;
+
+	for (char *from = text; *from; from++) {
+		if (from[0] == '\\' && from[1] && from[2] && from[3]) {
+			*to++ = (char)((from[1] - '0') * 64 + (from[2] - '0') * 8 + from[3] - '0');
+			from += 3;
+		} else {
+			*to++ = *from;
+		}
+	}
+	*to = '\0';
+}
+
+static int find_cgroup2(char *root, size_t size)
+{
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	char *line = NULL;
+	size_t room = 0;
+	int err = -ENOENT;
+
+	if (!f)
+		return -errno;
+	while (err && getline(&line, &room, f) > 0) {
+		char *type = strstr(line, " - "), mount[PATH_MAX];
+
+		if (!type || strncmp(type, " - cgroup2 ", 11) ||
+		    sscanf(line, "%*s %*s %*s %*s %4095s", mount) != 1)
+			continue;
+		unescape(mount);
+		err = snprintf(root, size, "%s", mount) < (int)size ? 0 : -ENAMETOOLONG;
+	}
+	free(line);
+	fclose(f);
+	return err;
+}
+
+static void name_tail(char tail[KPOD_NAME_TAIL], const char *name)
+{
+	size_t size = strlen(name), kept = size < KPOD_NAME_TAIL ? size : KPOD_NAME_TAIL;
+
+	memset(tail, 0, KPOD_NAME_TAIL);
+	memcpy(tail + KPOD_NAME_TAIL - kept, name + size - kept, kept);
+}
+
+/* Gives a cgroup that existed before us its slot. `now`: for one that vanishes meanwhile. */
+static void enter(struct kpod_slots *s, int dir, const char *name, uint64_t id,
+		  enum kpod_cgroup_kind kind, const char *path)
+{
+	struct kpod_cgroup entry = {.kind = kind};
+	struct kpod_slot_info *info = NULL;
+	struct stat st;
+
+	if (kind != KPOD_CGROUP_POD) {
+		if (bpf_map_lookup_and_delete_elem(s->bpf->free_slots_fd, NULL, &entry.slot)) {
+			__atomic_fetch_add(&s->bpf->control->slots_exhausted, 1, __ATOMIC_RELAXED);
+			return;
+		}
+		info = kpod_slot_info(s, entry.slot);
+		if (!info)
+			return;
+		info->path_size = (uint32_t)strnlen(path, KPOD_SLOT_PATH - 1);
+		memcpy(info->path, path, info->path_size);
+		info->path[info->path_size] = '\0';
+		info->kind = kind;
+		info->died_ns = 0;
+		info->born_ns = s->start_ns;
+		__atomic_store_n(&info->cgroup_id, id, __ATOMIC_RELEASE);
+	}
+	if (bpf_map_update_elem(s->bpf->cgroups_fd, &id, &entry, BPF_NOEXIST)) {
+		if (info) { /* the kernel was faster, or the map is full */
+			info->cgroup_id = 0;
+			bpf_map_update_elem(s->bpf->free_slots_fd, NULL, &entry.slot, BPF_ANY);
+		}
+		return;
+	}
+	/* Removed before the entry was there for rmdir to find: nobody else would notice. */
+	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) || st.st_ino != id) {
+		if (info)
+			info->died_ns = kpod_clock(CLOCK_MONOTONIC);
+		else
+			bpf_map_delete_elem(s->bpf->cgroups_fd, &id);
+	}
+}
+
+static void walk(struct kpod_slots *s, int parent, const char *name, char *path, size_t size,
+		 uint32_t above, int depth)
+{
+	int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *child;
+
+	if (!dir) {
+		if (fd >= 0)
+			close(fd);
+		return;
+	}
+	while (depth < DEPTH_MAX && (child = readdir(dir))) {
+		struct kpod_cgroup known;
+		char tail[KPOD_NAME_TAIL];
+		enum kpod_cgroup_kind kind;
+		struct stat st;
+		size_t longer;
+		uint64_t id;
+
+		if (child->d_type != DT_DIR || child->d_name[0] == '.' ||
+		    fstatat(fd, child->d_name, &st, AT_SYMLINK_NOFOLLOW))
+			continue;
+		longer = size + 1 + strlen(child->d_name);
+		if (longer >= PATH_MAX)
+			continue;
+		path[size] = '/';
+		strcpy(path + size + 1, child->d_name);
+		id = st.st_ino;
+		if (!bpf_map_lookup_elem(s->bpf->cgroups_fd, &id, &known)) {
+			kind = known.kind;
+		} else {
+			name_tail(tail, child->d_name);
+			kind = kpod_classify(above, tail);
+			if (s->bpf->config.pods_only && kind != KPOD_CGROUP_POD &&
+			    kind != KPOD_CGROUP_POD_CONTAINER)
+				kind = KPOD_CGROUP_HOST;
+			if (kind != KPOD_CGROUP_HOST)
+				enter(s, fd, child->d_name, id, kind, path);
+		}
+		walk(s, fd, child->d_name, path, longer, kind == KPOD_CGROUP_HOST ? above : kind,
+		     depth + 1);
+		path[size] = '\0';
+	}
+	closedir(dir);
+}
+
+static void walk_tree(struct kpod_slots *s)
+{
+	char path[PATH_MAX] = "";
+
+	s->walked_exhausted = s->bpf->control->slots_exhausted;
+	walk(s, AT_FDCWD, s->root, path, 0, KPOD_CGROUP_HOST, 0);
+	__atomic_fetch_add(&s->bpf->control->epoch, 1, __ATOMIC_SEQ_CST);
+}
+
+int kpod_slots_open(struct kpod_slots *s, struct kpod_bpf *bpf, uint64_t tombstone_ns)
+{
+	struct kpod_slot_info *host;
+	int err;
+
+	memset(s, 0, sizeof(*s));
+	s->bpf = bpf;
+	s->tombstone_ns = tombstone_ns;
+	s->start_ns = kpod_clock(CLOCK_MONOTONIC);
+	err = find_cgroup2(s->root, sizeof(s->root));
+	if (err)
+		return err;
+	s->use = calloc(4, bpf->max_containers);
+	if (!s->use)
+		return -ENOMEM;
+	s->seen = s->use + bpf->max_containers;
+	s->visible = s->seen + bpf->max_containers;
+	s->dead_snapshots = s->visible + bpf->max_containers;
+	if (bpf->cgroups_fd < 0)
+		return 0; /* no slots without the cgroup programs; nobody would fill them */
+	host = kpod_slot_info(s, 0);
+	if (!host)
+		return -ENOMEM;
+	host->cgroup_id = 1; /* the root's, in every cgroup2 hierarchy */
+	host->born_ns = s->start_ns;
+	host->path[0] = '/';
+	host->path_size = 1;
+	walk_tree(s);
+	return 0;
+}
+
+void kpod_slots_close(struct kpod_slots *s)
+{
+	free(s->use);
+	memset(s, 0, sizeof(*s));
+}
+
+/* From now on nobody finds the slot; its rows are zeroed one snapshot later. */
+static void drain(struct kpod_slots *s, uint32_t slot, struct kpod_slot_info *info)
+{
+	uint64_t id = info->cgroup_id;
+
+	bpf_map_delete_elem(s->bpf->cgroups_fd, &id);
+	__atomic_fetch_add(&s->bpf->control->epoch, 1, __ATOMIC_SEQ_CST);
+	s->use[slot] = KPOD_SLOT_DRAINING;
+}
+
+static void release(struct kpod_slots *s, uint32_t slot, struct kpod_slot_info *info)
+{
+	for (size_t i = 0; i < s->bpf->loaded_count; i++) {
+		struct kpod_loaded *l = &s->bpf->loaded[i];
+
+		for (size_t t = 0; l->attachment && t < l->collector->table_count; t++) {
+			void *rows = l->collector->tables[t].scope == KPOD_PER_SLOT
+					     ? kpod_rows_of(&l->rows[t], slot)
+					     : NULL;
+
+			if (rows)
+				memset(rows, 0, l->rows[t].slot_size);
+		}
+	}
+	info->generation++;
+	info->died_ns = 0;
+	info->cgroup_id = 0;
+	s->use[slot] = KPOD_SLOT_FREE;
+	s->dead_snapshots[slot] = 0;
+	/* The map's lock orders all this before whoever takes the slot. */
+	bpf_map_update_elem(s->bpf->free_slots_fd, NULL, &slot, BPF_ANY);
+}
+
+static void scan_one(struct kpod_slots *s, uint32_t slot, uint64_t now, bool scarce)
+{
+	struct kpod_slot_info *info = kpod_slot_info(s, slot);
+	uint64_t died;
+
+	s->visible[slot] = 0;
+	if (!info)
+		return;
+	if (s->use[slot] == KPOD_SLOT_DRAINING)
+		release(s, slot, info);
+	if (!__atomic_load_n(&info->cgroup_id, __ATOMIC_ACQUIRE))
+		return;
+	s->seen[slot] = 1;
+	s->used++;
+	if (slot && info->born_ns + SETTLE_NS > now)
+		return;
+	s->use[slot] = KPOD_SLOT_USED;
+	s->visible[slot] = 1;
+	died = __atomic_load_n(&info->died_ns, __ATOMIC_RELAXED);
+	if (!died)
+		return;
+	s->dead++;
+	/* Its last totals have been in two snapshots before they go. */
+	if (s->dead_snapshots[slot] >= 2 && (scarce || now - died > s->tombstone_ns)) {
+		if (now - died <= s->tombstone_ns)
+			s->evicted++;
+		s->visible[slot] = 0;
+		drain(s, slot, info);
+	} else if (s->dead_snapshots[slot] < 2) {
+		s->dead_snapshots[slot]++;
+	}
+}
+
+void kpod_slots_scan(struct kpod_slots *s, uint64_t now)
+{
+	uint32_t all = s->bpf->max_containers, slot = 0;
+	bool scarce = s->used > all - all / 8;
+
+	s->used = s->dead = 0;
+	if (s->bpf->cgroups_fd < 0)
+		return;
+	/*
+	 * Slots are handed out lowest first and only we give them back, so while one of a window
+	 * has never been seen in use, none of the next window has been.
+	 */
+	for (bool full = true; full && slot < all;) {
+		for (uint32_t i = 0; i < KPOD_WINDOW_SLOTS; i++, slot++) {
+			scan_one(s, slot, now, scarce);
+			full = full && s->seen[slot];
+		}
+	}
+	s->scanned = slot;
+	s->free = all - s->used;
+	/* Containers that got none while there were none: they get theirs now. */
+	if (s->bpf->control->slots_exhausted != s->walked_exhausted && s->free > all / 8)
+		walk_tree(s);
+}

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "loader.h"
+
+struct loader_row {
+	uint64_t slots_used, slots_dead, slots_capacity;
+	uint64_t slots_exhausted, slots_evicted, cgroups_full, paths_truncated;
+	uint64_t snapshots, failures, rows_unmapped, flush_failures;
+	uint64_t snapshot_ns, snapshot_size, ring_size;
+	uint64_t cpu_ns;
+};
+
+#define COLUMN(kind_, field, name, help, ...)                                                      \
+	{name, help, .kind = kind_, .word = KPOD_WORD(loader_row, field), ##__VA_ARGS__}
+
+static const struct kpod_column columns[] = {
+	COLUMN(KPOD_GAUGE, slots_used, "kpod_slots_used", "Containers with a slot, the host included."),
+	COLUMN(KPOD_GAUGE, slots_dead, "kpod_slots_dead",
+	       "Of these, containers that ended and whose last totals are still shown."),
+	COLUMN(KPOD_GAUGE, slots_capacity, "kpod_slots_capacity", "Slots there are."),
+	COLUMN(KPOD_COUNTER, slots_exhausted, "kpod_slots_exhausted_total",
+	       "Containers found while no slot was free: counted as the host until one is."),
+	COLUMN(KPOD_COUNTER, slots_evicted, "kpod_slots_evicted_total",
+	       "Dead containers dropped before their time because slots were short."),
+	COLUMN(KPOD_COUNTER, cgroups_full, "kpod_cgroups_map_full_total",
+	       "Cgroups that did not fit into the kernel map: counted as the host."),
+	COLUMN(KPOD_COUNTER, paths_truncated, "kpod_cgroup_paths_truncated_total",
+	       "Cgroup paths longer than a slot can hold."),
+	COLUMN(KPOD_COUNTER, snapshots, "kpod_snapshots_total", "Snapshots written before this one."),
+	COLUMN(KPOD_COUNTER, failures, "kpod_snapshot_failures_total",
+	       "Snapshots that could not be written."),
+	COLUMN(KPOD_COUNTER, rows_unmapped, "kpod_rows_unmapped_total",
+	       "Rows left out of a snapshot because their map could not be mapped."),
+	COLUMN(KPOD_COUNTER, flush_failures, "kpod_flush_failures_total",
+	       "CPUs whose running task could not be booked before a snapshot."),
+	COLUMN(KPOD_GAUGE, snapshot_ns, "kpod_snapshot_duration_seconds",
+	       "How long the snapshot before this one took.", .decimals = KPOD_SECONDS),
+	COLUMN(KPOD_GAUGE, snapshot_size, "kpod_snapshot_size_bytes",
+	       "Ring bytes of the snapshot before this one."),
+	COLUMN(KPOD_GAUGE, ring_size, "kpod_ring_size_bytes", "Capacity of the ring."),
+	COLUMN(KPOD_COUNTER, cpu_ns, "kpod_loader_cpu_seconds_total",
+	       "CPU time of the loader itself, user and system.", .decimals = KPOD_SECONDS),
+};
+
+const struct kpod_table kpod_loader_table = {
+	.name = "loader",
+	.scope = KPOD_PER_NODE,
+	.words = sizeof(struct loader_row) / 8,
+	KPOD_COLUMNS(columns),
+};
+
+static int write_own(struct kpod_publisher *p)
+{
+	const struct kpod_control *ctl = p->bpf->control;
+	struct loader_row row = {
+		.slots_used = p->slots->used,
+		.slots_dead = p->slots->dead,
+		.slots_capacity = p->bpf->max_containers,
+		.slots_exhausted = ctl ? ctl->slots_exhausted : 0,
+		.slots_evicted = p->slots->evicted,
+		.cgroups_full = ctl ? ctl->cgroups_full : 0,
+		.paths_truncated = ctl ? ctl->paths_truncated : 0,
+		.snapshots = p->stats.snapshots,
+		.failures = p->stats.failures,
+		.rows_unmapped = p->stats.rows_unmapped,
+		.flush_failures = p->bpf->flush_failures,
+		.snapshot_ns = p->stats.last_ns,
+		.snapshot_size = p->stats.last_size,
+		.ring_size = p->writer.capacity,
+		.cpu_ns = kpod_clock(CLOCK_PROCESS_CPUTIME_ID),
+	};
+
+	return kpod_writer_row(&p->writer, 0, 0, 0, (const uint64_t *)&row, sizeof(row) / 8);
+}
+
+/* Adds up the shards of one slot. Each word is one counter, read whole; rows are not locked. */
+static bool sum_rows(uint64_t *words, const struct kpod_table *table, const char *rows,
+		     uint32_t shards)
+{
+	uint64_t any = 0;
+
+	memset(words, 0, table->words * 8);
+	for (uint32_t shard = 0; shard < shards; shard++) {
+		const uint64_t *row = (const void *)(rows + (size_t)shard * table->row_size);
+
+		for (uint32_t i = 0; i < table->words; i++)
+			words[i] += __atomic_load_n(&row[i], __ATOMIC_RELAXED);
+	}
+	for (uint32_t i = 0; i < table->words; i++)
+		any |= words[i];
+	return any;
+}
+
+static int write_table(struct kpod_publisher *p, uint16_t index, const struct kpod_table *table,
+		       struct kpod_rows *rows)
+{
+	uint32_t slots = table->scope == KPOD_PER_SLOT ? p->slots->scanned : 1;
+
+	for (uint32_t slot = 0; slot < slots; slot++) {
+		const void *at;
+		int err;
+
+		if (table->scope == KPOD_PER_SLOT && !p->slots->visible[slot])
+			continue;
+		at = kpod_rows_of(rows, slot);
+		if (!at) {
+			p->stats.rows_unmapped++;
+			continue;
+		}
+		if (!sum_rows(p->words, table, at, p->bpf->config.shards))
+			continue;
+		err = kpod_writer_row(&p->writer, index, slot,
+				      kpod_slot_info(p->slots, slot)->generation, p->words,
+				      table->words);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static int write_slots(struct kpod_publisher *p)
+{
+	for (uint32_t slot = 0; slot < p->slots->scanned; slot++) {
+		const struct kpod_slot_info *info = kpod_slot_info(p->slots, slot);
+		struct kpod_slot record;
+		int err;
+
+		if (!p->slots->visible[slot] || !info)
+			continue;
+		record = (struct kpod_slot){
+			.slot = slot,
+			.generation = info->generation,
+			.cgroup_id = info->cgroup_id,
+			.born_ns = info->born_ns,
+			.died_ns = info->died_ns,
+			.kind = info->kind,
+			.path_size = info->path_size < KPOD_SLOT_PATH ? info->path_size : 0,
+		};
+		err = kpod_writer_slot(&p->writer, &record, info->path);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static int write_snapshot(struct kpod_publisher *p)
+{
+	uint16_t index = 1;
+	int err = kpod_writer_begin(&p->writer, kpod_clock(CLOCK_MONOTONIC),
+				    kpod_clock(CLOCK_REALTIME));
+
+	err = err ? err : write_slots(p);
+	err = err ? err : write_own(p);
+	for (size_t i = 0; i < p->bpf->loaded_count; i++) {
+		struct kpod_loaded *l = &p->bpf->loaded[i];
+
+		for (size_t t = 0; t < l->collector->table_count; t++, index++)
+			if (!err && l->attachment)
+				err = write_table(p, index, &l->collector->tables[t], &l->rows[t]);
+	}
+	return err ? err : kpod_writer_end(&p->writer);
+}
+
+static int make_segment(struct kpod_publisher *p, struct kpod_writer *w, uint64_t capacity)
+{
+	struct kpod_segment_options options = {
+		.path = p->options->segment,
+		.schema = p->schema,
+		.schema_size = p->schema_size,
+		.ring_capacity = capacity,
+		.interval_ns = p->options->interval_ns,
+		.stale_after_ns = 5 * KPOD_SECOND,
+		.start_monotonic_ns = p->start_monotonic_ns,
+		.start_realtime_ns = p->start_realtime_ns,
+		.sequence = p->stats.snapshots,
+	};
+
+	return kpod_writer_open(w, &options);
+}
+
+/* The snapshot took over half the ring: the same again, into a larger segment. */
+static int grow(struct kpod_publisher *p)
+{
+	struct kpod_writer old = p->writer;
+	uint64_t capacity = old.capacity * 2;
+	int err = -ENOSPC;
+
+	for (; err == -ENOSPC && capacity <= p->options->ring_max; capacity *= 2) {
+		err = make_segment(p, &p->writer, capacity);
+		err = err ? err : write_snapshot(p);
+		err = err ? err : kpod_writer_publish(&p->writer);
+		if (err)
+			kpod_writer_abandon(&p->writer);
+	}
+	if (err) {
+		p->writer = old;
+		return err;
+	}
+	kpod_log("a snapshot needs more room: the ring is now %llu bytes",
+		 (unsigned long long)p->writer.capacity);
+	kpod_writer_abandon(&old);
+	return 0;
+}
+
+int kpod_publisher_snapshot(struct kpod_publisher *p)
+{
+	uint64_t start = kpod_clock(CLOCK_MONOTONIC);
+	int err;
+
+	kpod_slots_scan(p->slots, start);
+	kpod_bpf_flush(p->bpf);
+	err = write_snapshot(p);
+	if (err == -ENOSPC)
+		err = grow(p);
+	if (err) {
+		p->stats.failures++;
+		return err;
+	}
+	p->stats.snapshots++;
+	p->stats.last_ns = kpod_clock(CLOCK_MONOTONIC) - start;
+	p->stats.last_size = p->writer.tail - p->writer.begin;
+	kpod_writer_heartbeat(&p->writer, kpod_clock(CLOCK_MONOTONIC));
+	return 0;
+}
+
+int kpod_publisher_open(struct kpod_publisher *p)
+{
+	uint32_t longest = kpod_loader_table.words;
+	int err;
+
+	p->start_monotonic_ns = kpod_clock(CLOCK_MONOTONIC);
+	p->start_realtime_ns = kpod_clock(CLOCK_REALTIME);
+	for (size_t i = 0; i < p->bpf->loaded_count; i++) {
+		const struct kpod_collector *c = p->bpf->loaded[i].collector;
+
+		for (size_t t = 0; t < c->table_count; t++)
+			if (c->tables[t].words > longest)
+				longest = c->tables[t].words;
+	}
+	p->words = malloc(longest * sizeof(*p->words));
+	if (!p->words)
+		return -ENOMEM;
+	err = kpod_schema_encode(p->bpf, &p->schema, &p->schema_size);
+	err = err ? err : make_segment(p, &p->writer, p->options->ring_size);
+	err = err ? err : kpod_publisher_snapshot(p);
+	/* A first snapshot that outgrew its segment has published its successor already. */
+	if (!err && p->writer.building[0])
+		err = kpod_writer_publish(&p->writer);
+	return err;
+}
+
+void kpod_publisher_close(struct kpod_publisher *p)
+{
+	kpod_writer_close(&p->writer);
+	free(p->schema);
+	free(p->words);
+	memset(p, 0, sizeof(*p));
+}
