@@ -57,7 +57,8 @@ int BPF_PROG(kpod_cgroup_mkdir, struct cgroup *cgrp, const char *path)
 	if (entry.kind == KPOD_CGROUP_HOST)
 		return 0;
 	if (entry.kind == KPOD_CGROUP_POD) {
-		/* What runs in the pod's own cgroup is its parent's, as if the pod were not there. */
+		/* What runs in the pod's own cgroup is its parent's, as if the pod were not there.
+		 */
 		entry.slot = above ? above->slot : 0;
 		if (bpf_map_update_elem(&cgroups, &id, &entry, BPF_ANY))
 			__sync_fetch_and_add(&ctl->cgroups_full, 1);

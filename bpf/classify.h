@@ -62,7 +62,8 @@ kpod_classify(enum kpod_cgroup_kind above, const char *tail)
 	if (above == KPOD_CGROUP_POD)
 		return KPOD_CGROUP_POD_CONTAINER;
 
-	slice = tail[end - 6] == '.' && tail[end - 5] == 's' && KPOD_ENDS(tail, end, 'l', 'i', 'c', 'e');
+	slice = tail[end - 6] == '.' && tail[end - 5] == 's' &&
+		KPOD_ENDS(tail, end, 'l', 'i', 'c', 'e');
 	if (slice)
 		return kpod_is_pod_uid(tail, end - 6) ? KPOD_CGROUP_POD : KPOD_CGROUP_HOST;
 	if (kpod_is_pod_uid(tail, end))
@@ -70,7 +71,8 @@ kpod_classify(enum kpod_cgroup_kind above, const char *tail)
 	if (above != KPOD_CGROUP_HOST)
 		return KPOD_CGROUP_HOST;
 
-	scope = tail[end - 6] == '.' && tail[end - 5] == 's' && KPOD_ENDS(tail, end, 'c', 'o', 'p', 'e');
+	scope = tail[end - 6] == '.' && tail[end - 5] == 's' &&
+		KPOD_ENDS(tail, end, 'c', 'o', 'p', 'e');
 	service = tail[end - 8] == '.' && tail[end - 7] == 's' && tail[end - 6] == 'e' &&
 		  tail[end - 5] == 'r' && KPOD_ENDS(tail, end, 'v', 'i', 'c', 'e');
 	for (int i = 1; i <= KPOD_ID_SIZE; i++) {

@@ -10,6 +10,7 @@
  * snapshot is taken are booked by kpod_cpu_flush up to that moment.
  */
 #include "slots.bpf.h"
+
 #include "cpu.h"
 
 struct {
@@ -23,7 +24,7 @@ struct {
 /* What was so when the running task got this CPU, or was last flushed. Written by its CPU only. */
 struct stint {
 	__u64 ran_ns;	  /* its se.sum_exec_runtime */
-	__u64 delayed_ns; /* its sched_info.run_delay, which does not yet have the wait just ended */
+	__u64 delayed_ns; /* its sched_info.run_delay, without the wait just ended */
 	__u64 voluntary;  /* its nvcsw */
 	int pid;	  /* -1: not known */
 	__u32 holder;	  /* slot of the task before it, or HOLDER_IDLE */

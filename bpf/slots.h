@@ -22,7 +22,8 @@ struct kpod_cgroup {
 
 /* The single element of map `control`. */
 struct kpod_control {
-	__u64 epoch; /* grows whenever a cgroup's slot changes: cached slots are then looked up anew */
+	__u64 epoch; /* grows whenever a cgroup's slot changes: cached slots are then looked up anew
+		      */
 	__u64 slots_exhausted; /* cgroups without a slot of their own: counted as the host */
 	__u64 cgroups_full;    /* cgroups that did not fit into map `cgroups`: likewise */
 	__u64 paths_truncated;
@@ -35,7 +36,7 @@ struct kpod_slot_info {
 	__u64 died_ns;
 	__u32 generation; /* grows each time the slot is freed */
 	__u32 kind;
-	__u32 path_size; /* without the NUL */
+	__u32 path_size;   /* without the NUL */
 	__u32 reserved[7]; /* 64 of these are whole pages */
 	char path[KPOD_SLOT_PATH];
 };

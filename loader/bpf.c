@@ -59,7 +59,8 @@ const char *kpod_missing_privilege(void)
 	if (!(data[CAP_BPF / 32].effective & (1u << CAP_BPF % 32)))
 		return "CAP_BPF is missing (run it as root, or give it CAP_BPF and CAP_PERFMON)";
 	if (!(data[CAP_PERFMON / 32].effective & (1u << CAP_PERFMON % 32)))
-		return "CAP_PERFMON is missing (run it as root, or give it CAP_BPF and CAP_PERFMON)";
+		return "CAP_PERFMON is missing (run it as root, or give it CAP_BPF and "
+		       "CAP_PERFMON)";
 	return "";
 }
 
@@ -108,8 +109,9 @@ static int size_map(struct kpod_bpf *bpf, const struct kpod_collector *c, struct
 	const char *name = bpf_map__name(map);
 
 	if (!strcmp(name, "cgroups"))
-		return bpf->cgroups_fd >= 0 ? bpf_map__reuse_fd(map, bpf->cgroups_fd)
-					    : bpf_map__set_max_entries(map, 4 * bpf->max_containers);
+		return bpf->cgroups_fd >= 0
+			       ? bpf_map__reuse_fd(map, bpf->cgroups_fd)
+			       : bpf_map__set_max_entries(map, 4 * bpf->max_containers);
 	if (!strcmp(name, "slots") || !strcmp(name, "free_slots"))
 		return bpf_map__set_max_entries(map, bpf->max_containers);
 	if (c->sized_by_cpu && !strcmp(name, c->sized_by_cpu))
@@ -241,15 +243,14 @@ static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
 	if (!err)
 		err = set_config(bpf, l->object);
 	if (!err) {
-		bpf_object__for_each_map(map, l->object) {
+		bpf_object__for_each_map (map, l->object) {
 			if (!err && !strcmp(bpf_map__name(map), "control") && bpf->control)
 				err = bpf_map__reuse_fd(map, bpf->control_fd);
 			else if (!err)
 				err = size_map(bpf, c, map);
 		}
-		bpf_object__for_each_program(program, l->object)
-			bpf_program__set_autoload(program,
-						  is_step(a, bpf_program__name(program)));
+		bpf_object__for_each_program (program, l->object)
+			bpf_program__set_autoload(program, is_step(a, bpf_program__name(program)));
 		step = "load";
 		err = err ? err : bpf_object__load(l->object);
 	}
@@ -344,8 +345,8 @@ int kpod_bpf_open(struct kpod_bpf *bpf, const struct kpod_options *o)
 	bpf->cpus = libbpf_num_possible_cpus();
 	if (bpf->cpus < 1)
 		return bpf->cpus ? bpf->cpus : -EINVAL;
-	bpf->max_containers = (o->max_containers + KPOD_WINDOW_SLOTS) / KPOD_WINDOW_SLOTS *
-			      KPOD_WINDOW_SLOTS;
+	bpf->max_containers =
+		(o->max_containers + KPOD_WINDOW_SLOTS) / KPOD_WINDOW_SLOTS * KPOD_WINDOW_SLOTS;
 	for (size_t i = 0; i < bpf->loaded_count; i++)
 		for (size_t t = 0; t < collectors[i]->table_count; t++)
 			row_bytes += collectors[i]->tables[t].row_size;
@@ -386,8 +387,8 @@ void kpod_bpf_flush(struct kpod_bpf *bpf)
 	for (size_t i = 0; i < bpf->loaded_count; i++) {
 		for (size_t p = 0; p < bpf->loaded[i].per_cpu_count; p++) {
 			for (int cpu = 0; cpu < bpf->cpus; cpu++) {
-				LIBBPF_OPTS(bpf_test_run_opts, opts,
-					    .flags = BPF_F_TEST_RUN_ON_CPU, .cpu = (uint32_t)cpu);
+				LIBBPF_OPTS(bpf_test_run_opts, opts, .flags = BPF_F_TEST_RUN_ON_CPU,
+					    .cpu = (uint32_t)cpu);
 				int err = bpf_prog_test_run_opts(bpf->loaded[i].per_cpu[p], &opts);
 
 				if (err && err != -ENXIO) /* ENXIO: the CPU is offline */

@@ -21,9 +21,9 @@ struct kpod_column {
 	const char *label; /* a constant label, or NULL; columns of one name differ in value only */
 	const char *value;
 	enum kpod_column_kind kind;
-	uint8_t decimals;  /* 9: the word counts nanoseconds and is shown in seconds */
-	uint16_t word;	   /* of a histogram: its first bucket */
-	uint16_t sum;	   /* histograms: first word of the sum, … */
+	uint8_t decimals;   /* 9: the word counts nanoseconds and is shown in seconds */
+	uint16_t word;	    /* of a histogram: its first bucket */
+	uint16_t sum;	    /* histograms: first word of the sum, … */
 	uint16_t sum_words; /* … and how many words it is spread over */
 };
 
@@ -38,9 +38,9 @@ enum kpod_scope { KPOD_PER_SLOT, KPOD_PER_NODE };
 struct kpod_table {
 	const char *name;
 	enum kpod_scope scope;
-	const char *map;    /* ARRAY of rows, [slot][shard]; NULL: filled by the loader itself */
-	uint32_t row_size;  /* bytes of a row in the map */
-	uint32_t words;	    /* of a row that are exported, from its start */
+	const char *map;   /* ARRAY of rows, [slot][shard]; NULL: filled by the loader itself */
+	uint32_t row_size; /* bytes of a row in the map */
+	uint32_t words;	   /* of a row that are exported, from its start */
 	const struct kpod_column *columns;
 	size_t column_count;
 };
@@ -85,7 +85,7 @@ struct kpod_collector {
 /* Embeds build/bpf/NAME.bpf.o, which the build makes from bpf/NAME.bpf.c. */
 #define KPOD_OBJECT(name)                                                                          \
 	__asm__(".pushsection .rodata\n.balign 16\n" #name "_object:\n.incbin \"" #name            \
-		".bpf.o\"\n" #name "_object_end:\n.byte 0\n.popsection\n");                         \
+		".bpf.o\"\n" #name "_object_end:\n.byte 0\n.popsection\n");                        \
 	extern const unsigned char name##_object[], name##_object_end[]
 #define KPOD_EMBEDDED(name) .object = name##_object, .object_end = name##_object_end
 

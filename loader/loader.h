@@ -92,13 +92,13 @@ enum kpod_slot_use { KPOD_SLOT_FREE, KPOD_SLOT_USED, KPOD_SLOT_DRAINING };
 
 struct kpod_slots {
 	struct kpod_bpf *bpf;
-	uint8_t *use;		  /* enum kpod_slot_use, by slot */
-	uint8_t *seen;		  /* has ever been in use */
-	uint8_t *visible;	  /* belongs into this snapshot */
-	uint8_t *dead_snapshots;  /* in how many it was dead */
-	uint32_t scanned;	  /* slots looked at; the rest was never in use */
+	uint8_t *use;		 /* enum kpod_slot_use, by slot */
+	uint8_t *seen;		 /* has ever been in use */
+	uint8_t *visible;	 /* belongs into this snapshot */
+	uint8_t *dead_snapshots; /* in how many it was dead */
+	uint32_t scanned;	 /* slots looked at; the rest was never in use */
 	uint32_t used, dead, free;
-	uint64_t evicted;	  /* dead slots freed before their time, for want of free ones */
+	uint64_t evicted;	   /* dead slots freed before their time, for want of free ones */
 	uint64_t walked_exhausted; /* slots_exhausted when the tree was last walked */
 	uint64_t start_ns;
 	uint64_t tombstone_ns;

@@ -72,8 +72,20 @@ static bool parse_number(const char *name, const char *text, double low, double 
 	return true;
 }
 
-enum { OPT_SEGMENT = 256, OPT_INTERVAL, OPT_TOMBSTONE, OPT_MAX, OPT_RING, OPT_RING_MAX, OPT_PODS,
-       OPT_PRINT, OPT_VERBOSE, OPT_INJECT, OPT_HELP, OPT_VERSION };
+enum {
+	OPT_SEGMENT = 256,
+	OPT_INTERVAL,
+	OPT_TOMBSTONE,
+	OPT_MAX,
+	OPT_RING,
+	OPT_RING_MAX,
+	OPT_PODS,
+	OPT_PRINT,
+	OPT_VERBOSE,
+	OPT_INJECT,
+	OPT_HELP,
+	OPT_VERSION
+};
 
 static const struct option long_options[] = {
 	{"segment", required_argument, NULL, OPT_SEGMENT},
@@ -256,7 +268,8 @@ static int run(const struct kpod_options *o)
 		kpod_log("%s", missing);
 		return 1;
 	}
-	/* Blocked from the start: a signal in any phase is taken in the loop, after clean-up's due. */
+	/* Blocked from the start: a signal in any phase is taken in the loop, after clean-up's due.
+	 */
 	sigemptyset(&stop);
 	sigaddset(&stop, SIGINT);
 	sigaddset(&stop, SIGTERM);

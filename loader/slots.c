@@ -19,7 +19,8 @@
 #include "loader.h"
 
 #define DEPTH_MAX 32
-#define SETTLE_NS 1000000 /* a birth record this old is visible to every CPU, whatever its model */
+/* A birth record this old is visible to every CPU, whatever its memory model. */
+#define SETTLE_NS 1000000
 
 struct kpod_slot_info *kpod_slot_info(struct kpod_slots *s, uint32_t slot)
 {

@@ -16,10 +16,13 @@ struct loader_row {
 };
 
 #define COLUMN(kind_, field, name, help, ...)                                                      \
-	{name, help, .kind = kind_, .word = KPOD_WORD(loader_row, field), ##__VA_ARGS__}
+	{                                                                                          \
+		name, help, .kind = kind_, .word = KPOD_WORD(loader_row, field), ##__VA_ARGS__     \
+	}
 
 static const struct kpod_column columns[] = {
-	COLUMN(KPOD_GAUGE, slots_used, "kpod_slots_used", "Containers with a slot, the host included."),
+	COLUMN(KPOD_GAUGE, slots_used, "kpod_slots_used",
+	       "Containers with a slot, the host included."),
 	COLUMN(KPOD_GAUGE, slots_dead, "kpod_slots_dead",
 	       "Of these, containers that ended and whose last totals are still shown."),
 	COLUMN(KPOD_GAUGE, slots_capacity, "kpod_slots_capacity", "Slots there are."),
@@ -31,7 +34,8 @@ static const struct kpod_column columns[] = {
 	       "Cgroups that did not fit into the kernel map: counted as the host."),
 	COLUMN(KPOD_COUNTER, paths_truncated, "kpod_cgroup_paths_truncated_total",
 	       "Cgroup paths longer than a slot can hold."),
-	COLUMN(KPOD_COUNTER, snapshots, "kpod_snapshots_total", "Snapshots written before this one."),
+	COLUMN(KPOD_COUNTER, snapshots, "kpod_snapshots_total",
+	       "Snapshots written before this one."),
 	COLUMN(KPOD_COUNTER, failures, "kpod_snapshot_failures_total",
 	       "Snapshots that could not be written."),
 	COLUMN(KPOD_COUNTER, rows_unmapped, "kpod_rows_unmapped_total",

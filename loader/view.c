@@ -111,8 +111,7 @@ static int refresh(struct kpod_view *v)
 	}
 	if (state == KPOD_LIVE && v->reader.end)
 		return 0;
-	kpod_log("%s: %s%s%s", v->reader.path, kpod_state_name(state),
-		 v->reader.fault ? ": " : "",
+	kpod_log("%s: %s%s%s", v->reader.path, kpod_state_name(state), v->reader.fault ? ": " : "",
 		 v->reader.fault ? kpod_fault_text(v->reader.fault) : "");
 	return -ENODATA;
 }
@@ -181,8 +180,9 @@ static void dump_row(FILE *out, const msgpack_object *table, const struct kpod_r
 {
 	const msgpack_object *columns = get(table, "columns"), *column;
 
-	fprintf(out, json ? "{\"type\":\"row\",\"table\":\"%.*s\",\"slot\":%u,\"generation\":%u"
-			  : "row %.*s slot=%u generation=%u",
+	fprintf(out,
+		json ? "{\"type\":\"row\",\"table\":\"%.*s\",\"slot\":%u,\"generation\":%u"
+		     : "row %.*s slot=%u generation=%u",
 		TEXT(table, "name"), row->slot, row->generation);
 	for (uint64_t i = 0; (column = item(columns, i)); i++) {
 		uint64_t word = get_int(column, "word");
@@ -292,7 +292,8 @@ static void print_table(const struct kpod_view *v, const msgpack_object *table, 
 	struct line *lines = NULL;
 	size_t width = 0, n = 0;
 
-	for (uint64_t i = 0; width < COLUMNS_SHOWN && (column = item(get(table, "columns"), i)); i++)
+	for (uint64_t i = 0; width < COLUMNS_SHOWN && (column = item(get(table, "columns"), i));
+	     i++)
 		if (!get(column, "buckets"))
 			shown[width++] = column;
 	while ((record = kpod_reader_next(&v->reader, record))) {

@@ -56,9 +56,9 @@ struct kpod_header {
 	uint64_t segment_size;
 	uint32_t header_crc; /* CRC32C of the bytes before */
 
-	_Alignas(64) uint64_t state;	  /* enum kpod_segment_state */
-	_Alignas(64) uint64_t heartbeat;  /* CLOCK_MONOTONIC ns, about once a second */
-	_Alignas(64) uint64_t intent;	  /* no byte of the ring at or after this was touched */
+	_Alignas(64) uint64_t state;	 /* enum kpod_segment_state */
+	_Alignas(64) uint64_t heartbeat; /* CLOCK_MONOTONIC ns, about once a second */
+	_Alignas(64) uint64_t intent;	 /* no byte of the ring at or after this was touched */
 	_Alignas(64) uint64_t published; /* end of the last complete snapshot, 0 if none */
 };
 

@@ -5,7 +5,7 @@
 
 #define POLYNOMIAL 0x82f63b78u /* reversed 0x1edc6f41 */
 
-#define T1(n) ((n) & 1 ? ((n) >> 1) ^ POLYNOMIAL : (n) >> 1)
+#define T1(n) ((n)&1 ? ((n) >> 1) ^ POLYNOMIAL : (n) >> 1)
 #define T4(n) T1(T1(T1(T1(n))))
 static const uint32_t nibble[16] = {
 	T4(0u), T4(1u), T4(2u),	 T4(3u),  T4(4u),  T4(5u),  T4(6u),  T4(7u),

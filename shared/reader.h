@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The reading end of the segment: any number of processes, no write access, no trust. Nothing the
- * file holds, and nothing done to it meanwhile, makes the reader crash or return a partial snapshot.
+ * file holds, and nothing done to it meanwhile, makes the reader crash or return a partial
+ * snapshot.
  */
 #ifndef KPOD_READER_H
 #define KPOD_READER_H

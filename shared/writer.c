@@ -25,7 +25,7 @@ static uint64_t clock_ns(clockid_t clock)
 }
 
 static void fill_header(struct kpod_writer *w, const struct kpod_segment_options *o,
-		       uint64_t ring_offset)
+			uint64_t ring_offset)
 {
 	struct kpod_header *h = w->header;
 

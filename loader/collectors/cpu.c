@@ -41,8 +41,11 @@ static const struct kpod_column columns[] = {
 };
 
 static const struct kpod_table tables[] = {
-	{.name = "cpu", .scope = KPOD_PER_SLOT, .map = "cpu_rows",
-	 .row_size = sizeof(struct cpu_row), .words = KPOD_WORD(cpu_row, reserved),
+	{.name = "cpu",
+	 .scope = KPOD_PER_SLOT,
+	 .map = "cpu_rows",
+	 .row_size = sizeof(struct cpu_row),
+	 .words = KPOD_WORD(cpu_row, reserved),
 	 KPOD_COLUMNS(columns)},
 };
 
