@@ -389,7 +389,7 @@ const struct kpod_record *kpod_reader_next(const struct kpod_reader *r,
 	const char *base = (const char *)r->data;
 	size_t at = previous ? (size_t)((const char *)previous - base) + previous->size : 0;
 
-	while (r->end && at < r->size - sizeof(struct kpod_end)) {
+	while (r->data && r->end && at < r->size - sizeof(struct kpod_end)) {
 		const struct kpod_record *rec = (const void *)(base + at);
 
 		if (rec->type == KPOD_RECORD_SLOT || rec->type == KPOD_RECORD_ROW)
@@ -397,4 +397,13 @@ const struct kpod_record *kpod_reader_next(const struct kpod_reader *r,
 		at += rec->size;
 	}
 	return NULL;
+}
+
+uint64_t *kpod_reader_take(struct kpod_reader *r)
+{
+	uint64_t *data = r->data;
+
+	r->data = NULL;
+	r->room = 0;
+	return data;
 }

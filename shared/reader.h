@@ -75,7 +75,7 @@ struct kpod_reader {
 	uint64_t laps;		   /* copies thrown away because the writer was faster */
 
 	/* The last whole snapshot: a private copy of ring bytes, valid in state LIVE. */
-	uint64_t *data;
+	uint64_t *data; /* NULL once taken */
 	size_t size;
 	size_t room;
 	uint64_t begin; /* ring position of data[0] */
@@ -100,6 +100,12 @@ void kpod_reader_reject(struct kpod_reader *r, enum kpod_fault fault);
 /* Walks the held snapshot's SLOT and ROW records: NULL before the first and after the last. */
 const struct kpod_record *kpod_reader_next(const struct kpod_reader *r,
 					   const struct kpod_record *previous);
+
+/*
+ * Gives the held snapshot's bytes to the caller, who frees them. The reader counts it as read: the
+ * next refresh copies a newer one or nothing.
+ */
+uint64_t *kpod_reader_take(struct kpod_reader *r);
 
 void kpod_reader_close(struct kpod_reader *r);
 

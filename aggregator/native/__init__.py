@@ -1,0 +1,1 @@
+"""C sources of aggregator._native and the script that builds it."""

@@ -1,0 +1,68 @@
+"""Builds aggregator._native, in cffi's API mode: `python -m aggregator.native.build`."""
+
+import re
+import shutil
+from pathlib import Path
+
+from cffi import FFI
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+
+# Of the reader, what Python looks at; the C compiler fills in the dots and checks the rest.
+READER = """
+enum kpod_reader_state { KPOD_ABSENT, KPOD_INCOMPATIBLE, KPOD_LIVE, KPOD_STALE, KPOD_REPLACED,
+    KPOD_CLOSED, ... };
+enum kpod_fault { KPOD_FAULT_NONE, KPOD_FAULT_SCHEMA, ... };
+
+struct kpod_header {
+    uint64_t generation;
+    uint64_t start_realtime_ns;
+    uint64_t interval_ns;
+    uint32_t schema_size;
+    uint64_t segment_size;
+    ...;
+};
+
+struct kpod_reader {
+    enum kpod_fault fault;
+    struct kpod_header header;
+    uint8_t *schema;
+    uint64_t laps;
+    uint64_t *data;
+    uint64_t end;
+    ...;
+};
+
+const char *kpod_state_name(enum kpod_reader_state state);
+const char *kpod_fault_text(enum kpod_fault fault);
+void kpod_reader_init(struct kpod_reader *r, const char *path);
+enum kpod_reader_state kpod_reader_refresh(struct kpod_reader *r, uint64_t monotonic_ns);
+void kpod_reader_reject(struct kpod_reader *r, enum kpod_fault fault);
+void kpod_reader_close(struct kpod_reader *r);
+"""
+
+
+def builder() -> FFI:
+    """The description of the extension."""
+    header = (HERE / "native.h").read_text()
+    header = re.sub(r"(?m)^#(if|endif|include|define KPOD_NATIVE_H).*$", "", header)
+    shared = ROOT / "shared"
+    ffi = FFI()
+    ffi.cdef(READER + header)
+    ffi.set_source(
+        "aggregator._native",
+        '#include "native.h"\n',
+        sources=[
+            *(str(HERE / name) for name in ("render.c", "snapshot.c")),
+            *(str(shared / name) for name in ("abi.c", "crc32c.c", "reader.c")),
+        ],
+        include_dirs=[str(HERE)],
+        extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"],
+    )
+    return ffi
+
+
+if __name__ == "__main__":
+    built = Path(builder().compile(tmpdir=str(ROOT / "build/native")))
+    shutil.copy2(built, HERE.parent / built.name)

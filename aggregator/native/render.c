@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "native.h"
+
+#include <string.h>
+
+static const uint64_t power_of_ten[] = {
+	1ULL,
+	10ULL,
+	100ULL,
+	1000ULL,
+	10000ULL,
+	100000ULL,
+	1000000ULL,
+	10000000ULL,
+	100000000ULL,
+	1000000000ULL,
+	10000000000ULL,
+	100000000000ULL,
+	1000000000000ULL,
+	10000000000000ULL,
+	100000000000000ULL,
+	1000000000000000ULL,
+	10000000000000000ULL,
+	100000000000000000ULL,
+	1000000000000000000ULL,
+	10000000000000000000ULL,
+};
+
+static const char pairs[] = "00010203040506070809101112131415161718192021222324"
+			    "25262728293031323334353637383940414243444546474849"
+			    "50515253545556575859606162636465666768697071727374"
+			    "75767778798081828384858687888990919293949596979899";
+
+/* Copies whole blocks: reads and writes up to 31 bytes more than size. */
+static inline char *put(char *out, const char *from, size_t size)
+{
+	for (size_t done = 0; done < size; done += 32)
+		memcpy(out + done, from + done, 32);
+	return out + size;
+}
+
+/* The last `width` digits of v. */
+static inline char *put_digits(char *out, uint64_t v, unsigned int width)
+{
+	char *at = out + width;
+
+	for (; at - out >= 2; v /= 100)
+		memcpy(at -= 2, pairs + v % 100 * 2, 2);
+	if (at > out)
+		*--at = (char)('0' + v % 10);
+	return out + width;
+}
+
+static inline char *put_integer(char *out, uint64_t v)
+{
+	/* 1233 / 4096 is a little more than log10(2). */
+	unsigned int guess = (unsigned int)(64 - __builtin_clzll(v | 1)) * 1233 >> 12;
+
+	return put_digits(out, v, guess + (v >= power_of_ten[guess]) + !v);
+}
+
+static inline char *put_value(char *out, uint64_t v, unsigned int decimals)
+{
+	uint64_t whole, rest;
+
+	if (!decimals)
+		return put_integer(out, v);
+	whole = v / power_of_ten[decimals];
+	rest = v % power_of_ten[decimals];
+	out = put_integer(out, whole);
+	if (!rest)
+		return out;
+	*out++ = '.';
+	out = put_digits(out, rest, decimals);
+	while (out[-1] == '0')
+		out--;
+	return out;
+}
+
+static char *put_keys(char *out, bool comma, const struct kpod_plan *plan,
+		      const struct kpod_shape *shape, const uint64_t *words)
+{
+	for (uint32_t k = 0; k < shape->key_count; k++) {
+		const struct kpod_key *key = &plan->keys[shape->first_key + k];
+
+		if (comma)
+			*out++ = ',';
+		comma = true;
+		out = put(out, plan->text + key->label.at, key->label.size);
+		if (words[k] < key->value_count) {
+			const struct kpod_text *v = &plan->values[key->first_value + words[k]];
+
+			out = put(out, plan->text + v->at, v->size);
+		} else {
+			/* A number, also where the schema's list ends too early to name it. */
+			out = put_integer(out, words[k]);
+		}
+		*out++ = '"';
+	}
+	return out;
+}
+
+struct labels {
+	const char *text;
+	size_t size;
+};
+
+static inline struct labels labels_of(const struct kpod_plan *plan,
+				      const struct kpod_snapshot *snapshot,
+				      const struct kpod_row_ref *row)
+{
+	if (!row->owner)
+		return (struct labels){plan->text + plan->node_labels.at, plan->node_labels.size};
+	return (struct labels){snapshot->labels + row->owner->label_at, row->owner->label_size};
+}
+
+size_t kpod_render_text(struct kpod_cursor *at, const struct kpod_plan *plan,
+			const struct kpod_snapshot *snapshot, char *out)
+{
+	char *p = out, *end = out + KPOD_CHUNK_SIZE;
+
+	for (; at->family < plan->family_count; at->family++, at->row = 0, at->inside = false) {
+		const struct kpod_family *f = &plan->families[at->family];
+		const struct kpod_shape *shape = &plan->shapes[f->table];
+		const struct kpod_sample *samples = plan->samples + f->first_sample;
+		const struct kpod_row_ref *rows = snapshot->rows + snapshot->first_row[f->table];
+		uint32_t count =
+			snapshot->first_row[f->table + 1] - snapshot->first_row[f->table];
+
+		if (!count)
+			continue;
+		if (!at->inside) {
+			if ((size_t)(end - p) < f->header.size + KPOD_TEXT_PAD)
+				return (size_t)(p - out);
+			p = put(p, plan->text + f->header.at, f->header.size);
+			at->inside = true;
+		}
+		for (; at->row < count; at->row++, at->sample = 0) {
+			const struct kpod_row_ref *row = &rows[at->row];
+			struct labels labels = labels_of(plan, snapshot, row);
+			const uint64_t *words = row->words + shape->key_count;
+			size_t line = f->line_size + labels.size + KPOD_TEXT_PAD;
+			uint32_t i = at->sample;
+			uint64_t value = at->value;
+
+			for (; i < f->sample_count && (size_t)(end - p) >= line; i++) {
+				const struct kpod_sample *s = &samples[i];
+
+				if (!s->continues)
+					value = 0;
+				for (uint32_t w = 0; w < s->count; w++)
+					value += words[s->first + w];
+				p = put(p, plan->text + s->head.at, s->head.size);
+				p = put(p, labels.text, labels.size);
+				if (shape->key_count)
+					p = put_keys(p, labels.size, plan, shape, row->words);
+				p = put(p, plan->text + s->tail.at, s->tail.size);
+				p = put_value(p, value, s->decimals);
+				*p++ = '\n';
+			}
+			at->samples += i - at->sample;
+			if (i < f->sample_count) {
+				at->sample = i;
+				at->value = value;
+				return (size_t)(p - out);
+			}
+		}
+	}
+	return (size_t)(p - out);
+}

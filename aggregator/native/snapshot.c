@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "native.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define SLOTS_MAX (1u << 17) /* the loader has at most half as many */
+
+static enum kpod_fault count_records(struct kpod_snapshot *s, const struct kpod_reader *reader,
+				     const struct kpod_plan *plan, uint32_t *rows)
+{
+	const struct kpod_record *rec = NULL;
+	uint32_t slots = 0;
+
+	while ((rec = kpod_reader_next(reader, rec))) {
+		const struct kpod_shape *shape;
+
+		if (rec->type == KPOD_RECORD_SLOT) {
+			slots++;
+			continue;
+		}
+		if (rec->table >= plan->shape_count)
+			return KPOD_FAULT_ROW_SIZE;
+		shape = &plan->shapes[rec->table];
+		if (rec->size != sizeof(struct kpod_row) +
+					 8 * (size_t)(shape->key_count + shape->word_count))
+			return KPOD_FAULT_ROW_SIZE;
+		s->first_row[rec->table + 1]++;
+		(*rows)++;
+	}
+	s->owners = calloc(slots ? slots : 1, sizeof(*s->owners));
+	s->rows = calloc(*rows ? *rows : 1, sizeof(*s->rows));
+	return s->owners && s->rows ? KPOD_FAULT_NONE : KPOD_FAULT_MEMORY;
+}
+
+static bool same_owner(const struct kpod_owner *a, const struct kpod_owner *b)
+{
+	return a->slot == b->slot && a->generation == b->generation && a->cgroup_id == b->cgroup_id;
+}
+
+static bool keep_labels(struct kpod_snapshot *s, const struct kpod_snapshot *previous)
+{
+	uint32_t at = 0;
+
+	s->unlabelled = s->owner_count;
+	if (!previous)
+		return true;
+	s->labels_room = previous->labels_size + previous->labels_size / 8 + KPOD_TEXT_PAD;
+	s->labels = malloc(s->labels_room);
+	if (!s->labels)
+		return false;
+	/* Both lists come in the loader's order, which is that of the slots. */
+	for (uint32_t i = 0; i < s->owner_count; i++) {
+		const struct kpod_owner *old;
+
+		while (at < previous->owner_count && previous->owners[at].slot < s->owners[i].slot)
+			at++;
+		old = &previous->owners[at];
+		if (at == previous->owner_count || !old->label_size ||
+		    !same_owner(old, &s->owners[i]))
+			continue;
+		if (!kpod_snapshot_label(s, i, previous->labels + old->label_at, old->label_size))
+			return false;
+	}
+	return true;
+}
+
+static void fill(struct kpod_snapshot *s, const struct kpod_reader *reader,
+		 const struct kpod_plan *plan, uint32_t *owner_of, uint32_t *next)
+{
+	const struct kpod_record *rec = NULL;
+
+	while ((rec = kpod_reader_next(reader, rec))) {
+		const struct kpod_slot *slot = (const void *)rec;
+
+		if (rec->type != KPOD_RECORD_SLOT)
+			continue;
+		if (slot->slot < SLOTS_MAX)
+			owner_of[slot->slot] = s->owner_count + 1;
+		s->owners[s->owner_count++] = (struct kpod_owner){
+			.slot = slot->slot,
+			.generation = slot->generation,
+			.cgroup_id = slot->cgroup_id,
+			.born_ns = slot->born_ns,
+			.died_ns = slot->died_ns,
+			.kind = slot->kind,
+			.path_size = slot->path_size,
+			.path = (const char *)(slot + 1),
+		};
+	}
+	while ((rec = kpod_reader_next(reader, rec))) {
+		const struct kpod_row *row = (const void *)rec;
+		const struct kpod_owner *owner = NULL;
+
+		if (rec->type != KPOD_RECORD_ROW)
+			continue;
+		if (plan->shapes[rec->table].per_slot) {
+			uint32_t index = row->slot < SLOTS_MAX ? owner_of[row->slot] : 0;
+
+			owner = index ? &s->owners[index - 1] : NULL;
+			if (!owner || owner->generation != row->generation) {
+				s->orphans++;
+				continue;
+			}
+		}
+		s->rows[next[rec->table]++] = (struct kpod_row_ref){
+			.words = (const uint64_t *)(row + 1),
+			.owner = owner,
+		};
+	}
+}
+
+/* Orphans left holes at the ends of the tables' parts: close them. */
+static void compact(struct kpod_snapshot *s, const struct kpod_plan *plan, const uint32_t *next)
+{
+	uint32_t to = 0;
+
+	for (uint32_t t = 0; t < plan->shape_count; t++) {
+		uint32_t from = s->first_row[t], count = next[t] - from;
+
+		memmove(s->rows + to, s->rows + from, count * sizeof(*s->rows));
+		s->first_row[t] = to;
+		to += count;
+	}
+	s->first_row[plan->shape_count] = to;
+}
+
+struct kpod_snapshot *kpod_snapshot_new(struct kpod_reader *reader, const struct kpod_plan *plan,
+					const struct kpod_snapshot *previous)
+{
+	struct kpod_snapshot *s = calloc(1, sizeof(*s));
+	uint32_t *owner_of = calloc(SLOTS_MAX, sizeof(*owner_of));
+	uint32_t next[KPOD_TABLES_MAX], rows = 0;
+	enum kpod_fault fault = KPOD_FAULT_MEMORY;
+
+	if (!s || !owner_of)
+		goto fail;
+	s->first_row = calloc(plan->shape_count + 1, sizeof(*s->first_row));
+	if (!s->first_row)
+		goto fail;
+	fault = count_records(s, reader, plan, &rows);
+	if (fault)
+		goto fail;
+	for (uint32_t t = 0; t < plan->shape_count; t++) {
+		s->first_row[t + 1] += s->first_row[t];
+		next[t] = s->first_row[t];
+	}
+	fill(s, reader, plan, owner_of, next);
+	compact(s, plan, next);
+	if (!keep_labels(s, previous)) {
+		fault = KPOD_FAULT_MEMORY;
+		goto fail;
+	}
+	s->sequence = reader->sequence;
+	s->monotonic_ns = reader->monotonic_ns;
+	s->realtime_ns = reader->realtime_ns;
+	s->data = kpod_reader_take(reader);
+	free(owner_of);
+	return s;
+fail:
+	kpod_reader_reject(reader, fault);
+	free(owner_of);
+	kpod_snapshot_free(s);
+	return NULL;
+}
+
+void kpod_snapshot_free(struct kpod_snapshot *s)
+{
+	if (!s)
+		return;
+	free(s->owners);
+	free(s->rows);
+	free(s->first_row);
+	free(s->labels);
+	free(s->data);
+	free(s);
+}
+
+bool kpod_snapshot_label(struct kpod_snapshot *s, uint32_t owner, const char *labels, size_t size)
+{
+	struct kpod_owner *o = &s->owners[owner];
+
+	if (size > KPOD_LABELS_MAX)
+		return false;
+	if (s->labels_size + size + KPOD_TEXT_PAD > s->labels_room) {
+		size_t room = 2 * s->labels_room + size + 4096;
+		char *larger = realloc(s->labels, room);
+
+		if (!larger)
+			return false;
+		s->labels = larger;
+		s->labels_room = room;
+	}
+	memcpy(s->labels + s->labels_size, labels, size);
+	if (!o->label_size && size)
+		s->unlabelled--;
+	o->label_at = (uint32_t)s->labels_size;
+	o->label_size = (uint32_t)size;
+	s->labels_size += size;
+	return true;
+}
