@@ -25,6 +25,7 @@ struct kpod_header {
 };
 
 struct kpod_reader {
+    enum kpod_reader_state state;
     enum kpod_fault fault;
     struct kpod_header header;
     uint8_t *schema;

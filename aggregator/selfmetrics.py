@@ -1,0 +1,110 @@
+"""What the aggregator says of itself and of the loader, by prometheus-client."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from aggregator import __version__
+from aggregator.store import STATES, Store
+
+
+class StoreCollector(Collector):
+    """The segment's state, as the last refresh found it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def describe(self) -> list[Metric]:
+        return []  # so that registering does not call collect()
+
+    def collect(self) -> Iterator[Metric]:
+        store = self._store
+        yield InfoMetricFamily(
+            "kpod_aggregator", "The aggregator's version.", value={"version": __version__}
+        )
+        yield GaugeMetricFamily(
+            "kpod_loader_up",
+            "1 while a loader runs and its snapshots can be read.",
+            value=store.state == "live",
+        )
+        states = GaugeMetricFamily(
+            "kpod_segment_state", "1 for the state the segment is in.", labels=["state"]
+        )
+        for state in STATES:
+            states.add_metric([state], state == store.state)
+        yield states
+        yield CounterMetricFamily(
+            "kpod_reader_laps",
+            "Copies thrown away because the loader was faster than the reader.",
+            value=store.laps,
+        )
+        yield from self._of_schema()
+        yield from self._of_snapshot()
+
+    def _of_schema(self) -> Iterator[Metric]:
+        schema = self._store.schema
+        if not schema:
+            return
+        header = self._store.header
+        yield InfoMetricFamily(
+            "kpod_loader",
+            "The loader and the kernel it runs on.",
+            value={"version": schema.loader_version, "kernel": schema.kernel},
+        )
+        yield GaugeMetricFamily(
+            "kpod_loader_start_time_seconds",
+            "Unix time of the loader's start, since when its counters count.",
+            value=header.start_realtime_ns / 1e9,
+        )
+        yield GaugeMetricFamily(
+            "kpod_snapshot_interval_seconds",
+            "Time between the loader's snapshots.",
+            value=header.interval_ns / 1e9,
+        )
+        up = GaugeMetricFamily(
+            "kpod_collector_up", "1 if the collector runs.", labels=["collector"]
+        )
+        info = InfoMetricFamily(
+            "kpod_collector",
+            "What a collector is attached to; if it does not run, the reason.",
+            labels=["collector"],
+        )
+        for collector in schema.collectors:
+            up.add_metric([collector.name], collector.up)
+            info.add_metric(
+                [collector.name], {"attach": collector.attach, "reason": collector.reason}
+            )
+        yield up
+        yield info
+
+    def _of_snapshot(self) -> Iterator[Metric]:
+        snapshot = self._store.snapshot
+        if not snapshot:
+            return
+        yield GaugeMetricFamily(
+            "kpod_snapshot_timestamp_seconds",
+            "Unix time at which the snapshot shown was taken.",
+            value=snapshot.native.realtime_ns / 1e9,
+        )
+        yield GaugeMetricFamily(
+            "kpod_snapshot_orphan_rows",
+            "Rows of the snapshot that are not shown because no container owns them.",
+            value=snapshot.native.orphans,
+        )
+
+
+class SelfMetrics:
+    """The registry, and the counter that the server moves."""
+
+    def __init__(self, store: Store) -> None:
+        self.registry = CollectorRegistry()
+        self.registry.register(StoreCollector(store))
+        ProcessCollector(registry=self.registry)
+        self.scrapes = Counter("kpod_scrapes", "Scrapes begun.", registry=self.registry)
