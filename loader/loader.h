@@ -157,6 +157,9 @@ void kpod_view_close(struct kpod_view *view);
 /* All rows of the last snapshot. -ENODATA: not LIVE, and one line on stderr has said so. */
 int kpod_view_dump(struct kpod_view *view, bool json, FILE *out);
 
+/* A schema document as JSON. */
+int kpod_view_schema(const void *document, size_t size, FILE *out);
+
 /* Rates since the last call, the busiest slots first. */
 int kpod_view_rates(struct kpod_view *view, FILE *out);
 

@@ -13,8 +13,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <msgpack.h>
-
 #include "loader.h"
 
 static const char usage[] =
@@ -326,18 +324,12 @@ static int dump(int argc, char **argv)
 static int schema(void)
 {
 	struct kpod_bpf bpf = {};
-	msgpack_unpacked document;
 	void *packed = NULL;
 	size_t size = 0;
 	int err = kpod_bpf_describe(&bpf);
 
 	err = err ? err : kpod_schema_encode(&bpf, &packed, &size);
-	msgpack_unpacked_init(&document);
-	if (!err && msgpack_unpack_next(&document, packed, size, NULL) == MSGPACK_UNPACK_SUCCESS) {
-		msgpack_object_print(stdout, document.data);
-		putchar('\n');
-	}
-	msgpack_unpacked_destroy(&document);
+	err = err ? err : kpod_view_schema(packed, size, stdout);
 	free(packed);
 	kpod_bpf_close(&bpf);
 	return err ? 1 : 0;

@@ -146,6 +146,51 @@ static void print_json_text(FILE *out, const char *text, size_t size)
 	fputc('"', out);
 }
 
+static void print_json(FILE *out, const msgpack_object *v)
+{
+	switch (v->type) {
+	case MSGPACK_OBJECT_MAP:
+		fputc('{', out);
+		for (uint32_t i = 0; i < v->via.map.size; i++) {
+			fputs(i ? "," : "", out);
+			print_json(out, &v->via.map.ptr[i].key);
+			fputc(':', out);
+			print_json(out, &v->via.map.ptr[i].val);
+		}
+		fputc('}', out);
+		break;
+	case MSGPACK_OBJECT_ARRAY:
+		fputc('[', out);
+		for (uint32_t i = 0; i < v->via.array.size; i++) {
+			fputs(i ? "," : "", out);
+			print_json(out, &v->via.array.ptr[i]);
+		}
+		fputc(']', out);
+		break;
+	case MSGPACK_OBJECT_STR:
+		print_json_text(out, v->via.str.ptr, v->via.str.size);
+		break;
+	default: /* numbers, true, false and null look the same in both */
+		msgpack_object_print(out, *v);
+	}
+}
+
+int kpod_view_schema(const void *document, size_t size, FILE *out)
+{
+	msgpack_unpacked unpacked;
+	int err = 0;
+
+	msgpack_unpacked_init(&unpacked);
+	if (msgpack_unpack_next(&unpacked, document, size, NULL) == MSGPACK_UNPACK_SUCCESS) {
+		print_json(out, &unpacked.data);
+		fputc('\n', out);
+	} else {
+		err = -EBADMSG;
+	}
+	msgpack_unpacked_destroy(&unpacked);
+	return err;
+}
+
 static void print_name(FILE *out, const msgpack_object *column)
 {
 	const msgpack_object *labels = get(column, "labels");

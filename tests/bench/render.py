@@ -137,8 +137,6 @@ def measure(path: Path, wanted: int) -> bool:
     return to_copy <= 2 and to_client >= 250
 
 
-
-
 def resident(pid: int) -> dict[str, int]:
     """VmRSS and VmHWM in kB."""
     status = Path(f"/proc/{pid}/status").read_text()

@@ -1,0 +1,28 @@
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live import Cgroup, cgroup_tree, missing
+
+
+@pytest.fixture(autouse=True)
+def _needs_kernel() -> None:
+    if reason := missing():
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def tmpfs() -> Iterator[Path]:
+    """A directory on tmpfs that others may enter, as the segment's is."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="kpod-test-") as directory:
+        path = Path(directory)
+        path.chmod(0o755)
+        yield path
+
+
+@pytest.fixture
+def cgroups() -> Iterator[Cgroup]:
+    with cgroup_tree() as top:
+        yield top

@@ -1,0 +1,269 @@
+"""The cpu collector's numbers against the scheduler's own, with neighbours that must not move."""
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.live import (
+    HOG,
+    HOST,
+    IDLER,
+    INVOLUNTARY,
+    LATENCY,
+    ONCPU,
+    SLEEPER,
+    SWITCHES,
+    VOLUNTARY,
+    WAITS,
+    Cgroup,
+    Dump,
+    Worker,
+    loader,
+)
+
+CPU = 1
+
+
+def within(value: float, expected: float, share: float, slack: float = 0) -> None:
+    __tracebackhide__ = True
+    if abs(value - expected) > share * expected + slack:
+        pytest.fail(f"{value} is not within {share:.0%} of {expected} (± {slack})")
+
+
+def moved(before: Dump, after: Dump, cgroup: int, *columns: str) -> int:
+    return after.total(cgroup, *columns) - before.total(cgroup, *columns)
+
+
+@contextmanager
+def idle_neighbour(cgroups: Cgroup) -> Iterator[Cgroup]:
+    """A container with a process that does nothing, on the CPU where things happen."""
+    neighbour = cgroups.child("neighbour.service")
+    worker = Worker(neighbour, IDLER, cpu=CPU)
+    yield neighbour
+    worker.end()
+
+
+def assert_unmoved(before: Dump, after: Dump, neighbour: Cgroup) -> None:
+    assert after.row(neighbour.id) == before.row(neighbour.id)
+    assert before.total(neighbour.id, VOLUNTARY) > 0, "it started, so it has a row"
+
+
+def test_wait_goes_to_the_one_that_waited(tmpfs: Path, cgroups: Cgroup) -> None:
+    a, b = cgroups.child("hog.service"), cgroups.child("sleeper.service")
+    with loader(tmpfs) as running, idle_neighbour(cgroups) as neighbour:
+        hog = Worker(a, HOG.format(seconds=2.5), cpu=CPU)
+        # Of a lower weight, so that it is not let in at once when it wakes.
+        sleeper = Worker(b, SLEEPER.format(times=200, seconds=0.005), cpu=CPU, nice=19)
+        before, hog_before, sleeper_before = running.fresh(), hog.schedstat(), sleeper.schedstat()
+        hog.go()
+        sleeper.go()
+        sleeper.stopped()
+        hog.stopped()
+        hog_after, sleeper_after, after = hog.schedstat(), sleeper.schedstat(), running.fresh()
+
+    for cgroup, first, last in ((a, hog_before, hog_after), (b, sleeper_before, sleeper_after)):
+        ran, waited, stints = (y - x for x, y in zip(first, last, strict=True))
+        within(moved(before, after, cgroup.id, ONCPU), ran, 0.01)
+        within(moved(before, after, cgroup.id, *WAITS), waited, 0.1)
+        buckets = zip(before.row(cgroup.id)[LATENCY], after.row(cgroup.id)[LATENCY], strict=True)
+        within(sum(y - x for x, y in buckets), stints, 0.01, slack=1)
+
+    # The hog was in the way, and so it is said: held by another container, not by the host.
+    waited = moved(before, after, b.id, *WAITS)
+    other = WAITS[1]
+    assert waited > 50e6, f"the sleeper waited {waited} ns only: this shows nothing"
+    assert moved(before, after, b.id, other) > 0.8 * waited
+    assert moved(before, after, b.id, WAITS[0]) < 0.05 * waited, "it never waited for itself"
+    assert_unmoved(before, after, neighbour)
+    assert moved(before, after, HOST, ONCPU) < 0.2 * moved(before, after, a.id, ONCPU)
+
+
+PING_PONG = """
+import os, sys
+os.sched_setaffinity(0, {%d})
+a, b = os.pipe(), os.pipe()
+child = os.fork()
+if not child:
+    os.close(a[0]), os.close(b[1])
+    while os.read(b[0], 1): os.write(a[1], b"x")
+    os._exit(0)
+os.close(a[1]), os.close(b[0])
+print(child, flush=True)
+def gate():
+    os.write(1, b"x")
+    if not os.read(0, 1): sys.exit()
+gate()
+for _ in range(%d):
+    os.write(b[1], b"x")
+    os.read(a[0], 1)
+gate()
+"""
+
+
+class PingPong(Worker):
+    """Two processes that pass a byte to and fro, `times` times."""
+
+    def __init__(self, cgroup: Cgroup, times: int, cpu: int = CPU) -> None:
+        super().__init__(cgroup, PING_PONG % (cpu, times))
+
+    def stopped(self) -> None:
+        if not hasattr(self, "partner"):
+            assert self.process.stdout
+            line = b""
+            while not line.endswith(b"\n"):
+                line += self.process.stdout.read(1)
+            self.partner = int(line)
+        super().stopped()
+
+    def both(self) -> tuple[int, int]:
+        mine, self.pid, pid = self.switches(), self.partner, self.pid
+        theirs, self.pid = self.switches(), pid
+        return mine[0] + theirs[0], mine[1] + theirs[1]
+
+
+def test_context_switches(tmpfs: Path, cgroups: Cgroup) -> None:
+    a = cgroups.child("pair.service")
+    with loader(tmpfs) as running, idle_neighbour(cgroups) as neighbour:
+        pair = PingPong(a, 20_000)
+        before, status_before = running.fresh(), pair.both()
+        pair.go()
+        pair.stopped()
+        status_after, after = pair.both(), running.fresh()
+
+    voluntary, involuntary = (y - x for x, y in zip(status_before, status_after, strict=True))
+    assert voluntary + involuntary >= 35_000
+    within(moved(before, after, a.id, VOLUNTARY), voluntary, 0.01)
+    within(moved(before, after, a.id, INVOLUNTARY), involuntary, 0.01, slack=2)
+    assert_unmoved(before, after, neighbour)
+    assert moved(before, after, HOST, VOLUNTARY, INVOLUNTARY) < 0.2 * (voluntary + involuntary)
+
+
+def test_sum_is_what_the_kernel_counted(tmpfs: Path, cgroups: Cgroup) -> None:
+    def counted() -> int:
+        found = re.search(r"(?m)^ctxt (\d+)", Path("/proc/stat").read_text())
+        assert found
+        return int(found[1])
+
+    with loader(tmpfs) as running:
+        pairs = [PingPong(cgroups.child(f"{i}.service"), 100_000, cpu=i) for i in range(2)]
+        before, first = running.fresh(), counted()
+        for pair in pairs:
+            pair.go()
+        for pair in pairs:
+            pair.stopped()
+        last, after = counted(), running.fresh()
+
+    assert last - first > 200_000
+    within(after.everywhere(*SWITCHES) - before.everywhere(*SWITCHES), last - first, 0.01)
+
+
+SHORT = """
+import os, time
+end = time.monotonic() + 0.03
+while time.monotonic() < end: pass
+for _ in range(10): time.sleep(0.002)
+with open("/proc/self/schedstat") as f, open("/proc/self/status") as g:
+    os.write(1, (f.read() + g.read()).encode())
+"""
+
+
+def test_short_life_between_two_snapshots(tmpfs: Path, cgroups: Cgroup) -> None:
+    with loader(tmpfs, interval=3) as running, idle_neighbour(cgroups) as neighbour:
+        before = running.fresh()
+        # Everything from here to the removal is far inside one interval.
+        a = cgroups.child("short.service")
+        said = subprocess.check_output(
+            [sys.executable, "-S", "-c", SHORT], preexec_fn=a.enter, text=True
+        )
+        a.remove()
+        assert running.dump().sequence == before.sequence, "a snapshot saw it live"
+        after = running.fresh()
+        slot, row = after.slot(a.id), after.row(a.id)
+        later = running.fresh()
+
+    assert slot
+    assert slot["died_ns"] > slot["born_ns"] > before.monotonic_ns
+    assert slot["died_ns"] - slot["born_ns"] < 1e9
+    ran = int(said.split()[0])
+    within(row[ONCPU], ran, 0.1, slack=5e6)  # it had still to read, write and exit
+    switched = int(re.findall(r"\nvoluntary_ctxt_switches:\t(\d+)", said)[0])
+    assert switched >= 10
+    assert 10 <= row[VOLUNTARY] <= switched + 3
+    assert later.row(a.id) == row, "its last totals stay"
+    assert_unmoved(before, after, neighbour)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "docker-" + "ab" * 32 + ".scope",
+        "kubepods-besteffort-pod12345678_1234_1234_1234_1234567890ab.slice",
+    ],
+)
+def test_nested_cgroup_is_the_containers(tmpfs: Path, cgroups: Cgroup, name: str) -> None:
+    with loader(tmpfs) as running, idle_neighbour(cgroups) as neighbour:
+        container = cgroups.child(name)
+        if ".slice" in name:
+            container = container.child("cri-containerd-" + "cd" * 32 + ".scope")
+        inner = container.child("init.scope").child("worker.service").child("deep")
+        hog = Worker(inner, HOG.format(seconds=0.5), cpu=CPU)
+        before, first = running.fresh(), hog.schedstat()
+        hog.go()
+        hog.stopped()
+        last, after = hog.schedstat(), running.fresh()
+
+    within(moved(before, after, container.id, ONCPU), last[0] - first[0], 0.01)
+    assert last[0] - first[0] > 0.3e9
+    assert after.slot(inner.id) is None
+    assert_unmoved(before, after, neighbour)
+    assert moved(before, after, HOST, ONCPU) < 0.2e9
+
+
+def test_tree_that_was_there_before_the_loader(tmpfs: Path, cgroups: Cgroup) -> None:
+    container = cgroups.child("cri-containerd-" + "ef" * 32 + ".scope")
+    hog = Worker(container.child("inner"), HOG.format(seconds=0.5), cpu=CPU)
+    with loader(tmpfs) as running:
+        before, first = running.fresh(), hog.schedstat()
+        hog.go()
+        hog.stopped()
+        last, after = hog.schedstat(), running.fresh()
+    within(moved(before, after, container.id, ONCPU), last[0] - first[0], 0.01)
+    # What it did before the loader's start is not the loader's to count.
+    assert before.total(container.id, ONCPU) < 5e6
+
+
+def test_running_task_is_in_the_snapshot(tmpfs: Path, cgroups: Cgroup) -> None:
+    """A hog that never leaves its CPU is booked up to each snapshot."""
+    a = cgroups.child("hog.service")
+    with loader(tmpfs, interval=0.5) as running:
+        hog = Worker(a, HOG.format(seconds=4), cpu=CPU, nice=-20)
+        hog.go()
+        first, second = running.fresh(), running.fresh()
+    elapsed = second.monotonic_ns - first.monotonic_ns
+    within(moved(first, second, a.id, ONCPU), elapsed, 0.1)
+
+
+def test_move_between_cgroups(tmpfs: Path, cgroups: Cgroup) -> None:
+    """Work is charged to where the task is when it is done."""
+    a, b = cgroups.child("a.service"), cgroups.child("b.service")
+    code = HOG.format(seconds=0.4) + HOG.format(seconds=0.4).split("gate()\n", 2)[2] + "gate()\n"
+    with loader(tmpfs) as running:
+        worker = Worker(a, code, cpu=CPU)
+        start, at_start = running.fresh(), worker.schedstat()
+        worker.go()
+        worker.stopped()
+        (b.path / "cgroup.procs").write_text(str(worker.pid))
+        half, at_half = running.fresh(), worker.schedstat()
+        worker.go()
+        time.sleep(0.2)
+        worker.stopped()
+        end, at_end = running.fresh(), worker.schedstat()
+    within(moved(start, half, a.id, ONCPU), at_half[0] - at_start[0], 0.01)
+    within(moved(half, end, b.id, ONCPU), at_end[0] - at_half[0], 0.01, slack=1e6)
+    assert moved(half, end, a.id, ONCPU) < 1e6

@@ -1,0 +1,273 @@
+"""Real loaders, real cgroups and known workloads, for the tests that need root and a kernel."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+LOADER = ROOT / "build/kpod-loader"
+TEST_LOADER = ROOT / "build/kpod-loader-test"  # has --inject-load-failure
+
+VOLUNTARY = "kpod_cpu_context_switches_total{voluntary}"
+INVOLUNTARY = "kpod_cpu_context_switches_total{involuntary}"
+IDLE = "kpod_cpu_context_switches_total{idle}"
+SWITCHES = (VOLUNTARY, INVOLUNTARY, IDLE)
+ONCPU = "kpod_cpu_oncpu_seconds_total"  # dumps show the word itself: nanoseconds
+WAITS = tuple(
+    f"kpod_cpu_runqueue_wait_seconds_total{{{who}}}" for who in ("self", "other", "host", "idle")
+)
+LATENCY = "kpod_cpu_runqueue_latency_seconds"
+
+
+def missing() -> str:
+    """Why no loader can run here, or an empty string."""
+    if os.getuid():
+        return "needs root"
+    if not Path("/sys/kernel/btf/vmlinux").exists():
+        return "needs a kernel with BTF (/sys/kernel/btf/vmlinux)"
+    return ""
+
+
+def cgroup2() -> Path:
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        mount, _, kind = line.partition(" - ")
+        if kind.startswith("cgroup2 "):
+            return Path(mount.split()[4])
+    raise RuntimeError("no cgroup2 is mounted")
+
+
+def wait_for(what: str, look: Callable[[], Any], timeout: float = 10) -> Any:
+    """The first true answer of look()."""
+    end = time.monotonic() + timeout
+    while not (answer := look()):
+        if time.monotonic() > end:
+            raise TimeoutError(what)
+        time.sleep(0.01)
+    return answer
+
+
+@dataclass
+class Dump:
+    """What `kpod-loader dump --json` says."""
+
+    sequence: int
+    monotonic_ns: int
+    slots: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
+    rows: dict[tuple[str, int, int], dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, segment: Path) -> "Dump":
+        command = [str(LOADER), "dump", str(segment), "--json"]
+        first, *rest = subprocess.check_output(command, text=True).splitlines()
+        head = json.loads(first)
+        dump = cls(head["sequence"], head["monotonic_ns"])
+        for item in map(json.loads, rest):
+            owner = item["slot"], item["generation"]
+            if item["type"] == "slot":
+                dump.slots[owner] = item
+            else:
+                dump.rows[item["table"], *owner] = item
+        return dump
+
+    def slot(self, cgroup_id: int) -> dict[str, Any] | None:
+        return next((s for s in self.slots.values() if s["cgroup_id"] == cgroup_id), None)
+
+    def row(self, cgroup_id: int, table: str = "cpu") -> dict[str, Any]:
+        """The totals of a cgroup; without a row all is zero."""
+        slot = self.slot(cgroup_id)
+        assert slot, f"cgroup {cgroup_id} has no slot"
+        return self.rows.get((table, slot["slot"], slot["generation"]), {})
+
+    def total(self, cgroup_id: int, *columns: str) -> int:
+        row = self.row(cgroup_id)
+        return sum(row.get(c, 0) for c in columns)
+
+    @property
+    def loader(self) -> dict[str, Any]:
+        return next(row for (table, _, _), row in self.rows.items() if table == "loader")
+
+    def everywhere(self, *columns: str) -> int:
+        return sum(
+            row[c] for (table, _, _), row in self.rows.items() if table == "cpu" for c in columns
+        )
+
+
+HOST = 1  # cgroup id of the root, and so of slot 0
+
+
+class Loader:
+    """A running loader."""
+
+    def __init__(self, segment: Path, process: "subprocess.Popen[str]", interval: float) -> None:
+        self.segment = segment
+        self.process = process
+        self.interval = interval
+        self.log: list[str] = []
+
+    def dump(self) -> Dump:
+        return Dump.of(self.segment)
+
+    def fresh(self) -> Dump:
+        """A snapshot that was begun after this call."""
+        now = time.monotonic_ns() + 2_000_000  # births settle for a millisecond
+
+        def look() -> Dump | None:
+            dump = self.dump()
+            return dump if dump.monotonic_ns > now else None
+
+        dump = wait_for("a new snapshot", look, 10 + 3 * self.interval)
+        assert isinstance(dump, Dump)
+        return dump
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        self.log += self.process.communicate(timeout=20)[1].splitlines()
+        return self.process.returncode
+
+
+@contextmanager
+def loader(
+    directory: Path, *options: str, interval: float = 0.2, program: Path = LOADER
+) -> Iterator[Loader]:
+    """A loader that has taken its first snapshot."""
+    segment = directory / "segment"
+    process = subprocess.Popen(
+        [
+            *(str(program), "run", "--segment", str(segment)),
+            *("--interval", str(interval), *options),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    running = Loader(segment, process, interval)
+    assert process.stderr
+    try:
+        while not running.log or "snapshots every" not in running.log[-1]:
+            line = process.stderr.readline()
+            if not line:
+                raise RuntimeError(f"the loader ended: {running.log}")
+            running.log.append(line.strip())
+        yield running
+    finally:
+        running.stop()
+
+
+class Cgroup:
+    """A cgroup of our own."""
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir()
+        self.path = path
+        self.id = path.stat().st_ino
+
+    def child(self, name: str) -> "Cgroup":
+        return Cgroup(self.path / name)
+
+    def enter(self) -> None:
+        """For subprocess's preexec_fn."""
+        (self.path / "cgroup.procs").write_text("0")
+
+    def remove(self) -> None:
+        """With everything below it and every process in it."""
+        if not self.path.exists():
+            return
+        (self.path / "cgroup.kill").write_text("1")
+        for directory, _, _ in os.walk(self.path, topdown=False):
+
+            def removed(directory: str = directory) -> bool:
+                with suppress(OSError):
+                    os.rmdir(directory)
+                return not os.path.exists(directory)
+
+            wait_for(f"{directory} to be empty", removed)
+
+
+@contextmanager
+def cgroup_tree() -> Iterator[Cgroup]:
+    """A directory for the cgroups of one test. It is no container itself."""
+    top = Cgroup(cgroup2() / f"kpod-test-{os.getpid()}-{time.monotonic_ns()}")
+    try:
+        yield top
+    finally:
+        top.remove()
+
+
+PRELUDE = """
+import os, sys, time
+def gate():
+    os.write(1, b"x")
+    if not os.read(0, 1): sys.exit()
+gate()
+"""
+# Works for as long as told, and then waits to be read.
+HOG = PRELUDE + "end = time.monotonic() + {seconds}\nwhile time.monotonic() < end: pass\ngate()\n"
+SLEEPER = PRELUDE + "for _ in range({times}): time.sleep({seconds})\ngate()\n"
+IDLER = PRELUDE + "gate()\n"
+
+
+class Worker:
+    """A process in a cgroup that stands still before and after its work."""
+
+    def __init__(self, cgroup: Cgroup, code: str, *, cpu: int | None = None, nice: int = 0) -> None:
+        def prepare() -> None:
+            cgroup.enter()
+            if cpu is not None:
+                os.sched_setaffinity(0, {cpu})
+            os.nice(nice)
+
+        self.process = subprocess.Popen(
+            [sys.executable, "-S", "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            preexec_fn=prepare,
+            bufsize=0,
+        )
+        self.pid = self.process.pid
+        self.stopped()
+
+    def go(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(b"x")
+
+    def stopped(self) -> None:
+        """Waits until it waits: its numbers do not move any more."""
+        assert self.process.stdout
+        assert self.process.stdout.read(1) == b"x", "the worker died"
+        state = Path(f"/proc/{self.pid}/stat")
+        wait_for("a blocked worker", lambda: state.read_text().rsplit(") ", 1)[1][0] == "S")
+
+    def schedstat(self) -> tuple[int, int, int]:
+        """(ns on CPU, ns waiting, stints): the scheduler's own totals."""
+        ran, waited, stints = Path(f"/proc/{self.pid}/schedstat").read_text().split()
+        return int(ran), int(waited), int(stints)
+
+    def switches(self) -> tuple[int, int]:
+        """(voluntary, involuntary): the scheduler's own totals."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        found = re.findall(r"voluntary_ctxt_switches:\t(\d+)", status)
+        return int(found[0]), int(found[1])
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def unprivileged(*command: str) -> list[str]:
+    """The command as uid 65534, without any capability or a way to get one."""
+    setpriv = shutil.which("setpriv")
+    assert setpriv
+    return [
+        *(setpriv, "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"),
+        *("--bounding-set=-all", "--no-new-privs", *command),
+    ]
