@@ -28,7 +28,11 @@ from tests.segment import HOST_SLOT, Row, Segment, Slot, column, schema, table
 ROUNDS = 5
 BUCKETS = 98
 WORDS = 1 + 2 + 4 + BUCKETS + 4
-POD = "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{0:08x}_1111_2222_3333_444444444444.slice/cri-containerd-{0:064x}.scope"
+POD = (
+    "kubepods.slice/kubepods-burstable.slice/"
+    "kubepods-burstable-pod{0:08x}_1111_2222_3333_444444444444.slice/"
+    "cri-containerd-{0:064x}.scope"
+)
 
 
 def make_segment(path: Path, samples: int) -> None:
@@ -102,11 +106,12 @@ def render(snapshot: Snapshot) -> int:
     return int(cursor.samples)
 
 
-def copy(text: bytes) -> None:
+def copy(text: bytes) -> int:
     chunk = ffi.new("char[]", lib.KPOD_CHUNK_SIZE)
     source = ffi.from_buffer(text)
     for at in range(0, len(text), lib.KPOD_CHUNK_SIZE):
         ffi.memmove(chunk, source + at, min(lib.KPOD_CHUNK_SIZE, len(text) - at))
+    return len(text)
 
 
 def measure(path: Path, wanted: int) -> bool:

@@ -77,14 +77,13 @@ def one_round(loader: Path, empty: Path, segment: Path, ours_first: bool) -> tup
     # The kernel shows at most 15 bytes of a name.
     ours, theirs = [n[:15] for n in OURS], [n[:15] for n in RUNQLAT]
     with ExitStack() as stack:
-        start_ours = lambda: stack.enter_context(  # noqa: E731
-            running(str(loader), "run", "--segment", str(segment), ready="snapshots every")
-        )
-        if ours_first:
-            start_ours()
-        stack.enter_context(running("runqlat", "3600", "1", ready="Tracing"))
-        if not ours_first:
-            start_ours()
+        tools = [
+            # stdbuf: it does not flush what it says.
+            running("stdbuf", "-oL", "runqlat", "3600", "1", ready="Tracing"),
+            running(str(loader), "run", "--segment", str(segment), ready="snapshots every"),
+        ]
+        for tool in reversed(tools) if ours_first else tools:
+            stack.enter_context(tool)
         stack.enter_context(running(str(empty), f"{empty}.bpf.o", ready="attached"))
         stack.enter_context(ping_pong(0))
         time.sleep(0.5)
