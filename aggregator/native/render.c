@@ -26,11 +26,6 @@ static const uint64_t power_of_ten[] = {
 	10000000000000000000ULL,
 };
 
-static const char pairs[] = "00010203040506070809101112131415161718192021222324"
-			    "25262728293031323334353637383940414243444546474849"
-			    "50515253545556575859606162636465666768697071727374"
-			    "75767778798081828384858687888990919293949596979899";
-
 /* Copies whole blocks: reads and writes up to 31 bytes more than size. */
 static inline char *put(char *out, const char *from, size_t size)
 {
@@ -39,42 +34,92 @@ static inline char *put(char *out, const char *from, size_t size)
 	return out + size;
 }
 
-/* The last `width` digits of v. */
-static inline char *put_digits(char *out, uint64_t v, unsigned int width)
-{
-	char *at = out + width;
+#define ZEROS 0x3030303030303030ULL /* "00000000" */
 
-	for (; at - out >= 2; v /= 100)
-		memcpy(at -= 2, pairs + v % 100 * 2, 2);
-	if (at > out)
-		*--at = (char)('0' + v % 10);
-	return out + width;
+/* The eight digits of v < 10^8, first digit in the lowest byte, as numbers: all at once. */
+static inline uint64_t eight_digits(uint64_t v)
+{
+	uint64_t fours = v / 10000 | v % 10000 << 32;
+	uint64_t hundreds = fours * 10486 >> 20 & 0x0000007f0000007fULL;
+	uint64_t twos = hundreds | (fours - 100 * hundreds) << 16;
+	uint64_t tens = twos * 103 >> 10 & 0x000f000f000f000fULL;
+
+	return tens | (twos - 10 * tens) << 8;
 }
+
+static inline char *put_eight(char *out, uint64_t v)
+{
+	uint64_t digits = eight_digits(v) | ZEROS;
+
+	memcpy(out, &digits, 8);
+	return out + 8;
+}
+
+/* v < 10^8 without leading zeros; writes 8 bytes whatever its length. */
+static inline char *put_short(char *out, uint64_t v)
+{
+	uint64_t digits = eight_digits(v);
+	unsigned int zeros = (unsigned int)__builtin_ctzll(digits | 1ULL << 56) / 8;
+
+	digits = (digits | ZEROS) >> 8 * zeros;
+	memcpy(out, &digits, 8);
+	return out + 8 - zeros;
+}
+
+#define E8 100000000ULL
 
 static inline char *put_integer(char *out, uint64_t v)
 {
-	/* 1233 / 4096 is a little more than log10(2). */
-	unsigned int guess = (unsigned int)(64 - __builtin_clzll(v | 1)) * 1233 >> 12;
+	if (v < E8)
+		return put_short(out, v);
+	if (v < E8 * E8)
+		return put_eight(put_short(out, v / E8), v % E8);
+	out = put_short(out, v / (E8 * E8));
+	v %= E8 * E8;
+	return put_eight(put_eight(out, v / E8), v % E8);
+}
 
-	return put_digits(out, v, guess + (v >= power_of_ten[guess]) + !v);
+/* Nanoseconds as seconds, which is nearly all there is: by constants, so without a division. */
+static inline char *put_nanoseconds(char *out, uint64_t v)
+{
+	uint64_t rest = v % (10 * E8), last = rest % E8;
+
+	out = put_integer(out, v / (10 * E8));
+	if (!rest)
+		return out;
+	out[0] = '.';
+	out[1] = (char)('0' + rest / E8);
+	out += 2;
+	if (!last)
+		return out;
+	last = eight_digits(last);
+	memcpy(out, &(uint64_t){last | ZEROS}, 8);
+	return out + 8 - __builtin_clzll(last) / 8;
+}
+
+static char *put_decimals(char *out, uint64_t v, unsigned int decimals)
+{
+	uint64_t rest = v % power_of_ten[decimals];
+
+	out = put_integer(out, v / power_of_ten[decimals]);
+	if (!rest)
+		return out;
+	*out++ = '.';
+	while (rest) {
+		decimals--;
+		*out++ = (char)('0' + rest / power_of_ten[decimals]);
+		rest %= power_of_ten[decimals];
+	}
+	return out;
 }
 
 static inline char *put_value(char *out, uint64_t v, unsigned int decimals)
 {
-	uint64_t whole, rest;
-
 	if (!decimals)
 		return put_integer(out, v);
-	whole = v / power_of_ten[decimals];
-	rest = v % power_of_ten[decimals];
-	out = put_integer(out, whole);
-	if (!rest)
-		return out;
-	*out++ = '.';
-	out = put_digits(out, rest, decimals);
-	while (out[-1] == '0')
-		out--;
-	return out;
+	if (decimals == 9)
+		return put_nanoseconds(out, v);
+	return put_decimals(out, v, decimals);
 }
 
 static char *put_keys(char *out, bool comma, const struct kpod_plan *plan,
@@ -124,8 +169,7 @@ size_t kpod_render_text(struct kpod_cursor *at, const struct kpod_plan *plan,
 		const struct kpod_shape *shape = &plan->shapes[f->table];
 		const struct kpod_sample *samples = plan->samples + f->first_sample;
 		const struct kpod_row_ref *rows = snapshot->rows + snapshot->first_row[f->table];
-		uint32_t count =
-			snapshot->first_row[f->table + 1] - snapshot->first_row[f->table];
+		uint32_t count = snapshot->first_row[f->table + 1] - snapshot->first_row[f->table];
 
 		if (!count)
 			continue;
