@@ -127,13 +127,14 @@ run: setup
 
 # ---- test -------------------------------------------------------------------------------------
 
-CMOCKA := -lcmocka -lpthread
+CMOCKA := -lcmocka -lpthread -lm
 SAN_address := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 SAN_thread := -fsanitize=thread
 TEST_C := $(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c))
 TEST_BIN := $(TEST_C:%=$(B)/c/plain/%) $(TEST_C:%=$(B)/c/address/%) $(B)/c/thread/test_ring
 
-$(B)/c/plain/% $(B)/c/address/% $(B)/c/thread/%: tests/c/%.c $(SHARED_C) $(wildcard shared/*.h bpf/*.h tests/c/*.h)
+.SECONDEXPANSION:
+$(B)/c/%: tests/c/$$(notdir $$*).c $(SHARED_C) $(wildcard shared/*.h bpf/*.h tests/c/*.h)
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
 	@$(CC) $(CFLAGS) $(SAN_$(notdir $(@D))) -Ishared -Ibpf -o $@ $< $(SHARED_C) $(CMOCKA)

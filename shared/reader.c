@@ -297,8 +297,8 @@ static enum kpod_fault copy_snapshot(struct kpod_reader *r, uint64_t published)
 	if (!copy_guarded(&end, ring + at / 8, sizeof(end)))
 		return KPOD_FAULT_TRUNCATED;
 	if (end.record.type != KPOD_RECORD_END || end.record.size != sizeof(end) ||
-	    end.begin % KPOD_RECORD_ALIGN || end.begin > published - sizeof(end) ||
-	    published - end.begin > capacity) {
+	    end.record.table || end.begin % KPOD_RECORD_ALIGN ||
+	    end.begin > published - sizeof(end) || published - end.begin > capacity) {
 		fault = KPOD_FAULT_END;
 		end.begin = published - sizeof(end);
 	} else {
