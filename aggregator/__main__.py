@@ -56,7 +56,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         type=exponents,
         default=DEFAULT_LE_EXPONENTS,
         metavar="N,N,...",
-        help="histogram buckets end at these powers of two, in seconds "
+        help="histogram buckets end at these powers of two, in seconds; write --le-exponents=-1,0 "
         f"(default: {','.join(map(str, DEFAULT_LE_EXPONENTS))})",
     )
     parser.add_argument(

@@ -110,7 +110,7 @@ class _Node:
         if not isinstance(self.value, str):
             self.fail("not a string")
         if pattern and not pattern.match(self.value):
-            self.fail(f"'{self.value[:80]}' is not a valid name")
+            self.fail(f"{self.value[:80]!r} is not a valid name")
         return self.value
 
     def flag(self) -> bool:
@@ -138,7 +138,7 @@ def _histogram(column: _Node, word: int, words: int) -> Histogram:
 def _column(node: _Node, words: int) -> Column:
     kind = node["kind"].text()
     if kind not in ("counter", "gauge", "histogram"):
-        node["kind"].fail(f"'{kind}' is not counter, gauge or histogram")
+        node["kind"].fail(f"{kind!r} is not counter, gauge or histogram")
     labels = node["labels"]
     if not isinstance(labels.value, dict):
         labels.fail("not a map")
@@ -161,7 +161,7 @@ def _column(node: _Node, words: int) -> Column:
 def _table(node: _Node) -> Table:
     scope = node["scope"].text()
     if scope not in ("slot", "node"):
-        node["scope"].fail(f"'{scope}' is neither slot nor node")
+        node["scope"].fail(f"{scope!r} is neither slot nor node")
     words = node["words"].integer(1, WORDS_MAX)
     return Table(
         name=node["name"].text(),

@@ -2,7 +2,12 @@
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -104,6 +109,7 @@ class SelfMetrics:
     """The registry, and the counter that the server moves."""
 
     def __init__(self, store: Store) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self.registry.register(StoreCollector(store))
         ProcessCollector(registry=self.registry)

@@ -1,0 +1,220 @@
+"""The text that is served, read back by prometheus-client's parser."""
+
+import time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from aggregator._native import lib
+from aggregator.exposition import bucket_ends, render_labels
+from aggregator.resolver import standalone
+from aggregator.schema import Column, Histogram
+from aggregator.store import Store
+from tests.segment import HOST_SLOT, UNIT, Row, Segment, Slot, column, schema, table
+
+MAX = 2**64 - 1
+
+
+def rendered(path: Path, segment: Segment, **options: Any) -> str:
+    store = Store(
+        str(segment.write(path / "segment")),
+        clock=time.monotonic_ns,
+        **{"resolver": standalone, **options},
+    )
+    assert store.refresh() == "live", store.cause
+    assert store.snapshot
+    chunks = list(store.snapshot.text())
+    assert all(len(c) <= lib.KPOD_CHUNK_SIZE and c.endswith(b"\n") for c in chunks)
+    return b"".join(chunks).decode()
+
+
+def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    found: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            key = sample.name, frozenset(sample.labels.items())
+            assert key not in found, f"twice: {key}"
+            found[key] = sample.value
+    return found
+
+
+def one(words: int, *columns: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return schema(table("t", words, list(columns), **more))
+
+
+@pytest.mark.parametrize("decimals", range(19))
+def test_values_are_exact(tmp_path: Path, decimals: int) -> None:
+    powers = [10**i + d for i in range(20) for d in (-1, 0, 1)]
+    values = [0, 1, 9, 10, 123456789, 2**63, MAX - 1, MAX, *powers, *(7 * 3**i for i in range(38))]
+    values = [v for v in values if v <= MAX]
+    segment = Segment(
+        one(1, column("v", "gauge", decimals=decimals)),
+        slots=[Slot(i, f"{i}.service", UNIT) for i in range(len(values))],
+        rows=[Row(0, i, [v]) for i, v in enumerate(values)],
+    )
+    lines = [x for x in rendered(tmp_path, segment).splitlines() if not x.startswith("#")]
+    assert len(lines) == len(values)
+    for line, value in zip(lines, values, strict=True):
+        text = line.rsplit(" ", 1)[1]
+        exact = Decimal(value).scaleb(-decimals)
+        assert Decimal(text) == exact
+        assert text == (f"{exact:f}".rstrip("0").rstrip(".") if "." in f"{exact:f}" else text)
+        assert not (len(text) > 1 and text[0] == "0" and text[1] != ".")
+
+
+HISTOGRAM = {"schema": 2, "first_exponent": -20, "buckets": 98, "sum": 98, "sum_words": 3}
+
+
+def test_histogram_is_cumulative(tmp_path: Path) -> None:
+    words = [i + 1 for i in range(98)] + [10**9, 2 * 10**9, 500_000_000, 77]
+    segment = Segment(
+        one(102, column("h_seconds", "histogram", decimals=9, **HISTOGRAM)),
+        slots=[HOST_SLOT],
+        rows=[Row(0, 0, words)],
+    )
+    found = samples(rendered(tmp_path, segment, le_exponents=(-20, -18, 0, 4, 5, -21)))
+    host = ("scope", "host")
+    buckets = {
+        dict(labels)["le"]: value for (name, labels), value in found.items() if "bucket" in name
+    }
+    # 5 and -21 are no bounds of this histogram.
+    assert buckets == {
+        str(2.0**-20): 1,
+        str(2.0**-18): sum(range(1, 10)),
+        "1.0": sum(range(1, 82)),
+        "16.0": sum(range(1, 98)),
+        "+Inf": sum(range(1, 99)),
+    }
+    assert found["h_seconds_count", frozenset([host])] == sum(range(1, 99))
+    assert found["h_seconds_sum", frozenset([host])] == 3.5
+
+
+def test_bounds_that_are_no_powers_of_two_are_left_out() -> None:
+    coarse = Histogram(-2, -20, 8, 0, 1)  # a factor of 16 apart
+    column = Column("h", "", "histogram", 0, (), 0, coarse)
+    assert bucket_ends(column, range(-24, 10)) == [
+        (repr(2.0**e), i + 1) for i, e in enumerate(range(-20, 8, 4))
+    ]
+
+
+def test_keys_become_labels(tmp_path: Path) -> None:
+    keys = [{"label": "device", "values": ["sda", 's"d\\b\n']}, {"label": "port", "values": []}]
+    segment = Segment(
+        one(2, column("io_total", labels={"op": "read"}), column("g", "gauge", word=1), keys=keys),
+        slots=[HOST_SLOT],
+        rows=[Row(0, 0, [0, 53, 7, 8]), Row(0, 0, [1, MAX, 9, 10]), Row(0, 0, [5, 0, 11, 12])],
+    )
+    found = samples(rendered(tmp_path, segment))
+    assert {tuple(sorted(dict(labels).items())): v for (_, labels), v in found.items()} == {
+        (("device", d), *more, ("port", p), ("scope", "host")): v
+        for d, p, read, gauge in (
+            ("sda", "53", 7, 8),
+            ('s"d\\b\n', str(MAX), 9, 10),
+            ("5", "0", 11, 12),
+        )
+        for more, v in (((("op", "read"),), read), ((), gauge))
+    }
+
+
+def test_node_scope_and_node_label(tmp_path: Path) -> None:
+    document = schema(
+        table("n", 1, [column("n_total")], scope="node"), table("s", 1, [column("s_total")])
+    )
+    segment = Segment(document, slots=[HOST_SLOT], rows=[Row(0, 0, [1]), Row(1, 0, [2])])
+    text = rendered(tmp_path, segment)
+    assert "\nn_total 1\n" in text
+    assert '\ns_total{scope="host"} 2\n' in text
+    text = rendered(tmp_path, segment, node='a"b')
+    assert '\nn_total{node="a\\"b"} 1\n' in text
+    assert '\ns_total{scope="host",node="a\\"b"} 2\n' in text
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.lists(st.text(min_size=1, max_size=400), min_size=1, max_size=6),
+    st.text(max_size=50),
+    st.text(max_size=50),
+)
+def test_hostile_labels_come_back_unchanged(
+    tmp_path: Path, values: list[str], constant: str, help_text: str
+) -> None:
+    segment = Segment(
+        one(1, column("t_total", labels={"c": constant}) | {"help": help_text}),
+        slots=[Slot(i, f"{i}.service", UNIT) for i in range(len(values))],
+        rows=[Row(0, i, [i]) for i in range(len(values))],
+    )
+    text = rendered(
+        tmp_path, segment, resolver=lambda o: (("l", values[int(o.path.split(".")[0])]),)
+    )
+    # The parser strips what is no label; ours is compared with the escaped form byte for byte.
+    lines = text.split("\n")
+    assert len([x for x in lines if x.startswith("t_total{")]) == len(values)
+    taken: set[str] = set()
+    for i, value in enumerate(values):
+        own = render_labels([("l", value)])
+        if own in taken:
+            own = render_labels([("l", value), ("cgroup_id", str(1000 + i))])
+        taken.add(own)
+        tail = render_labels([("c", constant)]) or 'c=""'
+        assert f"t_total{{{own},{tail}}} {i}" in lines
+
+
+def test_very_long_labels_are_an_error_not_an_overflow(tmp_path: Path) -> None:
+    segment = Segment(
+        one(1, column("t_total")),
+        slots=[Slot(i, f"{i}.service", UNIT) for i in range(40)],
+        rows=[Row(0, i, [i]) for i in range(40)],
+    )
+    long = "x" * (lib.KPOD_LABELS_MAX - 100)
+    text = rendered(tmp_path, segment, resolver=lambda o: (("l", long + o.path),))
+    assert text.count(long) == 40
+    with pytest.raises(MemoryError, match=r"labels of 0\.service"):
+        rendered(tmp_path, segment, resolver=lambda _: (("l", "x" * lib.KPOD_LABELS_MAX),))
+
+
+def test_same_names_are_told_apart(tmp_path: Path) -> None:
+    segment = Segment(
+        one(1, column("t_total")),
+        slots=[Slot(i, "same.service", UNIT, cgroup_id=50 + i) for i in range(3)],
+        rows=[Row(0, i, [i]) for i in range(3)],
+    )
+    found = samples(rendered(tmp_path, segment, resolver=lambda _: (("l", "same"),)))
+    assert sorted(dict(labels).get("cgroup_id", "") for _, labels in found) == ["", "51", "52"]
+
+
+def test_many_rows_over_many_chunks(tmp_path: Path) -> None:
+    count = 3000
+    columns = [column("a_total"), column("h", "histogram", word=1, **(HISTOGRAM | {"sum": 99}))]
+    segment = Segment(
+        one(102, *columns),
+        slots=[Slot(i, f"{i}.service", UNIT) for i in range(count)],
+        rows=[Row(0, i, [i] + [i % 7] * 101) for i in range(count)],
+        ring_capacity=1 << 22,
+    )
+    found = samples(rendered(tmp_path, segment))
+    assert len(found) == count * (1 + 13 + 2)
+    for i in (0, 1, 1234, count - 1):
+        labels = {("scope", "unit"), ("container", f"{i}.service"), ("cgroup_id", str(1000 + i))}
+        assert found["a_total", frozenset(labels)] == i
+        assert found["h_count", frozenset(labels)] == 98 * (i % 7)
+        assert found["h_bucket", frozenset(labels | {("le", "+Inf")})] == 98 * (i % 7)
+
+
+def test_rows_without_owner_are_left_out_and_counted(tmp_path: Path) -> None:
+    segment = Segment(
+        one(1, column("t_total")),
+        slots=[HOST_SLOT, Slot(2, "a.service", UNIT, generation=5)],
+        rows=[Row(0, 0, [1]), Row(0, 2, [2], generation=4), Row(0, 9, [3]), Row(0, 2**32 - 1, [4])],
+    )
+    store = Store(
+        str(segment.write(tmp_path / "segment")), clock=time.monotonic_ns, resolver=standalone
+    )
+    assert store.refresh() == "live"
+    assert store.snapshot
+    assert store.snapshot.native.orphans == 3
+    assert len(samples(b"".join(store.snapshot.text()).decode())) == 1

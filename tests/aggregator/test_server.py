@@ -1,0 +1,116 @@
+"""The endpoints, over ASGI."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from aggregator.__main__ import address, arguments
+from aggregator.resolver import standalone
+from aggregator.server import Application
+from aggregator.store import STATES, Store
+from tests.segment import CLOSED, HOST_SLOT, Row, Segment, column, schema, table
+
+Answer = tuple[int, dict[str, str], str]
+
+
+def get(application: Application, path: str, method: str = "GET") -> Answer:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    asyncio.run(application({"type": "http", "method": method, "path": path}, receive, send))
+    start, *body = sent
+    assert not body[-1].get("more_body")
+    headers = {k.decode(): v.decode() for k, v in start["headers"]}
+    return start["status"], headers, b"".join(m["body"] for m in body).decode()
+
+
+def application(path: Path) -> Application:
+    return Application(Store(str(path), clock=time.monotonic_ns, resolver=standalone))
+
+
+def segment(**more: Any) -> Segment:
+    document = schema(
+        table("t", 1, [column("t_total")]),
+        collectors=[
+            {"name": "a", "help": "works", "up": True, "reason": "", "attach": "tp_btf"},
+            {"name": "b", "help": "not", "up": False, "reason": 'no <"BTF">', "attach": ""},
+        ],
+    )
+    return Segment(document, [HOST_SLOT], [Row(0, 0, [42])], **more)
+
+
+def values(body: str, name: str) -> dict[tuple[str, ...], float]:
+    return {
+        tuple(s.labels.values()): s.value
+        for family in text_string_to_metric_families(body)
+        for s in family.samples
+        if s.name == name
+    }
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/actuator/prometheus"])
+def test_metrics(tmp_path: Path, path: str) -> None:
+    status, headers, body = get(application(segment().write(tmp_path / "segment")), path)
+    assert status == 200
+    assert headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert values(body, "t_total") == {("host",): 42}
+    assert values(body, "kpod_loader_up") == {(): 1}
+    assert values(body, "kpod_collector_up") == {("a",): 1, ("b",): 0}
+    assert ("", "b", 'no <"BTF">') in values(body, "kpod_collector_info")
+    assert values(body, "kpod_segment_state") == {(s,): float(s == "live") for s in STATES}
+    assert values(body, "kpod_scrapes_total") == {(): 1}
+    assert "_created" not in body
+
+
+def test_without_a_loader(tmp_path: Path) -> None:
+    app = application(tmp_path / "segment")
+    status, _, body = get(app, "/metrics")
+    assert status == 200
+    assert values(body, "kpod_loader_up") == {(): 0}
+    assert values(body, "kpod_segment_state")[("absent",)] == 1
+    assert get(app, "/healthz")[0] == 200
+    status, _, body = get(app, "/readyz")
+    assert (status, body) == (503, f"not ready: segment {tmp_path}/segment is absent\n")
+    segment().write(tmp_path / "segment")
+    assert get(app, "/readyz")[0] == 200
+    segment(state=CLOSED, generation=2).write(tmp_path / "segment")
+    assert get(app, "/readyz")[2].endswith("is closed\n")
+    (tmp_path / "segment").unlink()
+    (tmp_path / "segment").write_bytes(bytes(5000))
+    assert get(app, "/readyz")[2].endswith("is incompatible (not a kpod segment)\n")
+
+
+def test_index_escapes(tmp_path: Path) -> None:
+    _, headers, body = get(application(segment().write(tmp_path / "segment")), "/")
+    assert headers["content-type"].startswith("text/html")
+    assert "no &lt;&quot;BTF&quot;&gt;" in body
+    assert 'href="metrics"' in body
+
+
+def test_methods_and_paths(tmp_path: Path) -> None:
+    app = application(segment().write(tmp_path / "segment"))
+    assert get(app, "/nothing")[0] == 404
+    status, headers, _ = get(app, "/metrics", "POST")
+    assert (status, headers["allow"]) == (405, "GET, HEAD")
+    status, _, body = get(app, "/metrics", "HEAD")
+    assert (status, body) == (200, "")
+
+
+def test_arguments(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("NODE_NAME", "n1")
+    options = arguments(["--listen", "[::1]:80", "--le-exponents=-3,0"])
+    assert (options.listen, options.node, options.le_exponents) == (("::1", 80), "n1", (-3, 0))
+    assert address(":9090") == ("", 9090)
+    for bad in (["--listen", "x"], ["--listen", "a:70000"], ["--le-exponents", "x"]):
+        with pytest.raises(SystemExit):
+            arguments(bad)
+        assert f"'{bad[1]}'" in capsys.readouterr().err

@@ -1,0 +1,147 @@
+"""The store over the life of a segment."""
+
+import gc
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from aggregator.exposition import Labels
+from aggregator.resolver import Owner, standalone
+from aggregator.store import Store
+from tests.segment import (
+    CLOSED,
+    HOST_SLOT,
+    UNIT,
+    Row,
+    Segment,
+    Slot,
+    begin,
+    column,
+    schema,
+    table,
+)
+
+
+class Clock:
+    """CLOCK_MONOTONIC that a test may advance."""
+
+    def __init__(self) -> None:
+        self.ahead = 0
+
+    def __call__(self) -> int:
+        return time.monotonic_ns() + self.ahead
+
+
+def make(slots: list[Slot], values: list[int], **options: int) -> Segment:
+    rows = [Row(0, s.slot, [v], s.generation) for s, v in zip(slots, values, strict=True)]
+    return Segment(schema(table("t", 1, [column("t_total")])), slots, rows, **options)
+
+
+def text(store: Store) -> str:
+    return b"".join(store.snapshot.text()).decode() if store.snapshot else ""
+
+
+def test_life_of_a_segment(tmp_path: Path) -> None:
+    path, clock = tmp_path / "segment", Clock()
+    store = Store(str(path), clock=clock, resolver=standalone)
+    assert store.refresh() == "absent"
+    make([HOST_SLOT], [1]).write(path)
+    assert store.refresh() == "live"
+    assert 't_total{scope="host"} 1' in text(store)
+    clock.ahead = 6 * 10**9
+    assert store.refresh() == "stale"
+    assert (store.schema, text(store)) == (None, "")
+    clock.ahead = 0
+    assert store.refresh() == "live"
+    assert 't_total{scope="host"} 1' in text(store), "shown again when it is back"
+    make([HOST_SLOT], [2], generation=2).write(path)
+    assert store.refresh() == "live", "replaced, and the new one read at once"
+    assert 't_total{scope="host"} 2' in text(store)
+    closed = make([HOST_SLOT], [3], generation=3, state=CLOSED)
+    closed.write(path)
+    assert store.refresh() == "closed"
+    assert text(store) == ""
+    path.unlink()
+    assert store.refresh() in ("closed", "absent")
+    make([HOST_SLOT], [4], generation=4).write(path)
+    assert store.refresh() == "live"
+    assert 't_total{scope="host"} 4' in text(store)
+
+
+def rewrite(path: Path, segment: Segment) -> None:
+    """A new snapshot in the same file."""
+    with path.open("r+b") as f:
+        f.write(segment.bytes)
+
+
+def test_owners_are_resolved_once(tmp_path: Path) -> None:
+    path = tmp_path / "segment"
+    asked: list[int] = []
+
+    def resolver(owner: Owner) -> Labels:
+        asked.append(owner.cgroup_id)
+        return standalone(owner)
+
+    store = Store(str(path), clock=time.monotonic_ns, resolver=resolver)
+    slots = [HOST_SLOT, *(Slot(i, f"{i}.service", UNIT) for i in range(1, 6))]
+    first = make(slots, [10, 11, 12, 13, 14, 15])
+    first.write(path)
+    store.refresh()
+    assert sorted(asked) == [1, 1001, 1002, 1003, 1004, 1005]
+
+    asked.clear()
+    # 2 has ended and its slot is another's; 4 is gone; 7 is new; the others are as they were.
+    later = [
+        HOST_SLOT,
+        slots[1],
+        Slot(2, "new.service", UNIT, generation=2, cgroup_id=77),
+        slots[3],
+        slots[5],
+        Slot(7, "7.service", UNIT),
+    ]
+    second = make(later, [20, 21, 22, 23, 25, 27])
+    records = [begin(2, 5)] + [s.encode() for s in second.slots] + [r.encode() for r in second.rows]
+    first.start, first.sequence = first.end, 2
+    first.write_snapshot(records)
+    rewrite(path, first)
+    assert store.refresh() == "live"
+    assert sorted(asked) == [77, 1007]
+    shown = text(store)
+    for name, value in (("1", 21), ("new", 22), ("3", 23), ("5", 25), ("7", 27)):
+        line = next(x for x in shown.splitlines() if f'container="{name}.service"' in x)
+        assert line.endswith(f" {value}")
+    assert "4.service" not in shown
+    assert "2.service" not in shown
+
+
+def test_a_snapshot_outlives_the_next(tmp_path: Path) -> None:
+    """A slow client's is not changed under it."""
+    path = tmp_path / "segment"
+    make([HOST_SLOT], [1]).write(path)
+    store = Store(str(path), clock=time.monotonic_ns, resolver=standalone)
+    store.refresh()
+    held = store.snapshot
+    assert held
+    pieces = held.text()
+    make([HOST_SLOT], [2], generation=2).write(path)
+    store.refresh()
+    gc.collect()
+    assert b'{scope="host"} 1\n' in b"".join(pieces)
+    assert '{scope="host"} 2\n' in text(store)
+
+
+@pytest.mark.parametrize("spoil", [lambda p: p.unlink(), lambda p: p.write_bytes(b"x" * 5000)])
+def test_a_broken_file_takes_the_samples_away(
+    tmp_path: Path, spoil: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "segment"
+    make([HOST_SLOT], [1]).write(path)
+    store = Store(str(path), clock=time.monotonic_ns, resolver=standalone)
+    assert store.refresh() == "live"
+    spoil(path)
+    store.refresh()
+    # An unlinked file is still whole and its heartbeat decides; a spoiled one is not.
+    assert (store.state == "live") == (not path.exists())
+    assert bool(text(store)) == (store.state == "live")
