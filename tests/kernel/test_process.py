@@ -1,0 +1,187 @@
+"""The loader as a process: privileges, signals, what it opens, how it fails."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.live import LOADER, ONCPU, TEST_LOADER, Cgroup, Dump, loader, unprivileged
+
+SEGMENT = "--segment=/dev/shm/kpod-test-never-made"
+
+
+def run(*command: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # type: ignore[call-overload, no-any-return]
+        command, capture_output=True, text=True, timeout=30, check=False, **options
+    )
+
+
+@pytest.fixture
+def copied(tmpfs: Path) -> str:
+    """The loader where an unprivileged user can run it."""
+    target = tmpfs / "kpod-loader"
+    target.write_bytes(LOADER.read_bytes())
+    target.chmod(0o755)
+    return str(target)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "lacks"),
+    [("-all", "CAP_BPF"), ("-all,+perfmon", "CAP_BPF"), ("-all,+bpf", "CAP_PERFMON")],
+)
+def test_without_privilege_one_clear_line(copied: str, capabilities: str, lacks: str) -> None:
+    done = run("setpriv", f"--bounding-set={capabilities}", copied, "run", SEGMENT)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"kpod-loader: {lacks} is missing")
+    assert not Path(SEGMENT.partition("=")[2]).exists()
+
+
+def test_as_nobody_one_clear_line(copied: str) -> None:
+    done = run(*unprivileged(copied, "run", SEGMENT))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "CAP_BPF is missing" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["fly"], "'fly' is not a command"),
+        (["run", "--interval", "0"], "--interval: '0' is not a number from 0.01 to 3600"),
+        (["run", "--interval", "x"], "--interval: 'x' is not a number"),
+        (["run", "--max-containers", "1e9"], "--max-containers: '1e9' is not a number"),
+        (["run", "--ring-size", "100000"], "--ring-size: a power of two"),
+        (["run", "extra"], "'extra' is not an option"),
+        (["run", "--nonsense"], "see kpod-loader --help"),
+    ],
+)
+def test_bad_arguments(arguments: list[str], says: str) -> None:
+    done = run(str(LOADER), *arguments)
+    assert done.returncode == 2
+    assert says in done.stderr
+
+
+def test_segment_that_cannot_be_made() -> None:
+    done = run(str(LOADER), "run", "--segment", "/nowhere/segment")
+    assert done.returncode == 1
+    assert "cannot make /nowhere/segment: No such file or directory" in done.stderr
+
+
+def test_dump_of_nothing_names_the_state(tmpfs: Path) -> None:
+    done = run(str(LOADER), "dump", str(tmpfs / "segment"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"kpod-loader: {tmpfs}/segment: absent\n"
+    (tmpfs / "segment").write_bytes(b"x" * 5000)
+    done = run(str(LOADER), "dump", str(tmpfs / "segment"))
+    assert done.stderr == f"kpod-loader: {tmpfs}/segment: incompatible: not a kpod segment\n"
+
+
+def bpf_programs(pid: int) -> int:
+    infos = Path(f"/proc/{pid}/fdinfo")
+    return sum("prog_type" in (infos / fd.name).read_text() for fd in infos.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_it_and_leaves_nothing(tmpfs: Path, number: signal.Signals) -> None:
+    with loader(tmpfs) as running:
+        assert bpf_programs(running.process.pid) >= 4
+        assert running.stop(number) == 0
+        assert list(tmpfs.iterdir()) == []
+    assert not list(Path("/sys/fs/bpf").glob("**/*kpod*"))
+
+
+def test_kill_then_restart(tmpfs: Path, cgroups: Cgroup) -> None:
+    a = cgroups.child("a.service")
+    with loader(tmpfs) as first:
+        assert first.fresh().slot(a.id)
+        first.stop(signal.SIGKILL)
+        left = Dump.of(first.segment)  # what it wrote last is still whole
+        assert left.slot(a.id)
+    with loader(tmpfs) as second:
+        dump = second.fresh()
+        assert dump.slot(a.id)
+        assert dump.sequence < left.sequence + 100
+        assert dump.total(a.id, ONCPU) == 0
+    assert list(tmpfs.iterdir()) == []
+
+
+def test_it_opens_no_socket(tmpfs: Path) -> None:
+    """Through its whole life, by strace; and at work, by /proc/PID/fd."""
+    with loader(tmpfs) as running:
+        running.fresh()
+        kinds = [os.readlink(fd) for fd in Path(f"/proc/{running.process.pid}/fd").iterdir()]
+    assert any("bpf-prog" in kind for kind in kinds), "it was looked at while it worked"
+    assert not [kind for kind in kinds if kind.startswith("socket:")]
+
+    log = tmpfs / "strace"
+    traced = subprocess.Popen(
+        [
+            *("strace", "-f", "-qq", "-o", str(log), "-e", "trace=%network,bpf,execve"),
+            *(str(LOADER), "run", "--segment", str(tmpfs / "s"), "--interval", "0.1"),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert traced.stderr
+    while "snapshots every" not in (line := traced.stderr.readline()):
+        assert line, "the loader ended"
+    time.sleep(0.5)
+    children = Path(f"/proc/{traced.pid}/task/{traced.pid}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGTERM)
+    traced.communicate(timeout=20)
+    calls = log.read_text()
+    assert calls.count("bpf(") > 10, "strace saw what it does"
+    assert not re.findall(r"\b(?:socket|socketpair|connect|bind|listen|accept4?)\(", calls)
+
+
+def test_failing_collector_leaves_the_rest(tmpfs: Path, cgroups: Cgroup) -> None:
+    a = cgroups.child("a.service")
+    options = ("--inject-load-failure", "cpu")
+    with loader(tmpfs, *options, program=TEST_LOADER) as running:
+        dump = running.fresh()
+        assert dump.slot(a.id)
+        assert not [key for key in dump.rows if key[0] == "cpu"]
+        assert any("collector cpu: down: made to fail" in line for line in running.log)
+        assert any("collector cgroup: up" in line for line in running.log)
+
+
+def test_failing_slots_fail_all_that_need_them(tmpfs: Path) -> None:
+    options = ("--inject-load-failure", "cgroup")
+    with loader(tmpfs, *options, program=TEST_LOADER) as running:
+        assert running.dump().slots == {}
+        assert any("collector cpu: down: needs collector cgroup" in x for x in running.log)
+        assert running.dump().loader["kpod_slots_capacity"] > 0
+
+
+def test_the_release_has_no_injection() -> None:
+    done = run(str(LOADER), "run", "--inject-load-failure", "cpu", SEGMENT)
+    assert done.returncode == 2
+
+
+def test_doctor() -> None:
+    done = run(str(LOADER), "doctor")
+    assert done.returncode == 0, done.stdout
+    rows = {line.split()[0]: line.split()[1] for line in done.stdout.splitlines()}
+    assert rows == dict.fromkeys(
+        ["kernel", "btf", "privilege", "cgroup2", "maps", "cgroup", "cpu"], "ok"
+    )
+
+
+def test_print_shows_the_busiest(tmpfs: Path) -> None:
+    done = subprocess.run(
+        [
+            *("timeout", "-s", "INT", "2", str(LOADER), "run", "--print"),
+            *("--interval", "0.3", "--segment", str(tmpfs / "segment")),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+    assert "cpu, per second:" in done.stdout
+    assert re.search(r"(?m)^ +\d+\.\d{4} .*  /$", done.stdout)
+    assert list(tmpfs.iterdir()) == []
