@@ -1,0 +1,222 @@
+"""The whole path, as it is deployed."""
+
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.stack import PROMETHEUS, PROMTOOL, Aggregator, aggregator, runc_container
+from tests.live import HOG, LOADER, TEST_LOADER, Cgroup, Worker, loader, wait_for
+
+ONCPU = "kpod_cpu_oncpu_seconds_total"
+UID = "12345678-1234-1234-1234-1234567890ab"
+ID = "ab" * 32
+
+
+def test_metrics_are_clean_and_real(tmpfs: Path, cgroups: Cgroup) -> None:
+    a, b = cgroups.child("hog.service"), cgroups.child("idle.service")
+    with loader(tmpfs) as running, aggregator(tmpfs) as served:
+        hog, _idle = Worker(a, HOG.format(seconds=1)), Worker(b, HOG.format(seconds=1))
+        running.fresh()
+        before = served.samples()
+        start = hog.schedstat()
+        hog.go()
+        hog.stopped()
+        end = hog.schedstat()
+        running.fresh()
+        after = served.samples()
+        _, body = served.get("/metrics")
+        checked = subprocess.run(
+            [PROMTOOL, "check", "metrics"], input=body, capture_output=True, text=True, check=False
+        )
+        assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+        assert served.get("/healthz") == (200, "ok\n")
+        assert served.get("/readyz") == (200, "ready\n")
+        assert "<td>cpu</td><td>runs</td>" in served.get("/")[1]
+
+        def moved(name: str) -> float:
+            key = next(k for k in after if k[0] == ONCPU and ("container", name) in k[1])
+            return after[key] - before.get(key, 0)
+
+        assert moved("hog.service") == pytest.approx((end[0] - start[0]) / 1e9, rel=0.01)
+        assert moved("hog.service") > 0.5
+        assert moved("idle.service") == 0
+        for bucket in ("0.03125", "+Inf"):
+            found = served.series("kpod_cpu_runqueue_latency_seconds_bucket", le=bucket)
+            assert any(("container", "hog.service") in labels for labels in found)
+
+
+def test_privileges_of_the_aggregator(tmpfs: Path) -> None:
+    with loader(tmpfs) as running, aggregator(tmpfs) as served:
+        running.fresh()
+        assert served.series(ONCPU, scope="host")
+        status = Path(f"/proc/{served.pid}/status").read_text()
+        for ids in re.findall(r"(?m)^[UG]id:\t(.+)$", status):
+            assert ids.split() == ["65534"] * 4
+        for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+            assert re.search(rf"(?m)^{name}:\t0+$", status), name
+        assert "NoNewPrivs:\t1" in status
+        mounts = Path(f"/proc/{served.pid}/mounts").read_text()
+        mount = next(m for m in mounts.splitlines() if m.split()[1] == str(tmpfs))
+        assert "ro" in mount.split()[3].split(",")
+        maps = Path(f"/proc/{served.pid}/maps").read_text()
+        mapped = [line.split()[1] for line in maps.splitlines() if str(tmpfs) in line]
+        assert mapped
+        assert all("w" not in permissions for permissions in mapped)
+        # Through its own eyes: it cannot open the file for writing.
+        entered = subprocess.run(
+            [
+                *("nsenter", "--mount", f"--target={served.pid}", "sh", "-c"),
+                f"echo x >> {running.segment}",
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "Read-only file system" in entered.stderr
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID.replace('-', '_')}"
+        f".slice/cri-containerd-{ID}.scope",
+        f"kubepods/burstable/pod{UID}/{ID}",
+    ],
+    ids=["systemd", "cgroupfs"],
+)
+def test_runc_container_is_named(tmpfs: Path, tmp_path: Path, path: str) -> None:
+    burn = "import time\nend = time.process_time() + 0.5\nwhile time.process_time() < end: pass\n"
+    burn += "print(time.process_time(), flush=True)\ntime.sleep(60)\n"
+    top = f"kpod-test-{time.monotonic_ns()}"
+    with (
+        loader(tmpfs) as running,
+        aggregator(tmpfs) as served,
+        runc_container(tmp_path, f"/{top}/{path}", "/usr/bin/python3", "-S", "-c", burn) as out,
+    ):
+        spent = float(wait_for("the container's work", out.read_text, 20))
+        running.fresh()
+        found = served.series(ONCPU, container_id=ID)
+        assert len(found) == 1
+        ((labels, value),) = found.items()
+        assert dict(labels) == {"scope": "pod", "pod_uid": UID, "container_id": ID}
+        # runc's own start-up happens in the container's cgroup too.
+        assert spent - 0.01 <= value <= spent + 0.3
+        # The pod's own cgroup and the slices above are nobody's.
+        assert not served.series(ONCPU, scope="unit", container=path.split("/")[-2])
+
+
+def test_failing_collector_is_said(tmpfs: Path) -> None:
+    options = ("--inject-load-failure", "cpu")
+    with loader(tmpfs, *options, program=TEST_LOADER) as running, aggregator(tmpfs) as served:
+        running.fresh()
+        assert served.series("kpod_collector_up", collector="cpu") == {
+            frozenset({("collector", "cpu")}): 0
+        }
+        assert list(served.series("kpod_collector_up", collector="cgroup").values()) == [1]
+        (labels,) = served.series("kpod_collector_info", collector="cpu")
+        assert dict(labels)["reason"] == "made to fail by --inject-load-failure"
+        assert not served.series(ONCPU)
+        assert list(served.series("kpod_loader_up").values()) == [1]
+        assert next(iter(served.series("kpod_snapshots_total").values())) > 0
+        assert served.get("/readyz")[0] == 200
+        assert "made to fail" in served.get("/")[1]
+
+
+def state(served: Aggregator) -> str:
+    (labels,) = [k for k, v in served.series("kpod_segment_state").items() if v]
+    return dict(labels)["state"]
+
+
+def test_loader_comes_and_goes(tmpfs: Path) -> None:
+    with aggregator(tmpfs) as served:
+        assert state(served) == "absent"
+        assert served.get("/readyz")[0] == 503
+        with loader(tmpfs) as running:
+            running.fresh()
+            assert state(served) == "live"
+            first = served.series("kpod_loader_start_time_seconds")
+        assert state(served) in ("closed", "absent")
+        assert not served.series(ONCPU)
+        with loader(tmpfs) as running:
+            running.fresh()
+            assert state(served) == "live"
+            assert served.series("kpod_loader_start_time_seconds") != first
+            running.stop(9)
+            wait_for("the aggregator to see it", lambda: state(served) == "stale", 40)
+            assert not served.series(ONCPU)
+            assert served.get("/healthz")[0] == 200
+        served.process.terminate()
+        assert served.process.wait(10) == 0
+
+
+def test_prometheus_scrapes_it(tmpfs: Path, tmp_path: Path) -> None:
+    """Debian's Prometheus takes every sample; the rate of the host's switches is a real number."""
+    with loader(tmpfs, interval=0.5) as running, aggregator(tmpfs) as served:
+        running.fresh()
+        config = tmp_path / "prometheus.yml"
+        config.write_text(
+            "global: {scrape_interval: 1s}\nscrape_configs:\n- job_name: kpod\n"
+            f"  static_configs: [{{targets: ['{served.url.removeprefix('http://')}']}}]\n"
+        )
+        port = 19399
+        prometheus = subprocess.Popen(
+            [
+                *(str(PROMETHEUS), f"--config.file={config}", "--log.level=error"),
+                *(f"--storage.tsdb.path={tmp_path}/data", f"--web.listen-address=127.0.0.1:{port}"),
+            ],
+            text=True,
+        )
+        api = Aggregator(f"http://127.0.0.1:{port}", prometheus)
+
+        def query(expression: str) -> str:
+            try:
+                return api.get(f"/api/v1/query?query={expression}")[1]
+            except OSError:
+                return ""
+
+        try:
+            wait_for("the target to be up", lambda: '"1"]' in query("up"), 30)
+            rate = "sum(rate(kpod_cpu_context_switches_total[10s]))"
+
+            def measured() -> float:
+                found = re.search(r'"value":\[[\d.]+,"([\d.]+)"\]', query(rate))
+                return float(found[1]) if found else 0
+
+            assert wait_for("a rate", measured, 30) > 10
+            total = query("scrape_samples_scraped")
+            found = re.search(r'"value":\[[\d.]+,"(\d+)"\]', total)
+            assert found
+            assert int(found[1]) == len(served.samples())
+            assert "kpod_cpu_runqueue_latency_seconds_bucket" in query(
+                'count({__name__=~"kpod.*_bucket"})by(__name__)'
+            )
+        finally:
+            prometheus.terminate()
+            prometheus.wait(20)
+
+
+def test_make_run_is_whole(tmp_path: Path) -> None:
+    """What `make run` ends in says where to look, stops on Ctrl-C and leaves nothing."""
+    before = set(Path("/dev/shm").iterdir())
+    process = subprocess.Popen(
+        [LOADER.parent.parent / "deploy/run-local"],
+        stdout=subprocess.PIPE,
+        stderr=(tmp_path / "log").open("w"),
+        text=True,
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "KPOD_LISTEN": "127.0.0.1:19391"},
+    )
+    assert process.stdout
+    line = process.stdout.readline()
+    assert line.startswith("kpod-metrics: http://localhost:19391/metrics"), line
+    served = Aggregator("http://localhost:19391", process)
+    wait_for("real numbers", lambda: served.series(ONCPU, scope="host"), 20)
+    process.send_signal(2)
+    assert process.wait(20) == 0
+    assert set(Path("/dev/shm").iterdir()) == before
+    log = (tmp_path / "log").read_text()
+    assert "Traceback" not in log
+    with pytest.raises(OSError, match="refused"):
+        served.get("/metrics")
