@@ -1,0 +1,9 @@
+"""All benchmarks: `make bench`. The exit status says whether the figures are as wanted."""
+
+import sys
+from pathlib import Path
+
+from tests.bench import loader, render, sched
+
+good = [sched.main(Path("build")), render.main(), loader.main()]
+sys.exit(not all(good))
