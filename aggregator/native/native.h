@@ -21,7 +21,8 @@ struct kpod_text {
 	uint32_t size;
 };
 
-/* A label whose value is a key word of the row: an index into values, or itself if there are none. */
+/* A label whose value is a key word of the row: an index into values, or itself if there are none.
+ */
 struct kpod_key {
 	struct kpod_text label; /* name=" */
 	uint32_t first_value;
@@ -115,7 +116,8 @@ struct kpod_snapshot *kpod_snapshot_new(struct kpod_reader *reader, const struct
 					const struct kpod_snapshot *previous);
 void kpod_snapshot_free(struct kpod_snapshot *snapshot);
 
-/* Labels of one owner: name="value",name="value". False: longer than KPOD_LABELS_MAX, or no memory. */
+/* Labels of one owner: name="value",name="value". False: longer than KPOD_LABELS_MAX, or no memory.
+ */
 bool kpod_snapshot_label(struct kpod_snapshot *snapshot, uint32_t owner, const char *labels,
 			 size_t size);
 

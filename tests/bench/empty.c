@@ -15,7 +15,7 @@ int main(int argc, char **argv)
 		fputs("empty: cannot load the object file\n", stderr);
 		return 1;
 	}
-	bpf_object__for_each_program(program, object) {
+	bpf_object__for_each_program (program, object) {
 		if (!bpf_program__attach(program)) {
 			fputs("empty: cannot attach\n", stderr);
 			return 1;
