@@ -11,8 +11,8 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 APT_BUILD := clang llvm gcc libbpf-dev libelf-dev zlib1g-dev libmsgpack-dev linux-libc-dev \
 	python3 python3-venv python3-dev util-linux
-APT_TEST := clang-format libclang-rt-14-dev libcmocka-dev runc libcap2-bin strace bpftool
-APT_BENCH := libbpf-tools
+APT_TEST := clang-format libcmocka-dev runc strace
+APT_BENCH := libbpf-tools bpftool
 
 ARCH_x86_64 := x86
 ARCH_aarch64 := arm64

@@ -84,7 +84,10 @@ static inline char *put_nanoseconds(char *out, uint64_t v)
 {
 	uint64_t rest = v % (10 * E8), last = rest % E8;
 
-	out = put_integer(out, v / (10 * E8));
+	if (v < 100 * E8)
+		*out++ = (char)('0' + v / (10 * E8));
+	else
+		out = put_integer(out, v / (10 * E8));
 	if (!rest)
 		return out;
 	out[0] = '.';
@@ -192,8 +195,12 @@ size_t kpod_render_text(struct kpod_cursor *at, const struct kpod_plan *plan,
 
 				if (!s->continues)
 					value = 0;
-				for (uint32_t w = 0; w < s->count; w++)
-					value += words[s->first + w];
+				const uint64_t *word = words + s->first, *last = word + s->count;
+
+				for (; last - word >= 4; word += 4)
+					value += word[0] + word[1] + word[2] + word[3];
+				while (word < last)
+					value += *word++;
 				p = put(p, plan->text + s->head.at, s->head.size);
 				p = put(p, labels.text, labels.size);
 				if (shape->key_count)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
@@ -167,7 +168,8 @@ def measure_rss(path: Path) -> bool:
                 raise RuntimeError("the aggregator did not start")
         url = line.split()[-1]
         for _ in range(10):
-            body = subprocess.run(["curl", "-sf", url], check=True, capture_output=True).stdout
+            with urllib.request.urlopen(url) as answer:
+                body = answer.read()
         lines = sum(not line.startswith(b"#") for line in body.splitlines())
         rss = resident(process.pid)
     finally:
