@@ -136,5 +136,6 @@ class Store:
         native = lib.kpod_snapshot_new(reader, self.plan.native, previous)
         if not native:
             return
-        self.snapshot = Snapshot(ffi.gc(native, lib.kpod_snapshot_free), self.plan)
-        self.snapshot.label(self._resolver)
+        snapshot = Snapshot(ffi.gc(native, lib.kpod_snapshot_free), self.plan)
+        snapshot.label(self._resolver)
+        self.snapshot = snapshot

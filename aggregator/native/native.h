@@ -138,7 +138,7 @@ struct kpod_cursor {
 size_t kpod_render_text(struct kpod_cursor *at, const struct kpod_plan *plan,
 			const struct kpod_snapshot *snapshot, char *out);
 
-#define KPOD_TEXT_PAD 32      /* how far beyond the end of a text its bytes may be read */
+#define KPOD_TEXT_PAD 64      /* how far beyond the end of a text its bytes may be read */
 #define KPOD_LABELS_MAX 16384 /* of an owner */
 #define KPOD_LINE_MAX 16384   /* kpod_family.line_size, and a header */
 #define KPOD_CHUNK_SIZE 65536

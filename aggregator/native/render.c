@@ -26,30 +26,42 @@ static const uint64_t power_of_ten[] = {
 	10000000000000000000ULL,
 };
 
-/* Copies whole blocks: reads and writes up to 31 bytes more than size. */
+/* Copies whole blocks: reads and writes up to KPOD_TEXT_PAD bytes more than size. */
 static inline char *put(char *out, const char *from, size_t size)
 {
-	for (size_t done = 0; done < size; done += 32)
-		memcpy(out + done, from + done, 32);
+	memcpy(out, from, 32);
+	if (size > 32) {
+		memcpy(out + 32, from + 32, 32);
+		for (size_t done = 64; done < size; done += 64)
+			memcpy(out + done, from + done, 64);
+	}
 	return out + size;
 }
 
 #define ZEROS 0x3030303030303030ULL /* "00000000" */
 
-/* The eight digits of v < 10^8, first digit in the lowest byte, as numbers: all at once. */
+static uint32_t fours[10000]; /* "0000" to "9999" */
+
+__attribute__((constructor)) static void fill_fours(void)
+{
+	for (uint32_t i = 0; i < 10000; i++)
+		fours[i] = 0x30303030 + i / 1000 + (i / 100 % 10 << 8) + (i / 10 % 10 << 16) +
+			   (i % 10 << 24);
+}
+
+#define E8 100000000ULL
+
+/* The eight digits of v < 10^8, the first in the lowest byte. */
 static inline uint64_t eight_digits(uint64_t v)
 {
-	uint64_t fours = v / 10000 | v % 10000 << 32;
-	uint64_t hundreds = fours * 10486 >> 20 & 0x0000007f0000007fULL;
-	uint64_t twos = hundreds | (fours - 100 * hundreds) << 16;
-	uint64_t tens = twos * 103 >> 10 & 0x000f000f000f000fULL;
+	uint32_t high = (uint32_t)v / 10000;
 
-	return tens | (twos - 10 * tens) << 8;
+	return fours[high] | (uint64_t)fours[(uint32_t)v - high * 10000] << 32;
 }
 
 static inline char *put_eight(char *out, uint64_t v)
 {
-	uint64_t digits = eight_digits(v) | ZEROS;
+	uint64_t digits = eight_digits(v);
 
 	memcpy(out, &digits, 8);
 	return out + 8;
@@ -59,19 +71,15 @@ static inline char *put_eight(char *out, uint64_t v)
 static inline char *put_short(char *out, uint64_t v)
 {
 	uint64_t digits = eight_digits(v);
-	unsigned int zeros = (unsigned int)__builtin_ctzll(digits | 1ULL << 56) / 8;
+	unsigned int zeros = (unsigned int)__builtin_ctzll((digits ^ ZEROS) | 1ULL << 56) & 0x38;
 
-	digits = (digits | ZEROS) >> 8 * zeros;
+	digits >>= zeros;
 	memcpy(out, &digits, 8);
-	return out + 8 - zeros;
+	return out + 8 - zeros / 8;
 }
 
-#define E8 100000000ULL
-
-static inline char *put_integer(char *out, uint64_t v)
+static char *put_long(char *out, uint64_t v)
 {
-	if (v < E8)
-		return put_short(out, v);
 	if (v < E8 * E8)
 		return put_eight(put_short(out, v / E8), v % E8);
 	out = put_short(out, v / (E8 * E8));
@@ -79,25 +87,32 @@ static inline char *put_integer(char *out, uint64_t v)
 	return put_eight(put_eight(out, v / E8), v % E8);
 }
 
+static inline char *put_integer(char *out, uint64_t v)
+{
+	return __builtin_expect(v < E8, 1) ? put_short(out, v) : put_long(out, v);
+}
+
 /* Nanoseconds as seconds, which is nearly all there is: by constants, so without a division. */
 static inline char *put_nanoseconds(char *out, uint64_t v)
 {
-	uint64_t rest = v % (10 * E8), last = rest % E8;
+	uint64_t whole = v / (10 * E8), digits;
+	uint32_t rest = (uint32_t)(v - whole * (10 * E8)), first = rest / (uint32_t)E8;
 
-	if (v < 100 * E8)
-		*out++ = (char)('0' + v / (10 * E8));
+	if (whole < 10)
+		*out++ = (char)('0' + whole);
 	else
-		out = put_integer(out, v / (10 * E8));
+		out = put_integer(out, whole);
 	if (!rest)
 		return out;
 	out[0] = '.';
-	out[1] = (char)('0' + rest / E8);
+	out[1] = (char)('0' + first);
 	out += 2;
-	if (!last)
+	rest -= first * (uint32_t)E8;
+	if (!rest)
 		return out;
-	last = eight_digits(last);
-	memcpy(out, &(uint64_t){last | ZEROS}, 8);
-	return out + 8 - __builtin_clzll(last) / 8;
+	digits = eight_digits(rest);
+	memcpy(out, &digits, 8);
+	return out + 8 - __builtin_clzll(digits ^ ZEROS) / 8;
 }
 
 static char *put_decimals(char *out, uint64_t v, unsigned int decimals)
@@ -162,9 +177,14 @@ static inline struct labels labels_of(const struct kpod_plan *plan,
 	return (struct labels){snapshot->labels + row->owner->label_at, row->owner->label_size};
 }
 
-size_t kpod_render_text(struct kpod_cursor *at, const struct kpod_plan *plan,
-			const struct kpod_snapshot *snapshot, char *out)
+#ifdef __x86_64__
+__attribute__((target_clones("arch=x86-64-v3", "default")))
+#endif
+size_t
+kpod_render_text(struct kpod_cursor *at, const struct kpod_plan *plan,
+		 const struct kpod_snapshot *snapshot, char *out)
 {
+	const char *text = plan->text;
 	char *p = out, *end = out + KPOD_CHUNK_SIZE;
 
 	for (; at->family < plan->family_count; at->family++, at->row = 0, at->inside = false) {
@@ -189,23 +209,25 @@ size_t kpod_render_text(struct kpod_cursor *at, const struct kpod_plan *plan,
 			size_t line = f->line_size + labels.size + KPOD_TEXT_PAD;
 			uint32_t i = at->sample;
 			uint64_t value = at->value;
+			/* The room is looked at once a row, not once a line. */
+			uint32_t fit = (uint32_t)((size_t)(end - p) / line);
+			uint32_t stop = f->sample_count - i > fit ? i + fit : f->sample_count;
 
-			for (; i < f->sample_count && (size_t)(end - p) >= line; i++) {
+			for (; i < stop; i++) {
 				const struct kpod_sample *s = &samples[i];
+				const uint64_t *word = words + s->first, *last = word + s->count;
 
 				if (!s->continues)
 					value = 0;
-				const uint64_t *word = words + s->first, *last = word + s->count;
-
 				for (; last - word >= 4; word += 4)
 					value += word[0] + word[1] + word[2] + word[3];
 				while (word < last)
 					value += *word++;
-				p = put(p, plan->text + s->head.at, s->head.size);
+				p = put(p, text + s->head.at, s->head.size);
 				p = put(p, labels.text, labels.size);
 				if (shape->key_count)
 					p = put_keys(p, labels.size, plan, shape, row->words);
-				p = put(p, plan->text + s->tail.at, s->tail.size);
+				p = put(p, text + s->tail.at, s->tail.size);
 				p = put_value(p, value, s->decimals);
 				*p++ = '\n';
 			}

@@ -43,12 +43,11 @@ static bool keep_labels(struct kpod_snapshot *s, const struct kpod_snapshot *pre
 	uint32_t at = 0;
 
 	s->unlabelled = s->owner_count;
-	if (!previous)
-		return true;
-	s->labels_room = previous->labels_size + previous->labels_size / 8 + KPOD_TEXT_PAD;
+	/* Never none: the renderer reads a block of any owner's labels, however few they are. */
+	s->labels_room = (previous ? previous->labels_size / 8 * 9 : 0) + KPOD_TEXT_PAD;
 	s->labels = malloc(s->labels_room);
-	if (!s->labels)
-		return false;
+	if (!s->labels || !previous)
+		return s->labels;
 	/* Both lists come in the loader's order, which is that of the slots. */
 	for (uint32_t i = 0; i < s->owner_count; i++) {
 		const struct kpod_owner *old;
