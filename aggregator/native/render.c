@@ -177,12 +177,15 @@ static inline struct labels labels_of(const struct kpod_plan *plan,
 	return (struct labels){snapshot->labels + row->owner->label_at, row->owner->label_size};
 }
 
+/* Compiled for wide registers too; the dynamic linker takes what the CPU has. */
 #ifdef __x86_64__
-__attribute__((target_clones("arch=x86-64-v3", "default")))
+#define FOR_EACH_CPU __attribute__((target_clones("arch=x86-64-v3", "default")))
+#else
+#define FOR_EACH_CPU
 #endif
-size_t
-kpod_render_text(struct kpod_cursor *at, const struct kpod_plan *plan,
-		 const struct kpod_snapshot *snapshot, char *out)
+
+FOR_EACH_CPU size_t kpod_render_text(struct kpod_cursor *at, const struct kpod_plan *plan,
+				     const struct kpod_snapshot *snapshot, char *out)
 {
 	const char *text = plan->text;
 	char *p = out, *end = out + KPOD_CHUNK_SIZE;
