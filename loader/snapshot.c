@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "loader.h"
 
@@ -187,11 +188,10 @@ static int make_segment(struct kpod_publisher *p, struct kpod_writer *w, uint64_
 	return kpod_writer_open(w, &options);
 }
 
-/* The snapshot took over half the ring: the same again, into a larger segment. */
-static int grow(struct kpod_publisher *p)
+/* The same snapshot again, into a new segment of this capacity or, if need be, a larger one. */
+static int renew(struct kpod_publisher *p, uint64_t capacity, const char *why)
 {
 	struct kpod_writer old = p->writer;
-	uint64_t capacity = old.capacity * 2;
 	int err = -ENOSPC;
 
 	for (; err == -ENOSPC && capacity <= p->options->ring_max; capacity *= 2) {
@@ -205,10 +205,15 @@ static int grow(struct kpod_publisher *p)
 		p->writer = old;
 		return err;
 	}
-	kpod_log("a snapshot needs more room: the ring is now %llu bytes",
+	kpod_log("%s: a new segment, with a ring of %llu bytes", why,
 		 (unsigned long long)p->writer.capacity);
-	kpod_writer_abandon(&old);
+	kpod_writer_close(&old);
 	return 0;
+}
+
+static bool was_removed(const struct kpod_publisher *p)
+{
+	return !p->writer.building[0] && access(p->writer.path, F_OK) && errno == ENOENT;
 }
 
 int kpod_publisher_snapshot(struct kpod_publisher *p)
@@ -220,7 +225,9 @@ int kpod_publisher_snapshot(struct kpod_publisher *p)
 	kpod_bpf_flush(p->bpf);
 	err = write_snapshot(p);
 	if (err == -ENOSPC)
-		err = grow(p);
+		err = renew(p, 2 * p->writer.capacity, "a snapshot needs more room");
+	else if (!err && was_removed(p))
+		err = renew(p, p->writer.capacity, "somebody removed the segment");
 	if (err) {
 		p->stats.failures++;
 		return err;

@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import LOADER, ONCPU, TEST_LOADER, Cgroup, Dump, loader, unprivileged
+from tests.live import (
+    LOADER,
+    ONCPU,
+    TEST_LOADER,
+    Cgroup,
+    Dump,
+    loader,
+    unprivileged,
+    wait_for,
+)
 
 SEGMENT = "--segment=/dev/shm/kpod-test-never-made"
 
@@ -107,6 +116,27 @@ def test_kill_then_restart(tmpfs: Path, cgroups: Cgroup) -> None:
         assert dump.sequence < left.sequence + 100
         assert dump.total(a.id, ONCPU) == 0
     assert list(tmpfs.iterdir()) == []
+
+
+def test_removed_segment_comes_back(tmpfs: Path) -> None:
+    with loader(tmpfs) as running:
+        first = running.fresh()
+        running.segment.unlink()
+        wait_for("another segment", running.segment.exists)
+        assert running.fresh().sequence > first.sequence
+    assert any("somebody removed the segment" in line for line in running.log)
+    assert list(tmpfs.iterdir()) == []
+
+
+def test_two_loaders_on_one_path(tmpfs: Path) -> None:
+    """The later one's segment stays, whatever the earlier one does."""
+    with loader(tmpfs) as first:
+        with loader(tmpfs) as second:
+            inode = second.segment.stat().st_ino
+            assert first.stop() == 0
+            assert second.segment.stat().st_ino == inode
+            second.fresh()
+        assert list(tmpfs.iterdir()) == []
 
 
 def test_it_opens_no_socket(tmpfs: Path) -> None:
