@@ -112,7 +112,9 @@ static int refresh(struct kpod_view *v)
 	if (state == KPOD_LIVE && v->reader.end)
 		return 0;
 	kpod_log("%s: %s%s%s", v->reader.path, kpod_state_name(state), v->reader.fault ? ": " : "",
-		 v->reader.fault ? kpod_fault_text(v->reader.fault) : "");
+		 v->reader.fault      ? kpod_fault_text(v->reader.fault)
+		 : state == KPOD_LIVE ? ", but the loader overtook every copy"
+				      : "");
 	return -ENODATA;
 }
 

@@ -115,7 +115,8 @@ static int reserve(struct kpod_writer *w, size_t size, uint64_t **at)
 
 	if (w->tail + need - w->begin > w->capacity / 2)
 		return -ENOSPC;
-	kpod_intend(&w->header->intent, w->tail + need); /* [intent] */
+	if (w->tail + need > kpod_load(&w->header->intent))
+		kpod_intend(&w->header->intent, w->tail + need); /* [intent] */
 	if (size > room) {
 		struct kpod_record pad = {(uint32_t)room, KPOD_RECORD_PAD, 0};
 
@@ -161,8 +162,9 @@ int kpod_writer_begin(struct kpod_writer *w, uint64_t monotonic_ns, uint64_t rea
 		.realtime_ns = realtime_ns,
 	};
 
-	/* Not where it left off: an abandoned attempt may have touched bytes past the tail. */
-	w->tail = kpod_load(&w->header->intent);
+	/* Over an abandoned attempt, whose bytes nobody reads: so it never costs the last snapshot.
+	 */
+	w->tail = kpod_load(&w->header->published);
 	w->begin = w->tail;
 	w->records = 0;
 	w->crc = 0;
