@@ -31,6 +31,12 @@ def render_labels(labels: Iterable[tuple[str, str]]) -> str:
     return ",".join(f'{name}="{escape(value)}"' for name, value in labels if value)
 
 
+def row_labels(labels: Iterable[tuple[str, str]]) -> str:
+    """Labels of a row, which come last, as the renderer wants them."""
+    text = render_labels(labels)
+    return f",{text}}} " if text else "} "
+
+
 class _Blob:
     """Texts one after the other, each stored once."""
 
@@ -69,7 +75,7 @@ class Plan:
     ) -> None:
         self.schema = schema
         self._blob = _Blob()
-        self._node = render_labels(node_labels)
+        self._node = row_labels(node_labels)
         self._le = sorted(set(le_exponents))
         self._shapes: list[dict[str, Any]] = []
         self._keys: list[dict[str, Any]] = []
@@ -85,7 +91,6 @@ class Plan:
                 self._add_family(index, table, columns, key_room)
         self._keep: list[Any] = []
         self.native: Any = ffi.new("struct kpod_plan *")
-        self.native.node_labels = self._blob.add(self._node)
         self.native.text = self._array("char[]", bytes(self._blob.data) + bytes(lib.KPOD_TEXT_PAD))
         self.native.shapes = self._array("struct kpod_shape[]", self._shapes)
         self.native.shape_count = len(self._shapes)
@@ -118,7 +123,7 @@ class Plan:
 
     def _add_key(self, key: Key) -> int:
         values = [self._blob.add(escape(v)) for v in key.values]
-        label = self._blob.add(f'{key.label}="')
+        label = self._blob.add(f',{key.label}="')
         self._keys.append(
             {"label": label, "first_value": len(self._values), "value_count": len(values)}
         )
@@ -131,19 +136,20 @@ class Plan:
             f"# HELP {name} {escape_help(columns[0].help)}\n# TYPE {name} {columns[0].kind}\n"
         )
         first = len(self._samples)
-        labelled = table.per_slot or bool(table.keys) or bool(self._node)
+        labelled = table.per_slot or bool(table.keys) or self._node != "} "
         for column in columns:
             if column.histogram:
                 self._add_histogram(column, labelled)
             else:
                 self._add_sample(column, labelled, column.name, column.labels, column.word, 1)
-        line = max(s["head"]["size"] + s["tail"]["size"] for s in self._samples[first:])
+        line = max(s["head"]["size"] for s in self._samples[first:])
         line += key_room + VALUE_ROOM
         if max(line, header["size"]) > lib.KPOD_LINE_MAX:
             raise SchemaError(f"table {table.name}, column {name}: its texts are too long")
         self._families.append(
             {
                 "header": header,
+                "labels": self._blob.add(self._node if labelled else ""),
                 "table": index,
                 "first_sample": first,
                 "sample_count": len(self._samples) - first,
@@ -192,16 +198,16 @@ class Plan:
             decimals = 0 if column.histogram else column.decimals
         constant = ",".join(f'{n}="{escape(v)}"' for n, v in labels)
         if labelled:
-            head, tail = name + "{", f",{constant}}} " if constant else "} "
+            head = f"{name}{{{constant}"
         else:
-            head, tail = (f"{name}{{{constant}}} " if constant else f"{name} "), ""
+            head = f"{name}{{{constant}}} " if constant else f"{name} "
         self._samples.append(
             {
                 "head": self._blob.add(head),
-                "tail": self._blob.add(tail),
                 "first": first,
                 "count": count,
                 "decimals": decimals,
                 "continues": continues,
+                "opens": labelled and not constant,
             }
         )

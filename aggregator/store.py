@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from aggregator._native import ffi, lib
-from aggregator.exposition import DEFAULT_LE_EXPONENTS, Labels, Plan, render_labels
+from aggregator.exposition import DEFAULT_LE_EXPONENTS, Labels, Plan, row_labels
 from aggregator.resolver import Owner, Resolver
 from aggregator.schema import Schema, SchemaError, decode
 
@@ -44,10 +44,10 @@ class Snapshot:
             path = ffi.unpack(native.path, native.path_size).decode(errors="replace")
             owner = Owner(native.kind, native.cgroup_id, path)
             labels = resolver(owner)
-            text = render_labels(labels).encode()
+            text = row_labels(labels).encode()
             if text in taken:
                 # Prometheus refuses a whole scrape for one series that is there twice.
-                text = render_labels((*labels, ("cgroup_id", str(owner.cgroup_id)))).encode()
+                text = row_labels((*labels, ("cgroup_id", str(owner.cgroup_id)))).encode()
             taken.add(text)
             if not lib.kpod_snapshot_label(self.native, index, text, len(text)):
                 raise MemoryError(f"labels of {path}")

@@ -24,7 +24,7 @@ struct kpod_text {
 /* A label whose value is a key word of the row: an index into values, or itself if there are none.
  */
 struct kpod_key {
-	struct kpod_text label; /* name=" */
+	struct kpod_text label; /* ,name=" */
 	uint32_t first_value;
 	uint32_t value_count;
 };
@@ -38,21 +38,23 @@ struct kpod_shape {
 };
 
 /*
- * One line per row: head, labels of the row, tail, value. The value is the sum of `count` words
+ * One line per row: head, keys, labels of the row, value. The value is the sum of `count` words
  * from `first`, plus the value of the sample before it if `continues`, divided by 10^decimals. This
  * one form is counter and gauge (one word) as well as cumulative bucket, count and sum.
  */
 struct kpod_sample {
-	struct kpod_text head;
-	struct kpod_text tail;
+	struct kpod_text head; /* name{ and its constant labels */
 	uint32_t first;
 	uint32_t count;
 	uint32_t decimals;
 	bool continues;
+	bool opens; /* the head has no label: what follows it needs no comma */
 };
 
 struct kpod_family {
 	struct kpod_text header; /* HELP and TYPE lines */
+	struct kpod_text
+		labels; /* of rows that have no slot, as kpod_snapshot_label() wants them */
 	uint32_t table;
 	uint32_t first_sample;
 	uint32_t sample_count;
@@ -69,7 +71,6 @@ struct kpod_plan {
 	const struct kpod_family *families;
 	uint32_t family_count;
 	const struct kpod_sample *samples;
-	struct kpod_text node_labels; /* of rows that have no slot */
 };
 
 /* A SLOT record of a snapshot; path is not NUL-terminated. */
@@ -116,7 +117,9 @@ struct kpod_snapshot *kpod_snapshot_new(struct kpod_reader *reader, const struct
 					const struct kpod_snapshot *previous);
 void kpod_snapshot_free(struct kpod_snapshot *snapshot);
 
-/* Labels of one owner: name="value",name="value". False: longer than KPOD_LABELS_MAX, or no memory.
+/*
+ * Labels of one owner, all that is between the constant labels and the value:
+ * ,name="value",name="value"} and a space. False: longer than KPOD_LABELS_MAX, or no memory.
  */
 bool kpod_snapshot_label(struct kpod_snapshot *snapshot, uint32_t owner, const char *labels,
 			 size_t size);

@@ -29,10 +29,10 @@ static const uint64_t power_of_ten[] = {
 /* Copies whole blocks: reads and writes up to KPOD_TEXT_PAD bytes more than size. */
 static inline char *put(char *out, const char *from, size_t size)
 {
-	memcpy(out, from, 32);
-	if (size > 32) {
-		memcpy(out + 32, from + 32, 32);
-		for (size_t done = 64; done < size; done += 64)
+	memcpy(out, from, 64);
+	if (size > 64) {
+		memcpy(out + 64, from + 64, 64);
+		for (size_t done = 128; done < size; done += 64)
 			memcpy(out + done, from + done, 64);
 	}
 	return out + size;
@@ -140,16 +140,14 @@ static inline char *put_value(char *out, uint64_t v, unsigned int decimals)
 	return put_decimals(out, v, decimals);
 }
 
-static char *put_keys(char *out, bool comma, const struct kpod_plan *plan,
+static char *put_keys(char *out, bool opens, const struct kpod_plan *plan,
 		      const struct kpod_shape *shape, const uint64_t *words)
 {
 	for (uint32_t k = 0; k < shape->key_count; k++) {
 		const struct kpod_key *key = &plan->keys[shape->first_key + k];
+		uint32_t skip = opens && !k;
 
-		if (comma)
-			*out++ = ',';
-		comma = true;
-		out = put(out, plan->text + key->label.at, key->label.size);
+		out = put(out, plan->text + key->label.at + skip, key->label.size - skip);
 		if (words[k] < key->value_count) {
 			const struct kpod_text *v = &plan->values[key->first_value + words[k]];
 
@@ -163,23 +161,9 @@ static char *put_keys(char *out, bool comma, const struct kpod_plan *plan,
 	return out;
 }
 
-struct labels {
-	const char *text;
-	size_t size;
-};
-
-static inline struct labels labels_of(const struct kpod_plan *plan,
-				      const struct kpod_snapshot *snapshot,
-				      const struct kpod_row_ref *row)
-{
-	if (!row->owner)
-		return (struct labels){plan->text + plan->node_labels.at, plan->node_labels.size};
-	return (struct labels){snapshot->labels + row->owner->label_at, row->owner->label_size};
-}
-
 /* Compiled for wide registers too; the dynamic linker takes what the CPU has. */
 #ifdef __x86_64__
-#define FOR_EACH_CPU __attribute__((target_clones("arch=x86-64-v3", "default")))
+#define FOR_EACH_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define FOR_EACH_CPU
 #endif
@@ -207,9 +191,12 @@ FOR_EACH_CPU size_t kpod_render_text(struct kpod_cursor *at, const struct kpod_p
 		}
 		for (; at->row < count; at->row++, at->sample = 0) {
 			const struct kpod_row_ref *row = &rows[at->row];
-			struct labels labels = labels_of(plan, snapshot, row);
+			const struct kpod_owner *owner = row->owner;
+			const char *labels =
+				owner ? snapshot->labels + owner->label_at : text + f->labels.at;
+			size_t size = owner ? owner->label_size : f->labels.size;
 			const uint64_t *words = row->words + shape->key_count;
-			size_t line = f->line_size + labels.size + KPOD_TEXT_PAD;
+			size_t line = f->line_size + size + KPOD_TEXT_PAD;
 			uint32_t i = at->sample;
 			uint64_t value = at->value;
 			/* The room is looked at once a row, not once a line. */
@@ -227,10 +214,12 @@ FOR_EACH_CPU size_t kpod_render_text(struct kpod_cursor *at, const struct kpod_p
 				while (word < last)
 					value += *word++;
 				p = put(p, text + s->head.at, s->head.size);
-				p = put(p, labels.text, labels.size);
-				if (shape->key_count)
-					p = put_keys(p, labels.size, plan, shape, row->words);
-				p = put(p, text + s->tail.at, s->tail.size);
+				if (shape->key_count) {
+					p = put_keys(p, s->opens, plan, shape, row->words);
+					p = put(p, labels, size);
+				} else {
+					p = put(p, labels + s->opens, size - s->opens);
+				}
 				p = put_value(p, value, s->decimals);
 				*p++ = '\n';
 			}

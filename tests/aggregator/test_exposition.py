@@ -160,8 +160,8 @@ def test_hostile_labels_come_back_unchanged(
         if own in taken:
             own = render_labels([("l", value), ("cgroup_id", str(1000 + i))])
         taken.add(own)
-        tail = render_labels([("c", constant)]) or 'c=""'
-        assert f"t_total{{{own},{tail}}} {i}" in lines
+        head = render_labels([("c", constant)]) or 'c=""'
+        assert f"t_total{{{head},{own}}} {i}" in lines
 
 
 def test_very_long_labels_are_an_error_not_an_overflow(tmp_path: Path) -> None:
