@@ -38,6 +38,7 @@ class Snapshot:
             for owner in owners
             if owner.label_size
         }
+        taken.add(row_labels(()).encode())  # a series of a container has a label
         for index, native in enumerate(owners):
             if native.label_size:
                 continue

@@ -187,6 +187,12 @@ def test_same_names_are_told_apart(tmp_path: Path) -> None:
     assert sorted(dict(labels).get("cgroup_id", "") for _, labels in found) == ["", "51", "52"]
 
 
+def test_owner_without_any_label_has_one_all_the_same(tmp_path: Path) -> None:
+    segment = Segment(one(1, column("t_total")), [HOST_SLOT], [Row(0, 0, [5])])
+    text = rendered(tmp_path, segment, resolver=lambda _: (("l", ""),))
+    assert '\nt_total{cgroup_id="1"} 5\n' in text
+
+
 def test_many_rows_over_many_chunks(tmp_path: Path) -> None:
     count = 3000
     columns = [column("a_total"), column("h", "histogram", word=1, **(HISTOGRAM | {"sum": 99}))]
