@@ -76,8 +76,23 @@ struct sched_info {
 	u64 run_delay; /* ns runnable but not running, added up by sched_info_arrive() */
 };
 
+struct task_struct;
+
+struct signal_struct {
+	unsigned int flags;
+	int group_exit_code;
+	struct task_struct *group_exec_task; /* 5.17; a thread of the process is in execve() */
+};
+
+struct signal_struct___before_5_17 {
+	struct task_struct *group_exit_task;
+};
+
 struct task_struct {
 	int pid;
+	int tgid;
+	int exit_code;
+	struct signal_struct *signal;
 	struct css_set *cgroups;
 	struct sched_entity se;
 	struct sched_info sched_info;

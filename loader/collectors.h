@@ -2,4 +2,5 @@
 /* The collectors, in the order in which they load and appear. One line each. */
 #define KPOD_COLLECTORS(X)                                                                         \
 	X(cgroup)                                                                                  \
-	X(cpu)
+	X(cpu)                                                                                     \
+	X(exec)

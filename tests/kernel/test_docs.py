@@ -35,7 +35,7 @@ def test_example_collector(tmpfs: Path, cgroups: Cgroup) -> None:
     for name, code in files:
         (tree / name).write_text(code)
     listed = tree / "loader/collectors.h"
-    listed.write_text(listed.read_text().replace("X(cpu)", "X(cpu) X(forks)"))
+    listed.write_text(listed.read_text().replace("X(cgroup)", "X(cgroup) X(forks)"))
     assert "X(forks)" in page
     subprocess.run(["make", "-s", "-j2", "build/kpod-loader"], cwd=tree, check=True)
 

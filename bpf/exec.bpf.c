@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * Processes started, replaced and ended. All three hooks run in the task's own context, so the
+ * owner is the task's cgroup; that of a new one is the child's, which clone3() may have put into
+ * another than its parent's.
+ */
+#include "slots.bpf.h"
+
+#include "exec.h"
+
+#define CLONE_THREAD 0x10000
+#define SIGNAL_GROUP_EXIT 4 /* include/linux/sched/signal.h */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct exec_row);
+} exec_rows SEC(".maps");
+
+static __always_inline struct exec_row *row_of(struct task_struct *task)
+{
+	struct kpod_cgroup *owner = kpod_nearest(task->cgroups->dfl_cgrp);
+
+	return kpod_row(exec_rows, owner ? owner->slot : 0);
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(kpod_exec_exec, struct task_struct *task)
+{
+	struct exec_row *row = row_of(task);
+
+	if (row)
+		kpod_add(row->execs, 1);
+	return 0;
+}
+
+SEC("tp_btf/task_newtask")
+int BPF_PROG(kpod_exec_fork, struct task_struct *task, unsigned long flags)
+{
+	struct exec_row *row = row_of(task);
+
+	if (!row)
+		return 0;
+	if (flags & CLONE_THREAD)
+		kpod_add(row->threads, 1);
+	else
+		kpod_add(row->processes, 1);
+	return 0;
+}
+
+/* A thread in execve() ends all others and takes the main thread's place: no process has ended. */
+static __always_inline bool is_replaced(struct signal_struct *signal)
+{
+	struct signal_struct___before_5_17 *old = (void *)signal;
+
+	if (bpf_core_field_exists(signal->group_exec_task))
+		return BPF_CORE_READ(signal, group_exec_task) != NULL;
+	return !(BPF_CORE_READ(signal, flags) & SIGNAL_GROUP_EXIT) &&
+	       BPF_CORE_READ(old, group_exit_task) != NULL;
+}
+
+/* Counted when the main thread ends; the status is what wait() shows (wait_task_zombie()). */
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(kpod_exec_exit, struct task_struct *task)
+{
+	struct signal_struct *signal = task->signal;
+	struct exec_row *row;
+	int status;
+
+	if (task->pid != task->tgid || is_replaced(signal))
+		return 0;
+	row = row_of(task);
+	if (!row)
+		return 0;
+	status = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : task->exit_code;
+	if (status & 0x7f)
+		kpod_add(row->exits[KPOD_EXIT_SIGNAL], 1);
+	else if (status)
+		kpod_add(row->exits[KPOD_EXIT_FAILURE], 1);
+	else
+		kpod_add(row->exits[KPOD_EXIT_SUCCESS], 1);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
