@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * Processes started, replaced and ended. All three hooks run in the task's own context, so the
- * owner is the task's cgroup; that of a new one is the child's, which clone3() may have put into
- * another than its parent's.
+ * Processes started, replaced and ended. The owner is the cgroup of the task that the hook is
+ * about: of a new one the child's, which clone3() may have put into another than its parent's.
  */
 #include "slots.bpf.h"
 
