@@ -115,6 +115,7 @@ class Plan:
             {
                 "first_key": first_key,
                 "key_count": len(table.keys),
+                "key_words": sum(key.text_words or 1 for key in table.keys),
                 "word_count": table.words,
                 "per_slot": table.per_slot,
             }
@@ -125,10 +126,16 @@ class Plan:
         values = [self._blob.add(escape(v)) for v in key.values]
         label = self._blob.add(f',{key.label}="')
         self._keys.append(
-            {"label": label, "first_value": len(self._values), "value_count": len(values)}
+            {
+                "label": label,
+                "first_value": len(self._values),
+                "value_count": len(values),
+                "text_words": key.text_words,
+            }
         )
         self._values += values
-        return label["size"] + max([NUMBER_ROOM, *(v["size"] for v in values)]) + 2
+        room = max([NUMBER_ROOM, 8 * key.text_words, *(v["size"] for v in values)])
+        return label["size"] + room + 2
 
     def _add_family(self, index: int, table: Table, columns: list[Column], key_room: int) -> None:
         name = columns[0].name

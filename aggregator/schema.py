@@ -10,6 +10,7 @@ FORMAT = 1
 TABLES_MAX = 64
 WORDS_MAX = 1 << 16
 DECIMALS_MAX = 18
+TEXT_WORDS_MAX = 16
 BUCKETS_MAX = 1024
 
 NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*\Z")
@@ -29,10 +30,14 @@ class SchemaError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A label whose value is in each row: an index into values; without any, the number."""
+    """A label whose value is in each row: an index into values; without any, the number.
+
+    With text_words it is text instead, NUL-padded, in so many words.
+    """
 
     label: str
     values: tuple[str, ...]
+    text_words: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +173,11 @@ def _table(node: _Node) -> Table:
         collector=node["collector"].text(),
         per_slot=scope == "slot",
         keys=tuple(
-            Key(key["label"].text(LABEL), tuple(v.text() for v in key["values"].items()))
+            Key(
+                key["label"].text(LABEL),
+                tuple(v.text() for v in key["values"].items()),
+                key["words"].integer(0, TEXT_WORDS_MAX),
+            )
             for key in node["keys"].items()
         ),
         words=words,

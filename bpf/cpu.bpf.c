@@ -95,6 +95,8 @@ static __always_inline struct cpu_row *book(struct task_struct *task, struct sti
 		return NULL;
 	if (known && ran > stint->ran_ns)
 		kpod_add(row->oncpu_ns, ran - stint->ran_ns);
+	/* Not read again later: another CPU may bring it up to date meanwhile. */
+	stint->ran_ns = ran;
 	if (!account)
 		kpod_add(row->untracked, 1);
 	if (known && !stint->waited) {
@@ -179,7 +181,6 @@ int kpod_cpu_flush(void *ctx)
 
 	if (!stint || !task->pid || stint->pid != task->pid || !book(task, stint, &slot))
 		return 0;
-	stint->ran_ns = task->se.sum_exec_runtime;
 	stint->waited = 1;
 	return 0;
 }

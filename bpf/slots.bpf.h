@@ -56,6 +56,15 @@ static __always_inline struct kpod_control *kpod_control(void)
 		bpf_map_lookup_elem(&(map), &__row);                                               \
 	})
 
+/* The only row of a unit in a map without shards; to be added to with kpod_add_shared(). */
+#define kpod_shared_row(map, unit)                                                                 \
+	({                                                                                         \
+		__u32 __row = (unit);                                                              \
+		bpf_map_lookup_elem(&(map), &__row);                                               \
+	})
+
+#define kpod_add_shared(counter, n) __sync_fetch_and_add(&(counter), (n))
+
 /* The cgroup's entry, or its nearest ancestor's; NULL: the host. Needs no helper but look-ups. */
 static __always_inline struct kpod_cgroup *kpod_nearest(struct cgroup *cgrp)
 {

@@ -64,10 +64,10 @@ const char *kpod_missing_privilege(void)
 	return "";
 }
 
-void *kpod_rows_of(struct kpod_rows *rows, uint32_t slot)
+void *kpod_rows_of(struct kpod_rows *rows, uint32_t unit)
 {
-	size_t bytes = (size_t)rows->slot_size * KPOD_WINDOW_SLOTS;
-	uint32_t window = slot / KPOD_WINDOW_SLOTS;
+	size_t bytes = (size_t)rows->unit_size * KPOD_WINDOW_UNITS;
+	uint32_t window = unit / KPOD_WINDOW_UNITS;
 	void *at;
 
 	if (!rows->window[window]) {
@@ -77,31 +77,53 @@ void *kpod_rows_of(struct kpod_rows *rows, uint32_t slot)
 			return NULL;
 		rows->window[window] = at;
 	}
-	return (char *)rows->window[window] + (size_t)rows->slot_size * (slot % KPOD_WINDOW_SLOTS);
+	return (char *)rows->window[window] + (size_t)rows->unit_size * (unit % KPOD_WINDOW_UNITS);
 }
 
-static int rows_open(struct kpod_rows *rows, int fd, uint32_t slot_size, uint32_t slots)
+static int rows_open(struct kpod_rows *rows, int fd, uint32_t unit_size, uint32_t units)
 {
 	rows->fd = fd;
-	rows->slot_size = slot_size;
-	rows->windows = (slots + KPOD_WINDOW_SLOTS - 1) / KPOD_WINDOW_SLOTS;
+	rows->unit_size = unit_size;
+	rows->windows = (units + KPOD_WINDOW_UNITS - 1) / KPOD_WINDOW_UNITS;
 	rows->window = calloc(rows->windows, sizeof(*rows->window));
 	return rows->window ? 0 : -ENOMEM;
 }
 
 static void rows_close(struct kpod_rows *rows)
 {
+	if (!rows->window)
+		return;
 	for (uint32_t i = 0; i < rows->windows; i++)
 		if (rows->window[i])
-			munmap(rows->window[i], (size_t)rows->slot_size * KPOD_WINDOW_SLOTS);
+			munmap(rows->window[i], (size_t)rows->unit_size * KPOD_WINDOW_UNITS);
 	free(rows->window);
 	memset(rows, 0, sizeof(*rows));
 }
 
-static uint32_t row_count(const struct kpod_bpf *bpf, const struct kpod_table *table)
+static uint32_t whole_windows(uint32_t units)
 {
-	return (table->scope == KPOD_PER_SLOT ? bpf->max_containers : KPOD_WINDOW_SLOTS) *
-	       bpf->config.shards;
+	return (units + KPOD_WINDOW_UNITS - 1) / KPOD_WINDOW_UNITS * KPOD_WINDOW_UNITS;
+}
+
+uint32_t kpod_unit_count(const struct kpod_bpf *bpf, const struct kpod_table *table)
+{
+	return table->units		       ? table->unit_capacity
+	       : table->direct		       ? table->direct
+	       : table->scope == KPOD_PER_SLOT ? bpf->max_containers
+					       : 1;
+}
+
+static uint32_t shards_of(const struct kpod_bpf *bpf, const struct kpod_table *table)
+{
+	return table->unsharded ? 1 : bpf->config.shards;
+}
+
+/* Whether a map is `units` of the table with this suffix. */
+static bool is_units(const struct kpod_table *table, const char *map, const char *suffix)
+{
+	size_t size = table->units ? strlen(table->units) : 0;
+
+	return size && !strncmp(map, table->units, size) && !strcmp(map + size, suffix);
 }
 
 static int size_map(struct kpod_bpf *bpf, const struct kpod_collector *c, struct bpf_map *map)
@@ -116,9 +138,16 @@ static int size_map(struct kpod_bpf *bpf, const struct kpod_collector *c, struct
 		return bpf_map__set_max_entries(map, bpf->max_containers);
 	if (c->sized_by_cpu && !strcmp(name, c->sized_by_cpu))
 		return bpf_map__set_max_entries(map, (uint32_t)bpf->cpus);
-	for (size_t i = 0; i < c->table_count; i++)
-		if (!strcmp(name, c->tables[i].map))
-			return bpf_map__set_max_entries(map, row_count(bpf, &c->tables[i]));
+	for (size_t i = 0; i < c->table_count; i++) {
+		const struct kpod_table *t = &c->tables[i];
+
+		if (!strcmp(name, t->map))
+			return bpf_map__set_max_entries(
+				map, whole_windows(kpod_unit_count(bpf, t)) * shards_of(bpf, t));
+		if (is_units(t, name, "_index") || is_units(t, name, "_free") ||
+		    is_units(t, name, "_units"))
+			return bpf_map__set_max_entries(map, t->unit_capacity);
+	}
 	return 0;
 }
 
@@ -138,63 +167,78 @@ static void unload(struct kpod_loaded *l)
 {
 	for (size_t i = 0; i < l->link_count; i++)
 		bpf_link__destroy(l->links[i]);
-	for (size_t i = 0; l->rows && i < l->collector->table_count; i++)
-		if (l->rows[i].window)
-			rows_close(&l->rows[i]);
-	free(l->rows);
+	for (size_t i = 0; l->tables && i < l->collector->table_count; i++) {
+		rows_close(&l->tables[i].rows);
+		rows_close(&l->tables[i].units);
+	}
+	free(l->tables);
 	free(l->links);
 	free(l->per_cpu);
+	free(l->walks);
 	bpf_object__close(l->object);
 	l->object = NULL;
-	l->rows = NULL;
+	l->tables = NULL;
 	l->links = NULL;
-	l->per_cpu = NULL;
-	l->link_count = l->per_cpu_count = 0;
+	l->per_cpu = l->walks = NULL;
+	l->link_count = l->per_cpu_count = l->walk_count = 0;
 	l->attachment = NULL;
 }
 
-static int run_once(struct bpf_program *program)
+static int iterate(int link)
 {
-	struct bpf_link *link = bpf_program__attach_iter(program, NULL);
+	int fd = bpf_iter_create(link);
+	ssize_t n = fd < 0 ? -1 : 1;
 	char buffer[256];
-	ssize_t n;
-	int fd;
 
-	if (!link)
-		return -errno;
-	fd = bpf_iter_create(bpf_link__fd(link));
-	n = fd < 0 ? -1 : 1;
 	while (n > 0 || (n < 0 && fd >= 0 && (errno == EAGAIN || errno == EINTR)))
 		n = read(fd, buffer, sizeof(buffer));
 	if (n < 0)
 		n = -errno;
 	if (fd >= 0)
 		close(fd);
-	bpf_link__destroy(link);
 	return (int)n;
+}
+
+static struct bpf_link *attach_iterator(struct kpod_loaded *l, struct bpf_program *program,
+					const char *map)
+{
+	union bpf_iter_link_info info = {};
+	LIBBPF_OPTS(bpf_iter_attach_opts, opts);
+
+	if (map) {
+		info.map.map_fd = (__u32)bpf_object__find_map_fd_by_name(l->object, map);
+		opts.link_info = &info;
+		opts.link_info_len = sizeof(info);
+	}
+	return bpf_program__attach_iter(program, &opts);
 }
 
 static int take_step(struct kpod_loaded *l, const struct kpod_step *step)
 {
 	struct bpf_program *program = bpf_object__find_program_by_name(l->object, step->program);
 	struct bpf_link *link;
+	int err = 0;
 
 	if (!program)
 		return -ENOENT;
-	switch (step->kind) {
-	case KPOD_ATTACH:
-		link = bpf_program__attach(program);
-		if (!link)
-			return -errno;
-		l->links[l->link_count++] = link;
-		return 0;
-	case KPOD_RUN_ONCE:
-		return run_once(program);
-	case KPOD_PER_CPU:
+	if (step->kind == KPOD_PER_CPU) {
 		l->per_cpu[l->per_cpu_count++] = bpf_program__fd(program);
 		return 0;
 	}
-	return -EINVAL;
+	link = step->kind == KPOD_ATTACH ? bpf_program__attach(program)
+	       : step->kind == KPOD_WALK ? attach_iterator(l, program, l->collector->walked)
+					 : attach_iterator(l, program, NULL);
+	if (!link)
+		return -errno;
+	if (step->kind == KPOD_RUN_ONCE) {
+		err = iterate(bpf_link__fd(link));
+		bpf_link__destroy(link);
+		return err;
+	}
+	l->links[l->link_count++] = link;
+	if (step->kind == KPOD_WALK)
+		l->walks[l->walk_count++] = bpf_link__fd(link);
+	return 0;
 }
 
 static bool is_step(const struct kpod_attachment *a, const char *program)
@@ -205,24 +249,78 @@ static bool is_step(const struct kpod_attachment *a, const char *program)
 	return false;
 }
 
-static int open_rows(struct kpod_bpf *bpf, struct kpod_loaded *l)
+static int map_fd(const struct kpod_loaded *l, const char *name, const char *suffix)
+{
+	char full[64];
+
+	snprintf(full, sizeof(full), "%s%s", name, suffix);
+	return bpf_object__find_map_fd_by_name(l->object, full);
+}
+
+/* Unit 0 is none; the others go to the stack so that the lowest is taken first. */
+static int open_units(const struct kpod_loaded *l, struct kpod_loaded_table *t)
+{
+	int units_fd = map_fd(l, t->table->units, "_units");
+	int err;
+
+	t->index_fd = map_fd(l, t->table->units, "_index");
+	t->free_fd = map_fd(l, t->table->units, "_free");
+	if (units_fd < 0 || t->index_fd < 0 || t->free_fd < 0)
+		return -ENOENT;
+	err = rows_open(&t->units, units_fd, sizeof(struct kpod_unit), t->table->unit_capacity);
+	for (uint32_t unit = t->table->unit_capacity - 1; !err && unit > 0; unit--)
+		err = bpf_map_update_elem(t->free_fd, NULL, &unit, BPF_ANY) ? -errno : 0;
+	return err;
+}
+
+static int open_tables(struct kpod_bpf *bpf, struct kpod_loaded *l)
 {
 	const struct kpod_collector *c = l->collector;
+	int err = 0;
 
-	l->rows = calloc(c->table_count ? c->table_count : 1, sizeof(*l->rows));
-	if (!l->rows)
+	l->tables = calloc(c->table_count ? c->table_count : 1, sizeof(*l->tables));
+	if (!l->tables)
 		return -ENOMEM;
-	for (size_t i = 0; i < c->table_count; i++) {
-		int fd = bpf_object__find_map_fd_by_name(l->object, c->tables[i].map);
-		int err = fd < 0 ? -ENOENT
-				 : rows_open(&l->rows[i], fd,
-					     c->tables[i].row_size * bpf->config.shards,
-					     bpf->max_containers);
+	for (size_t i = 0; !err && i < c->table_count; i++) {
+		struct kpod_loaded_table *t = &l->tables[i];
+		int fd = map_fd(l, c->tables[i].map, "");
 
-		if (err)
-			return err;
+		t->table = &c->tables[i];
+		t->shards = shards_of(bpf, t->table);
+		err = fd < 0 ? -ENOENT
+			     : rows_open(&t->rows, fd, t->table->row_size * t->shards,
+					 kpod_unit_count(bpf, t->table));
+		if (!err && t->table->units)
+			err = open_units(l, t);
 	}
-	return 0;
+	return err;
+}
+
+void kpod_table_forget(struct kpod_loaded_table *t, uint32_t slot)
+{
+	void *rows;
+
+	if (t->table->scope != KPOD_PER_SLOT)
+		return;
+	if (!t->table->units) {
+		rows = kpod_rows_of(&t->rows, slot);
+		if (rows)
+			memset(rows, 0, t->rows.unit_size);
+		return;
+	}
+	for (uint32_t unit = 1; unit < t->table->unit_capacity; unit++) {
+		struct kpod_unit *u = kpod_rows_of(&t->units, unit);
+
+		if (!u || !u->born_ns || u->key.slot != slot)
+			continue;
+		bpf_map_delete_elem(t->index_fd, &u->key);
+		rows = kpod_rows_of(&t->rows, unit);
+		if (rows)
+			memset(rows, 0, t->rows.unit_size);
+		memset(u, 0, sizeof(*u));
+		/* The map's lock orders all this before whoever takes the unit. */
+		bpf_map_update_elem(t->free_fd, NULL, &unit, BPF_ANY);
+	}
 }
 
 static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
@@ -238,8 +336,9 @@ static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
 	last_warning[0] = '\0';
 	l->links = calloc(a->step_count, sizeof(*l->links));
 	l->per_cpu = calloc(a->step_count, sizeof(*l->per_cpu));
+	l->walks = calloc(a->step_count, sizeof(*l->walks));
 	l->object = bpf_object__open_mem(c->object, (size_t)(c->object_end - c->object), &opts);
-	err = !l->links || !l->per_cpu ? -ENOMEM : l->object ? 0 : -errno;
+	err = !l->links || !l->per_cpu || !l->walks ? -ENOMEM : l->object ? 0 : -errno;
 	if (!err)
 		err = set_config(bpf, l->object);
 	if (!err) {
@@ -254,7 +353,7 @@ static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
 		step = "load";
 		err = err ? err : bpf_object__load(l->object);
 	}
-	err = err ? err : open_rows(bpf, l);
+	err = err ? err : open_tables(bpf, l);
 	for (size_t i = 0; !err && i < a->step_count; i++) {
 		step = a->steps[i].program;
 		err = take_step(l, &a->steps[i]);
@@ -320,23 +419,70 @@ static uint32_t power_of_two(uint32_t n)
 	return p;
 }
 
-int kpod_bpf_describe(struct kpod_bpf *bpf)
+/* Whether a comma-separated list has this name. */
+static bool lists(const char *list, const char *name)
+{
+	size_t size = strlen(name);
+
+	for (const char *at = list; (at = strstr(at, name)); at += size)
+		if ((at == list || at[-1] == ',') && (!at[size] || at[size] == ','))
+			return true;
+	return false;
+}
+
+static int check_names(const char *list)
+{
+	while (*list) {
+		size_t size = strcspn(list, ",");
+		bool known = false;
+
+		for (size_t i = 0; i < KPOD_COUNT(collectors); i++)
+			known |= strlen(collectors[i]->name) == size &&
+				 !memcmp(collectors[i]->name, list, size);
+		if (!known) {
+			kpod_log("--collectors: there is no collector '%.*s'", (int)size, list);
+			return -EINVAL;
+		}
+		list += size + (list[size] == ',');
+	}
+	return 0;
+}
+
+int kpod_bpf_describe(struct kpod_bpf *bpf, const struct kpod_options *o)
 {
 	memset(bpf, 0, sizeof(*bpf));
 	bpf->cgroups_fd = bpf->free_slots_fd = -1;
+	if (o->collectors && check_names(o->collectors))
+		return -EINVAL;
 	bpf->loaded = calloc(KPOD_COUNT(collectors), sizeof(*bpf->loaded));
 	if (!bpf->loaded)
 		return -ENOMEM;
-	bpf->loaded_count = KPOD_COUNT(collectors);
-	for (size_t i = 0; i < bpf->loaded_count; i++)
-		bpf->loaded[i].collector = collectors[i];
+	for (size_t i = 0; i < KPOD_COUNT(collectors); i++)
+		if (i == 0 || (o->collectors ? lists(o->collectors, collectors[i]->name)
+					     : collectors[i]->profile <= o->profile))
+			bpf->loaded[bpf->loaded_count++].collector = collectors[i];
 	return 0;
+}
+
+/* Bytes of all rows that are there once for each shard. */
+static uint64_t shard_bytes(const struct kpod_bpf *bpf)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < bpf->loaded_count; i++) {
+		const struct kpod_collector *c = bpf->loaded[i].collector;
+
+		for (size_t t = 0; t < c->table_count; t++)
+			if (!c->tables[t].unsharded)
+				bytes += (uint64_t)kpod_unit_count(bpf, &c->tables[t]) *
+					 c->tables[t].row_size;
+	}
+	return bytes;
 }
 
 int kpod_bpf_open(struct kpod_bpf *bpf, const struct kpod_options *o)
 {
-	uint32_t row_bytes = 0;
-	int err = kpod_bpf_describe(bpf);
+	int err = kpod_bpf_describe(bpf, o);
 
 	if (err)
 		return err;
@@ -345,15 +491,11 @@ int kpod_bpf_open(struct kpod_bpf *bpf, const struct kpod_options *o)
 	bpf->cpus = libbpf_num_possible_cpus();
 	if (bpf->cpus < 1)
 		return bpf->cpus ? bpf->cpus : -EINVAL;
-	bpf->max_containers =
-		(o->max_containers + KPOD_WINDOW_SLOTS) / KPOD_WINDOW_SLOTS * KPOD_WINDOW_SLOTS;
-	for (size_t i = 0; i < bpf->loaded_count; i++)
-		for (size_t t = 0; t < collectors[i]->table_count; t++)
-			row_bytes += collectors[i]->tables[t].row_size;
+	bpf->max_containers = whole_windows(o->max_containers + 1);
 	bpf->config.shards = power_of_two((uint32_t)bpf->cpus);
-	while (bpf->config.shards > 1 &&
-	       (uint64_t)bpf->config.shards * bpf->max_containers * row_bytes > ROWS_BUDGET)
+	while (bpf->config.shards > 1 && bpf->config.shards * shard_bytes(bpf) > ROWS_BUDGET)
 		bpf->config.shards /= 2;
+	bpf->config.start_ns = kpod_clock(CLOCK_MONOTONIC);
 	bpf->config.shared = bpf->config.shards < (uint32_t)bpf->cpus;
 	bpf->config.pods_only = o->pods_only;
 
@@ -376,15 +518,37 @@ void kpod_bpf_close(struct kpod_bpf *bpf)
 		unload(&bpf->loaded[i]);
 	if (bpf->control)
 		munmap(bpf->control, sizeof(*bpf->control));
-	if (bpf->slots.window)
-		rows_close(&bpf->slots);
+	rows_close(&bpf->slots);
 	free(bpf->loaded);
 	memset(bpf, 0, sizeof(*bpf));
 }
 
-void kpod_bpf_flush(struct kpod_bpf *bpf)
+/* Gauges of the first `slots` slots to zero: the walk that follows counts them anew. */
+static void reset_gauges(struct kpod_loaded_table *t, uint32_t slots)
+{
+	for (size_t c = 0; c < t->table->column_count; c++) {
+		if (t->table->columns[c].kind != KPOD_GAUGE)
+			continue;
+		for (uint32_t slot = 0; slot < slots; slot++) {
+			char *rows = kpod_rows_of(&t->rows, slot);
+
+			for (uint32_t shard = 0; rows && shard < t->shards; shard++)
+				((uint64_t *)(rows + (size_t)shard * t->table->row_size))
+					[t->table->columns[c].word] = 0;
+		}
+	}
+}
+
+void kpod_bpf_flush(struct kpod_bpf *bpf, uint32_t slots)
 {
 	for (size_t i = 0; i < bpf->loaded_count; i++) {
+		struct kpod_loaded *l = &bpf->loaded[i];
+
+		for (size_t t = 0; l->walk_count && t < l->collector->table_count; t++)
+			reset_gauges(&l->tables[t], slots);
+		for (size_t w = 0; w < l->walk_count; w++)
+			if (iterate(l->walks[w]))
+				bpf->walk_failures++;
 		for (size_t p = 0; p < bpf->loaded[i].per_cpu_count; p++) {
 			for (int cpu = 0; cpu < bpf->cpus; cpu++) {
 				LIBBPF_OPTS(bpf_test_run_opts, opts, .flags = BPF_F_TEST_RUN_ON_CPU,

@@ -6,6 +6,7 @@
 #ifndef KPOD_COLLECTOR_H
 #define KPOD_COLLECTOR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -35,23 +36,50 @@ struct kpod_column {
 
 enum kpod_scope { KPOD_PER_SLOT, KPOD_PER_NODE };
 
+struct kpod_names {
+	const char *const *names;
+	size_t count;
+};
+
+/* A label whose value differs from row to row. */
+struct kpod_key {
+	const char *label;
+	const struct kpod_names *(*values)(void); /* by number; NULL: the number itself, or text */
+	uint8_t words; /* of 8 bytes that hold it as text, NUL-padded; 0: it is a number */
+};
+
+/*
+ * Rows are in a BPF ARRAY, [unit][shard]. A unit is
+ *   - the slot, or, in tables of the node, 0;
+ *   - the number in the only key, where there are `direct` of them; or
+ *   - what bpf/units.bpf.h has handed out for a slot and key, in tables with `units`.
+ * Gauges are set to zero before the collector's walks, which are to count them anew.
+ */
 struct kpod_table {
 	const char *name;
 	enum kpod_scope scope;
-	const char *map;   /* ARRAY of rows, [slot][shard]; NULL: filled by the loader itself */
-	uint32_t row_size; /* bytes of a row in the map */
+	const char *map;   /* NULL: filled by the loader itself */
+	uint32_t row_size; /* bytes of a row in the map, a multiple of 64 */
 	uint32_t words;	   /* of a row that are exported, from its start */
 	const struct kpod_column *columns;
 	size_t column_count;
+	const struct kpod_key *keys;
+	size_t key_count;
+	uint32_t direct;
+	const char *units;	/* KPOD_UNITS(this) of the BPF object */
+	uint32_t unit_capacity; /* of these, a multiple of 64 */
+	bool unsharded;		/* one row a unit; all CPUs add to it atomically */
 };
 
 #define KPOD_COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define KPOD_COLUMNS(array) .columns = (array), .column_count = KPOD_COUNT(array)
+#define KPOD_KEYS(array) .keys = (array), .key_count = KPOD_COUNT(array)
 
 enum kpod_step_kind {
 	KPOD_ATTACH,   /* to the hook that its section names */
 	KPOD_RUN_ONCE, /* an iterator, read to its end */
 	KPOD_PER_CPU,  /* a raw_tp program, run on every CPU before each snapshot */
+	KPOD_WALK,     /* an iterator, read to its end before each snapshot */
 };
 
 struct kpod_step {
@@ -66,9 +94,12 @@ struct kpod_attachment {
 	size_t step_count;
 };
 
+enum kpod_profile { KPOD_MINIMAL, KPOD_STANDARD, KPOD_COMPREHENSIVE };
+
 struct kpod_collector {
 	const char *name;
 	const char *help;
+	enum kpod_profile profile;   /* the smallest that has it */
 	const unsigned char *object; /* the BPF object file */
 	const unsigned char *object_end;
 	const struct kpod_attachment *attachments; /* best first; the first that works is used */
@@ -76,6 +107,7 @@ struct kpod_collector {
 	const struct kpod_table *tables;
 	size_t table_count;
 	const char *sized_by_cpu; /* a map with one element per possible CPU, or NULL */
+	const char *walked;	  /* the map that its walk walks, NULL: it walks no map */
 };
 
 #define KPOD_STEPS(...)                                                                            \

@@ -11,6 +11,7 @@
 #include "collector.h"
 
 #include "../bpf/slots.h"
+#include "../bpf/units.h"
 #include "../shared/writer.h"
 
 #define KPOD_VERSION "0.1.0"
@@ -29,6 +30,8 @@ struct kpod_options {
 	bool pods_only;
 	bool print;
 	bool verbose;
+	enum kpod_profile profile;
+	const char *collectors;	    /* instead of a profile: names, separated by commas */
 	const char *inject_failure; /* test builds: this collector does not load */
 };
 
@@ -40,12 +43,22 @@ struct kpod_options {
  */
 struct kpod_rows {
 	int fd;
-	uint32_t slot_size; /* bytes of all rows of one slot */
+	uint32_t unit_size; /* bytes of all rows of one unit */
 	uint32_t windows;
 	void **window;
 };
 
-#define KPOD_WINDOW_SLOTS 64
+#define KPOD_WINDOW_UNITS 64
+
+struct kpod_loaded_table {
+	const struct kpod_table *table;
+	struct kpod_rows rows;
+	uint32_t shards;
+	/* With units only: */
+	struct kpod_rows units; /* struct kpod_unit */
+	int index_fd, free_fd;
+	uint32_t units_used; /* as of the last snapshot */
+};
 
 struct kpod_loaded {
 	const struct kpod_collector *collector;
@@ -54,8 +67,9 @@ struct kpod_loaded {
 	struct bpf_object *object;
 	struct bpf_link **links;
 	int *per_cpu; /* program descriptors */
-	size_t link_count, per_cpu_count;
-	struct kpod_rows *rows; /* one for each table */
+	int *walks;   /* link descriptors */
+	size_t link_count, per_cpu_count, walk_count;
+	struct kpod_loaded_table *tables;
 };
 
 struct kpod_bpf {
@@ -67,26 +81,38 @@ struct kpod_bpf {
 	struct kpod_control *control;
 	struct kpod_loaded *loaded;
 	size_t loaded_count;
-	uint64_t flush_failures;
+	uint64_t flush_failures, walk_failures;
 };
 
 /* "" if the process may load BPF programs, else what it lacks. */
 const char *kpod_missing_privilege(void);
 
-/* Lists the collectors without loading any: for their declarations. */
-int kpod_bpf_describe(struct kpod_bpf *bpf);
+/*
+ * Lists the collectors that are asked for without loading any: for their declarations. -EINVAL:
+ * there is no such collector, and one line on stderr has said which.
+ */
+int kpod_bpf_describe(struct kpod_bpf *bpf, const struct kpod_options *options);
 
 /* Loads and attaches every collector; what cannot is left with its reason. Fails on no memory. */
 int kpod_bpf_open(struct kpod_bpf *bpf, const struct kpod_options *options);
 void kpod_bpf_close(struct kpod_bpf *bpf);
 
-/* Runs the per-CPU programs, so that the maps are current. */
-void kpod_bpf_flush(struct kpod_bpf *bpf);
+/* Runs the per-CPU programs and the walks, so that the maps are current. */
+void kpod_bpf_flush(struct kpod_bpf *bpf, uint32_t slots);
 
-/* The rows of a slot, NULL if they cannot be mapped (counted by the caller). */
-void *kpod_rows_of(struct kpod_rows *rows, uint32_t slot);
+/* The rows of a unit, NULL if they cannot be mapped (counted by the caller). */
+void *kpod_rows_of(struct kpod_rows *rows, uint32_t unit);
+
+/* How many units a table has, whether in use or not. */
+uint32_t kpod_unit_count(const struct kpod_bpf *bpf, const struct kpod_table *table);
+
+/* Frees what a table keeps of a slot that is no more. */
+void kpod_table_forget(struct kpod_loaded_table *t, uint32_t slot);
 
 /* ---- slots.c: who has which slot ----------------------------------------------------------- */
+
+/* A birth record this old is visible to every CPU, whatever its memory model. */
+#define KPOD_SETTLE_NS 1000000
 
 enum kpod_slot_use { KPOD_SLOT_FREE, KPOD_SLOT_USED, KPOD_SLOT_DRAINING };
 
@@ -139,8 +165,12 @@ int kpod_publisher_open(struct kpod_publisher *p);
 int kpod_publisher_snapshot(struct kpod_publisher *p);
 void kpod_publisher_close(struct kpod_publisher *p);
 
-/* The loader's own table, the first of every schema. */
-extern const struct kpod_table kpod_loader_table;
+/* The loader's own tables, the first of every schema. */
+#define KPOD_OWN_TABLES 2
+extern const struct kpod_table kpod_own_tables[KPOD_OWN_TABLES];
+
+/* Words that a table's keys take in a row of the segment. */
+uint32_t kpod_key_words(const struct kpod_table *table);
 
 /* ---- schema.c ------------------------------------------------------------------------------ */
 

@@ -23,13 +23,15 @@ static const char usage[] =
 	"  kpod-loader schema                 print the schema as JSON\n"
 	"  kpod-loader doctor                 print what works on this machine, and why not\n"
 	"\n"
-	"options of run:\n"
+	"options of run (doctor and schema take those of collectors too):\n"
 	"  --segment PATH         the segment, on tmpfs (default /run/kpod/segment)\n"
 	"  --interval SECONDS     between snapshots (default 10)\n"
 	"  --tombstone SECONDS    how long an ended container stays (default 300)\n"
 	"  --max-containers N     slots (default 2048, at most 65536)\n"
 	"  --ring-size BYTES      of the ring at the start, a power of two (default 1048576)\n"
 	"  --ring-max BYTES       to which it may grow (default 268435456)\n"
+	"  --profile NAME         minimal, standard (default) or comprehensive\n"
+	"  --collectors LIST      these instead of a profile, separated by commas\n"
 	"  --pods-only            slots for Kubernetes pods only; all else is the host\n"
 	"  --print                also print a live table\n"
 	"  --verbose              also print what libbpf says\n"
@@ -70,6 +72,24 @@ static bool parse_number(const char *name, const char *text, double low, double 
 	return true;
 }
 
+static bool parse_profile(const char *text, enum kpod_profile *out)
+{
+	static const char *const names[] = {
+		[KPOD_MINIMAL] = "minimal",
+		[KPOD_STANDARD] = "standard",
+		[KPOD_COMPREHENSIVE] = "comprehensive",
+	};
+
+	for (size_t i = 0; i < KPOD_COUNT(names); i++) {
+		if (!strcmp(text, names[i])) {
+			*out = (enum kpod_profile)i;
+			return true;
+		}
+	}
+	kpod_log("--profile: '%s' is not minimal, standard or comprehensive", text);
+	return false;
+}
+
 enum {
 	OPT_SEGMENT = 256,
 	OPT_INTERVAL,
@@ -78,6 +98,8 @@ enum {
 	OPT_RING,
 	OPT_RING_MAX,
 	OPT_PODS,
+	OPT_PROFILE,
+	OPT_COLLECTORS,
 	OPT_PRINT,
 	OPT_VERBOSE,
 	OPT_INJECT,
@@ -93,6 +115,8 @@ static const struct option long_options[] = {
 	{"ring-size", required_argument, NULL, OPT_RING},
 	{"ring-max", required_argument, NULL, OPT_RING_MAX},
 	{"pods-only", no_argument, NULL, OPT_PODS},
+	{"profile", required_argument, NULL, OPT_PROFILE},
+	{"collectors", required_argument, NULL, OPT_COLLECTORS},
 	{"print", no_argument, NULL, OPT_PRINT},
 	{"verbose", no_argument, NULL, OPT_VERBOSE},
 #ifdef KPOD_TESTING
@@ -116,6 +140,7 @@ static int parse_options(int argc, char **argv, struct kpod_options *o)
 		.max_containers = 2048,
 		.ring_size = 1 << 20,
 		.ring_max = 256 << 20,
+		.profile = KPOD_STANDARD,
 	};
 	while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
 		switch (option) {
@@ -146,6 +171,13 @@ static int parse_options(int argc, char **argv, struct kpod_options *o)
 			break;
 		case OPT_PODS:
 			o->pods_only = true;
+			break;
+		case OPT_PROFILE:
+			if (!parse_profile(optarg, &o->profile))
+				return 2;
+			break;
+		case OPT_COLLECTORS:
+			o->collectors = optarg;
 			break;
 		case OPT_PRINT:
 			o->print = true;
@@ -275,7 +307,8 @@ static int run(const struct kpod_options *o)
 
 	err = kpod_bpf_open(&bpf, o);
 	if (err) {
-		kpod_log("cannot make the BPF maps: %s", strerror(-err));
+		if (err != -EINVAL || !o->collectors)
+			kpod_log("cannot make the BPF maps: %s", strerror(-err));
 		goto out;
 	}
 	err = kpod_slots_open(&slots, &bpf, o->tombstone_ns);
@@ -321,12 +354,12 @@ static int dump(int argc, char **argv)
 	return err ? 1 : 0;
 }
 
-static int schema(void)
+static int schema(const struct kpod_options *o)
 {
 	struct kpod_bpf bpf = {};
 	void *packed = NULL;
 	size_t size = 0;
-	int err = kpod_bpf_describe(&bpf);
+	int err = kpod_bpf_describe(&bpf, o);
 
 	err = err ? err : kpod_schema_encode(&bpf, &packed, &size);
 	err = err ? err : kpod_view_schema(packed, size, stdout);
@@ -357,7 +390,7 @@ int main(int argc, char **argv)
 	if (!strcmp(command, "run"))
 		return run(&options);
 	if (!strcmp(command, "schema"))
-		return schema();
+		return schema(&options);
 	if (!strcmp(command, "doctor"))
 		return kpod_doctor(&options);
 	kpod_log("'%s' is not a command; see kpod-loader --help", command);

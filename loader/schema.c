@@ -48,6 +48,19 @@ static void pack_column(msgpack_packer *pk, const struct kpod_column *c)
 	}
 }
 
+static void pack_key(msgpack_packer *pk, const struct kpod_key *key)
+{
+	const struct kpod_names *values = key->values ? key->values() : NULL;
+
+	msgpack_pack_map(pk, 3);
+	text_entry(pk, "label", key->label);
+	int_entry(pk, "words", key->words);
+	text(pk, "values");
+	msgpack_pack_array(pk, values ? values->count : 0);
+	for (size_t i = 0; values && i < values->count; i++)
+		text(pk, values->names[i]);
+}
+
 static void pack_table(msgpack_packer *pk, const char *collector, const struct kpod_table *t)
 {
 	msgpack_pack_map(pk, 6);
@@ -55,7 +68,9 @@ static void pack_table(msgpack_packer *pk, const char *collector, const struct k
 	text_entry(pk, "collector", collector);
 	text_entry(pk, "scope", t->scope == KPOD_PER_SLOT ? "slot" : "node");
 	text(pk, "keys");
-	msgpack_pack_array(pk, 0);
+	msgpack_pack_array(pk, t->key_count);
+	for (size_t i = 0; i < t->key_count; i++)
+		pack_key(pk, &t->keys[i]);
 	int_entry(pk, "words", t->words);
 	text(pk, "columns");
 	msgpack_pack_array(pk, t->column_count);
@@ -68,7 +83,7 @@ int kpod_schema_encode(const struct kpod_bpf *bpf, void **document, size_t *size
 	struct utsname kernel;
 	msgpack_sbuffer buffer;
 	msgpack_packer packer, *pk = &packer;
-	size_t tables = 1;
+	size_t tables = KPOD_OWN_TABLES;
 
 	uname(&kernel);
 	msgpack_sbuffer_init(&buffer);
@@ -98,7 +113,8 @@ int kpod_schema_encode(const struct kpod_bpf *bpf, void **document, size_t *size
 	}
 	text(pk, "tables");
 	msgpack_pack_array(pk, tables);
-	pack_table(pk, "loader", &kpod_loader_table);
+	for (size_t i = 0; i < KPOD_OWN_TABLES; i++)
+		pack_table(pk, "loader", &kpod_own_tables[i]);
 	for (size_t i = 0; i < bpf->loaded_count; i++) {
 		const struct kpod_collector *c = bpf->loaded[i].collector;
 

@@ -19,8 +19,6 @@
 #include "loader.h"
 
 #define DEPTH_MAX 32
-/* A birth record this old is visible to every CPU, whatever its memory model. */
-#define SETTLE_NS 1000000
 
 struct kpod_slot_info *kpod_slot_info(struct kpod_slots *s, uint32_t slot)
 {
@@ -222,14 +220,8 @@ static void release(struct kpod_slots *s, uint32_t slot, struct kpod_slot_info *
 	for (size_t i = 0; i < s->bpf->loaded_count; i++) {
 		struct kpod_loaded *l = &s->bpf->loaded[i];
 
-		for (size_t t = 0; l->attachment && t < l->collector->table_count; t++) {
-			void *rows = l->collector->tables[t].scope == KPOD_PER_SLOT
-					     ? kpod_rows_of(&l->rows[t], slot)
-					     : NULL;
-
-			if (rows)
-				memset(rows, 0, l->rows[t].slot_size);
-		}
+		for (size_t t = 0; l->attachment && t < l->collector->table_count; t++)
+			kpod_table_forget(&l->tables[t], slot);
 	}
 	info->generation++;
 	info->died_ns = 0;
@@ -254,7 +246,7 @@ static void scan_one(struct kpod_slots *s, uint32_t slot, uint64_t now, bool sca
 		return;
 	s->seen[slot] = 1;
 	s->used++;
-	if (slot && info->born_ns + SETTLE_NS > now)
+	if (slot && info->born_ns + KPOD_SETTLE_NS > now)
 		return;
 	s->use[slot] = KPOD_SLOT_USED;
 	s->visible[slot] = 1;
@@ -286,7 +278,7 @@ void kpod_slots_scan(struct kpod_slots *s, uint64_t now)
 	 * has never been seen in use, none of the next window has been.
 	 */
 	for (bool full = true; full && slot < all;) {
-		for (uint32_t i = 0; i < KPOD_WINDOW_SLOTS; i++, slot++) {
+		for (uint32_t i = 0; i < KPOD_WINDOW_UNITS; i++, slot++) {
 			scan_one(s, slot, now, scarce);
 			full = full && s->seen[slot];
 		}

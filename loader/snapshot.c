@@ -11,7 +11,7 @@
 struct loader_row {
 	uint64_t slots_used, slots_dead, slots_capacity;
 	uint64_t slots_exhausted, slots_evicted, cgroups_full, paths_truncated;
-	uint64_t snapshots, failures, rows_unmapped, flush_failures;
+	uint64_t snapshots, failures, rows_unmapped, flush_failures, walk_failures;
 	uint64_t snapshot_ns, snapshot_size, ring_size;
 	uint64_t cpu_ns;
 };
@@ -43,6 +43,9 @@ static const struct kpod_column columns[] = {
 	       "Rows left out of a snapshot because their map could not be mapped."),
 	COLUMN(KPOD_COUNTER, flush_failures, "kpod_flush_failures_total",
 	       "CPUs whose running task could not be booked before a snapshot."),
+	COLUMN(KPOD_COUNTER, walk_failures, "kpod_walk_failures_total",
+	       "Walks over sockets or tasks that failed: their numbers come with a later "
+	       "snapshot."),
 	COLUMN(KPOD_GAUGE, snapshot_ns, "kpod_snapshot_duration_seconds",
 	       "How long the snapshot before this one took.", .decimals = KPOD_SECONDS),
 	COLUMN(KPOD_GAUGE, snapshot_size, "kpod_snapshot_size_bytes",
@@ -52,12 +55,41 @@ static const struct kpod_column columns[] = {
 	       "CPU time of the loader itself, user and system.", .decimals = KPOD_SECONDS),
 };
 
-const struct kpod_table kpod_loader_table = {
-	.name = "loader",
-	.scope = KPOD_PER_NODE,
-	.words = sizeof(struct loader_row) / 8,
-	KPOD_COLUMNS(columns),
+struct units_row {
+	uint64_t used, capacity, exhausted;
 };
+
+static const struct kpod_column units_columns[] = {
+	{"kpod_table_units", "Combinations of container and key that have rows.",
+	 .kind = KPOD_GAUGE, .word = KPOD_WORD(units_row, used)},
+	{"kpod_table_units_capacity", "Combinations there is room for.", .kind = KPOD_GAUGE,
+	 .word = KPOD_WORD(units_row, capacity)},
+	{"kpod_table_units_exhausted_total", "Events not counted because there was no room.",
+	 .kind = KPOD_COUNTER, .word = KPOD_WORD(units_row, exhausted)},
+};
+
+static const struct kpod_key units_keys[] = {{.label = "table", .words = 2}};
+
+const struct kpod_table kpod_own_tables[KPOD_OWN_TABLES] = {
+	{.name = "loader",
+	 .scope = KPOD_PER_NODE,
+	 .words = sizeof(struct loader_row) / 8,
+	 KPOD_COLUMNS(columns)},
+	{.name = "units",
+	 .scope = KPOD_PER_NODE,
+	 .words = sizeof(struct units_row) / 8,
+	 KPOD_COLUMNS(units_columns),
+	 KPOD_KEYS(units_keys)},
+};
+
+uint32_t kpod_key_words(const struct kpod_table *table)
+{
+	uint32_t words = 0;
+
+	for (size_t i = 0; i < table->key_count; i++)
+		words += table->keys[i].words ? table->keys[i].words : 1;
+	return words;
+}
 
 static int write_own(struct kpod_publisher *p)
 {
@@ -74,6 +106,7 @@ static int write_own(struct kpod_publisher *p)
 		.failures = p->stats.failures,
 		.rows_unmapped = p->stats.rows_unmapped,
 		.flush_failures = p->bpf->flush_failures,
+		.walk_failures = p->bpf->walk_failures,
 		.snapshot_ns = p->stats.last_ns,
 		.snapshot_size = p->stats.last_size,
 		.ring_size = p->writer.capacity,
@@ -83,7 +116,22 @@ static int write_own(struct kpod_publisher *p)
 	return kpod_writer_row(&p->writer, 0, 0, 0, (const uint64_t *)&row, sizeof(row) / 8);
 }
 
-/* Adds up the shards of one slot. Each word is one counter, read whole; rows are not locked. */
+static int write_units(struct kpod_publisher *p, struct kpod_loaded_table *t)
+{
+	char key[16] = "";
+	const struct kpod_unit *none = kpod_rows_of(&t->units, 0);
+	struct units_row row = {.used = t->units_used,
+				.capacity = t->table->unit_capacity - 1,
+				.exhausted = none ? none->words[0] : 0};
+	uint64_t words[sizeof(key) / 8 + sizeof(row) / 8];
+
+	memcpy(key, t->table->name, strnlen(t->table->name, sizeof(key)));
+	memcpy(words, key, sizeof(key));
+	memcpy(words + sizeof(key) / 8, &row, sizeof(row));
+	return kpod_writer_row(&p->writer, 1, 0, 0, words, KPOD_COUNT(words));
+}
+
+/* Adds up the shards of one unit. Each word is one counter, read whole; rows are not locked. */
 static bool sum_rows(uint64_t *words, const struct kpod_table *table, const char *rows,
 		     uint32_t shards)
 {
@@ -101,31 +149,57 @@ static bool sum_rows(uint64_t *words, const struct kpod_table *table, const char
 	return any;
 }
 
-static int write_table(struct kpod_publisher *p, uint16_t index, const struct kpod_table *table,
-		       struct kpod_rows *rows)
+/* The slot of a unit and, in key, its key words. False: the unit is not in use. */
+static bool identify(struct kpod_loaded_table *t, uint32_t unit, uint64_t now, uint32_t *slot,
+		     uint64_t *key)
 {
-	uint32_t slots = table->scope == KPOD_PER_SLOT ? p->slots->scanned : 1;
+	const struct kpod_unit *u;
 
-	for (uint32_t slot = 0; slot < slots; slot++) {
+	*slot = t->table->scope == KPOD_PER_SLOT ? unit : 0;
+	if (t->table->direct)
+		key[0] = unit;
+	if (!t->table->units)
+		return true;
+	u = kpod_rows_of(&t->units, unit);
+	if (!u || !u->born_ns || u->born_ns + KPOD_SETTLE_NS > now)
+		return false;
+	t->units_used++;
+	*slot = u->key.slot;
+	memcpy(key, u->words, kpod_key_words(t->table) * 8);
+	return true;
+}
+
+static int write_table(struct kpod_publisher *p, uint16_t index, struct kpod_loaded_table *t)
+{
+	uint32_t units = t->table->scope == KPOD_PER_SLOT && !t->table->units
+				 ? p->slots->scanned
+				 : kpod_unit_count(p->bpf, t->table);
+	uint32_t keys = kpod_key_words(t->table);
+	uint64_t now = kpod_clock(CLOCK_MONOTONIC);
+
+	t->units_used = 0;
+	for (uint32_t unit = 0; unit < units; unit++) {
 		const void *at;
+		uint32_t slot;
 		int err;
 
-		if (table->scope == KPOD_PER_SLOT && !p->slots->visible[slot])
+		if (!identify(t, unit, now, &slot, p->words) ||
+		    (t->table->scope == KPOD_PER_SLOT && !p->slots->visible[slot]))
 			continue;
-		at = kpod_rows_of(rows, slot);
+		at = kpod_rows_of(&t->rows, unit);
 		if (!at) {
 			p->stats.rows_unmapped++;
 			continue;
 		}
-		if (!sum_rows(p->words, table, at, p->bpf->config.shards))
+		if (!sum_rows(p->words + keys, t->table, at, t->shards))
 			continue;
 		err = kpod_writer_row(&p->writer, index, slot,
 				      kpod_slot_info(p->slots, slot)->generation, p->words,
-				      table->words);
+				      keys + t->table->words);
 		if (err)
 			return err;
 	}
-	return 0;
+	return t->table->units ? write_units(p, t) : 0;
 }
 
 static int write_slots(struct kpod_publisher *p)
@@ -155,7 +229,7 @@ static int write_slots(struct kpod_publisher *p)
 
 static int write_snapshot(struct kpod_publisher *p)
 {
-	uint16_t index = 1;
+	uint16_t index = KPOD_OWN_TABLES;
 	int err = kpod_writer_begin(&p->writer, kpod_clock(CLOCK_MONOTONIC),
 				    kpod_clock(CLOCK_REALTIME));
 
@@ -166,7 +240,7 @@ static int write_snapshot(struct kpod_publisher *p)
 
 		for (size_t t = 0; t < l->collector->table_count; t++, index++)
 			if (!err && l->attachment)
-				err = write_table(p, index, &l->collector->tables[t], &l->rows[t]);
+				err = write_table(p, index, &l->tables[t]);
 	}
 	return err ? err : kpod_writer_end(&p->writer);
 }
@@ -222,7 +296,7 @@ int kpod_publisher_snapshot(struct kpod_publisher *p)
 	int err;
 
 	kpod_slots_scan(p->slots, start);
-	kpod_bpf_flush(p->bpf);
+	kpod_bpf_flush(p->bpf, p->slots->scanned);
 	err = write_snapshot(p);
 	if (err == -ENOSPC)
 		err = renew(p, 2 * p->writer.capacity, "a snapshot needs more room");
@@ -241,7 +315,7 @@ int kpod_publisher_snapshot(struct kpod_publisher *p)
 
 int kpod_publisher_open(struct kpod_publisher *p)
 {
-	uint32_t longest = kpod_loader_table.words;
+	uint32_t longest = 0;
 	int err;
 
 	p->start_monotonic_ns = kpod_clock(CLOCK_MONOTONIC);
@@ -250,10 +324,10 @@ int kpod_publisher_open(struct kpod_publisher *p)
 		const struct kpod_collector *c = p->bpf->loaded[i].collector;
 
 		for (size_t t = 0; t < c->table_count; t++)
-			if (c->tables[t].words > longest)
-				longest = c->tables[t].words;
+			if (c->tables[t].words + kpod_key_words(&c->tables[t]) > longest)
+				longest = c->tables[t].words + kpod_key_words(&c->tables[t]);
 	}
-	p->words = malloc(longest * sizeof(*p->words));
+	p->words = calloc(longest + 1, sizeof(*p->words));
 	if (!p->words)
 		return -ENOMEM;
 	err = kpod_schema_encode(p->bpf, &p->schema, &p->schema_size);

@@ -118,13 +118,22 @@ static int refresh(struct kpod_view *v)
 	return -ENODATA;
 }
 
+static uint64_t key_words(const msgpack_object *table)
+{
+	const msgpack_object *keys = get(table, "keys"), *key;
+	uint64_t words = 0;
+
+	for (uint64_t i = 0; (key = item(keys, i)); i++)
+		words += get_int(key, "words") ? get_int(key, "words") : 1;
+	return words;
+}
+
 /* A ROW of a table the schema has, and long enough for what the schema says it holds. */
 static const msgpack_object *table_of(const struct kpod_view *v, const struct kpod_record *record,
 				      const uint64_t **words, uint64_t *count)
 {
 	const msgpack_object *table = item(get(&v->document.data, "tables"), record->table);
-	const msgpack_object *keys = table ? get(table, "keys") : NULL;
-	uint64_t skip = keys && keys->type == MSGPACK_OBJECT_ARRAY ? keys->via.array.size : 0;
+	uint64_t skip = table ? key_words(table) : 0;
 	uint64_t have = (record->size - sizeof(struct kpod_row)) / 8;
 
 	if (record->type != KPOD_RECORD_ROW || !table || have < skip)
@@ -222,6 +231,35 @@ static void print_column(FILE *out, const msgpack_object *column, const uint64_t
 	fputc(']', out);
 }
 
+/* The labels that differ from row to row; their words come just before the values. */
+static void print_keys(FILE *out, const msgpack_object *table, const uint64_t *words, bool json)
+{
+	const msgpack_object *keys = get(table, "keys"), *key, *value;
+
+	words -= key_words(table);
+	if (json)
+		fputs(",\"keys\":[", out);
+	for (uint64_t i = 0; (key = item(keys, i)); i++) {
+		uint64_t size = get_int(key, "words");
+
+		if (json)
+			fputs(i ? "," : "", out);
+		else
+			fprintf(out, " %.*s=", TEXT(key, "label"));
+		value = size ? NULL : item(get(key, "values"), *words);
+		if (size)
+			print_json_text(out, (const char *)words,
+					strnlen((const char *)words, 8 * size));
+		else if (value && value->type == MSGPACK_OBJECT_STR)
+			print_json_text(out, value->via.str.ptr, value->via.str.size);
+		else
+			fprintf(out, "\"%" PRIu64 "\"", *words);
+		words += size ? size : 1;
+	}
+	if (json)
+		fputc(']', out);
+}
+
 static void dump_row(FILE *out, const msgpack_object *table, const struct kpod_row *row,
 		     const uint64_t *words, uint64_t count, bool json)
 {
@@ -231,6 +269,7 @@ static void dump_row(FILE *out, const msgpack_object *table, const struct kpod_r
 		json ? "{\"type\":\"row\",\"table\":\"%.*s\",\"slot\":%u,\"generation\":%u"
 		     : "row %.*s slot=%u generation=%u",
 		TEXT(table, "name"), row->slot, row->generation);
+	print_keys(out, table, words, json);
 	for (uint64_t i = 0; (column = item(columns, i)); i++) {
 		uint64_t word = get_int(column, "word");
 
@@ -292,7 +331,7 @@ static int by_first_rate(const void *a, const void *b)
 	return (x < y) - (x > y);
 }
 
-/* In records[0..size): the SLOT (of any generation, table is 0) or ROW that is like `like`. */
+/* In records[0..size): the SLOT or ROW that is like `like`, of a table without keys. */
 static const struct kpod_row *find(const uint64_t *records, size_t size, uint16_t type,
 				   const struct kpod_row *like)
 {
@@ -384,7 +423,8 @@ int kpod_view_rates(struct kpod_view *v, FILE *out)
 	tables = get(&v->document.data, "tables");
 	seconds = (double)(v->reader.monotonic_ns - v->before_ns) / 1e9;
 	for (uint16_t i = 0; v->before && (table = item(tables, i)); i++)
-		if (text_size(table, "scope") == 4 && !memcmp(text_of(table, "scope"), "slot", 4))
+		if (text_size(table, "scope") == 4 && !memcmp(text_of(table, "scope"), "slot", 4) &&
+		    !key_words(table))
 			print_table(v, table, i, seconds, out);
 	fflush(out);
 	/* The END goes too: what remains is records only. */

@@ -64,6 +64,7 @@ class Dump:
     monotonic_ns: int
     slots: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
     rows: dict[tuple[str, int, int], dict[str, Any]] = field(default_factory=dict)
+    keyed: list[dict[str, Any]] = field(default_factory=list)  # rows of tables with keys
 
     @classmethod
     def of(cls, segment: Path) -> "Dump":
@@ -75,6 +76,8 @@ class Dump:
             owner = item["slot"], item["generation"]
             if item["type"] == "slot":
                 dump.slots[owner] = item
+            elif item["keys"]:
+                dump.keyed.append(item)
             else:
                 dump.rows[item["table"], *owner] = item
         return dump
@@ -87,6 +90,17 @@ class Dump:
         slot = self.slot(cgroup_id)
         assert slot, f"cgroup {cgroup_id} has no slot"
         return self.rows.get((table, slot["slot"], slot["generation"]), {})
+
+    def by_key(self, cgroup_id: int, table: str) -> dict[tuple[str, ...], dict[str, Any]]:
+        """The totals of a cgroup in a table with keys."""
+        slot = self.slot(cgroup_id)
+        assert slot, f"cgroup {cgroup_id} has no slot"
+        owner = slot["slot"], slot["generation"]
+        return {
+            tuple(row["keys"]): row
+            for row in self.keyed
+            if row["table"] == table and (row["slot"], row["generation"]) == owner
+        }
 
     def total(self, cgroup_id: int, *columns: str) -> int:
         row = self.row(cgroup_id)

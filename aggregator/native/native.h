@@ -21,18 +21,22 @@ struct kpod_text {
 	uint32_t size;
 };
 
-/* A label whose value is a key word of the row: an index into values, or itself if there are none.
+/*
+ * A label whose value is a key word of the row: an index into values, or itself if there are none.
+ * With text_words the value is the text in so many words, NUL-padded.
  */
 struct kpod_key {
 	struct kpod_text label; /* ,name=" */
 	uint32_t first_value;
 	uint32_t value_count;
+	uint32_t text_words;
 };
 
 /* What the schema says of a table's rows. */
 struct kpod_shape {
 	uint32_t first_key;
 	uint32_t key_count;
+	uint32_t key_words; /* that the keys take in a row */
 	uint32_t word_count;
 	bool per_slot;
 };

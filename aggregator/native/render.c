@@ -140,6 +140,18 @@ static inline char *put_value(char *out, uint64_t v, unsigned int decimals)
 	return put_decimals(out, v, decimals);
 }
 
+/* Text that the kernel made: what would need an escape becomes an underscore. */
+static char *put_text(char *out, const uint64_t *words, uint32_t count)
+{
+	const unsigned char *from = (const void *)words, *end = from + 8 * (size_t)count;
+
+	for (; from < end && *from; from++)
+		*out++ =
+			(char)(*from < ' ' || *from > '~' || *from == '"' || *from == '\\' ? '_'
+											   : *from);
+	return out;
+}
+
 static char *put_keys(char *out, bool opens, const struct kpod_plan *plan,
 		      const struct kpod_shape *shape, const uint64_t *words)
 {
@@ -148,15 +160,19 @@ static char *put_keys(char *out, bool opens, const struct kpod_plan *plan,
 		uint32_t skip = opens && !k;
 
 		out = put(out, plan->text + key->label.at + skip, key->label.size - skip);
-		if (words[k] < key->value_count) {
-			const struct kpod_text *v = &plan->values[key->first_value + words[k]];
+		if (key->text_words) {
+			out = put_text(out, words, key->text_words);
+			words += key->text_words - 1;
+		} else if (*words < key->value_count) {
+			const struct kpod_text *v = &plan->values[key->first_value + *words];
 
 			out = put(out, plan->text + v->at, v->size);
 		} else {
 			/* A number, also where the schema's list ends too early to name it. */
-			out = put_integer(out, words[k]);
+			out = put_integer(out, *words);
 		}
 		*out++ = '"';
+		words++;
 	}
 	return out;
 }
@@ -195,7 +211,7 @@ FOR_EACH_CPU size_t kpod_render_text(struct kpod_cursor *at, const struct kpod_p
 			const char *labels =
 				owner ? snapshot->labels + owner->label_at : text + f->labels.at;
 			size_t size = owner ? owner->label_size : f->labels.size;
-			const uint64_t *words = row->words + shape->key_count;
+			const uint64_t *words = row->words + shape->key_words;
 			size_t line = f->line_size + size + KPOD_TEXT_PAD;
 			uint32_t i = at->sample;
 			uint64_t value = at->value;

@@ -23,7 +23,7 @@ static enum kpod_fault count_records(struct kpod_snapshot *s, const struct kpod_
 			return KPOD_FAULT_ROW_SIZE;
 		shape = &plan->shapes[rec->table];
 		if (rec->size !=
-		    sizeof(struct kpod_row) + 8 * (size_t)(shape->key_count + shape->word_count))
+		    sizeof(struct kpod_row) + 8 * (size_t)(shape->key_words + shape->word_count))
 			return KPOD_FAULT_ROW_SIZE;
 		s->first_row[rec->table + 1]++;
 		(*rows)++;

@@ -103,7 +103,10 @@ def test_bounds_that_are_no_powers_of_two_are_left_out() -> None:
 
 
 def test_keys_become_labels(tmp_path: Path) -> None:
-    keys = [{"label": "device", "values": ["sda", 's"d\\b\n']}, {"label": "port", "values": []}]
+    keys = [
+        {"label": "device", "values": ["sda", 's"d\\b\n'], "words": 0},
+        {"label": "port", "values": [], "words": 0},
+    ]
     segment = Segment(
         one(2, column("io_total", labels={"op": "read"}), column("g", "gauge", word=1), keys=keys),
         slots=[HOST_SLOT],
@@ -118,6 +121,35 @@ def test_keys_become_labels(tmp_path: Path) -> None:
             ("5", "0", 11, 12),
         )
         for more, v in (((("op", "read"),), read), ((), gauge))
+    }
+
+
+def test_keys_of_text(tmp_path: Path) -> None:
+    """Text fills its words or ends with a NUL; what would need an escape is replaced."""
+
+    def words(text: bytes) -> list[int]:
+        return [int.from_bytes(text[i : i + 8].ljust(8, b"\0"), "little") for i in (0, 8)]
+
+    keys = [
+        {"label": "port", "values": [], "words": 0},
+        {"label": "irq", "values": [], "words": 2},
+        {"label": "op", "values": ["read"], "words": 0},
+    ]
+    segment = Segment(
+        schema(table("t", 1, [column("io_total")], keys=keys, scope="node")),
+        rows=[
+            Row(0, 0, [1, *words(b"eth0"), 0, 7]),
+            Row(0, 0, [2, *words(b"0123456789abcdef"), 0, 8]),
+            Row(0, 0, [3, *words(b'a"b\\c\n\xff\0x'), 0, 9]),
+            Row(0, 0, [4, *words(b""), 0, 10]),
+        ],
+    )
+    found = samples(rendered(tmp_path, segment))
+    assert {tuple(v for _, v in sorted(labels)): value for (_, labels), value in found.items()} == {
+        ("eth0", "read", "1"): 7,
+        ("0123456789abcdef", "read", "2"): 8,
+        ("a_b_c__", "read", "3"): 9,
+        ("", "read", "4"): 10,
     }
 
 

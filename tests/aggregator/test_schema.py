@@ -32,7 +32,7 @@ def good() -> dict[str, Any]:
                 column("a_total", word=1, labels={"kind": "y"}),
                 column("h_seconds", "histogram", decimals=9, **HISTOGRAM),
             ],
-            keys=[{"label": "device", "values": ["sda", "sdb"]}],
+            keys=[{"label": "device", "values": ["sda", "sdb"], "words": 0}],
         ),
         table("u", 1, [column("g", "gauge")], scope="node"),
     )

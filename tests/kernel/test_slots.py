@@ -199,5 +199,5 @@ def test_dump_and_schema_are_json(tmpfs: Path) -> None:
     assert row[VOLUNTARY] > 0
     cpu = next(t for t in said["tables"] if t["name"] == "cpu")
     assert {c.partition("{")[0] for c in row} - {c["name"] for c in cpu["columns"]} == {
-        *("type", "table", "slot", "generation")
+        *("type", "table", "slot", "generation", "keys")
     }
