@@ -99,6 +99,8 @@ enum kpod_profile { KPOD_MINIMAL, KPOD_STANDARD, KPOD_COMPREHENSIVE };
 struct kpod_collector {
 	const char *name;
 	const char *help;
+	const char *owner;	     /* for people: whose an event is */
+	const char *since;	     /* for people: the oldest kernel that has all it needs */
 	enum kpod_profile profile;   /* the smallest that has it */
 	const unsigned char *object; /* the BPF object file */
 	const unsigned char *object_end;

@@ -100,9 +100,11 @@ int kpod_schema_encode(const struct kpod_bpf *bpf, void **document, size_t *size
 		const struct kpod_loaded *l = &bpf->loaded[i];
 
 		tables += l->collector->table_count;
-		msgpack_pack_map(pk, 5);
+		msgpack_pack_map(pk, 7);
 		text_entry(pk, "name", l->collector->name);
 		text_entry(pk, "help", l->collector->help);
+		text_entry(pk, "owner", l->collector->owner);
+		text_entry(pk, "since", l->collector->since);
 		text(pk, "up");
 		if (l->attachment)
 			msgpack_pack_true(pk);

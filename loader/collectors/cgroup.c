@@ -12,6 +12,8 @@ static const struct kpod_attachment attachments[] = {
 const struct kpod_collector kpod_collector_cgroup = {
 	.name = "cgroup",
 	.help = "container births and deaths; the others charge their events to what it finds",
+	.owner = "the cgroup itself",
+	.since = "5.10",
 	KPOD_EMBEDDED(cgroup),
 	.attachments = attachments,
 	.attachment_count = KPOD_COUNT(attachments),

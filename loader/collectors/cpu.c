@@ -58,6 +58,8 @@ static const struct kpod_attachment attachments[] = {
 const struct kpod_collector kpod_collector_cpu = {
 	.name = "cpu",
 	.help = "run-queue latency, context switches and time on CPU",
+	.owner = "the task that leaves the CPU; of a wait, the task that waited",
+	.since = "5.12",
 	KPOD_EMBEDDED(cpu),
 	.attachments = attachments,
 	.attachment_count = KPOD_COUNT(attachments),

@@ -45,6 +45,8 @@ static const struct kpod_attachment attachments[] = {
 const struct kpod_collector kpod_collector_exec = {
 	.name = "exec",
 	.help = "processes started, replaced and ended",
+	.owner = "the task that starts, is replaced or ends",
+	.since = "5.10",
 	KPOD_EMBEDDED(exec),
 	.attachments = attachments,
 	.attachment_count = KPOD_COUNT(attachments),
