@@ -34,9 +34,9 @@ LOADER_O := $(LOADER_C:%.c=$(B)/%.o)
 TEST_LOADER_O := $(LOADER_C:%.c=$(B)/testing/%.o)
 C_SOURCES := $(wildcard bpf/*.[ch] loader/*.[ch] loader/*/*.[ch] shared/*.[ch] \
 	aggregator/native/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
-PYTHON_SOURCES := aggregator tests
+PYTHON_SOURCES := aggregator tests docs
 
-.PHONY: all run test test-c test-python check bench setup setup-test setup-bench native clean format
+.PHONY: all run test test-c test-python check docs bench setup setup-test setup-bench native clean format
 
 all: $(B)/kpod-loader native
 
@@ -153,6 +153,12 @@ check: all
 	$(VENV)/bin/ruff format --check $(PYTHON_SOURCES)
 	$(VENV)/bin/mypy
 	clang-format --dry-run -Werror $(C_SOURCES)
+	$(METRICS) | diff docs/metrics.md - # else: make docs
+
+METRICS = $(B)/kpod-loader schema --profile comprehensive | $(PY) docs/metrics.py
+
+docs: all
+	$(METRICS) >docs/metrics.md
 
 format:
 	$(VENV)/bin/ruff format $(PYTHON_SOURCES)

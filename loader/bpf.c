@@ -24,6 +24,12 @@ static const struct kpod_collector *const collectors[] = {
 #undef X
 };
 
+const char *const kpod_profile_names[KPOD_PROFILES] = {
+	[KPOD_MINIMAL] = "minimal",
+	[KPOD_STANDARD] = "standard",
+	[KPOD_COMPREHENSIVE] = "comprehensive",
+};
+
 /* Kernel memory that all rows together may take; more CPUs than fit share rows atomically. */
 #define ROWS_BUDGET (12u << 20)
 

@@ -94,7 +94,7 @@ struct kpod_attachment {
 	size_t step_count;
 };
 
-enum kpod_profile { KPOD_MINIMAL, KPOD_STANDARD, KPOD_COMPREHENSIVE };
+enum kpod_profile { KPOD_MINIMAL, KPOD_STANDARD, KPOD_COMPREHENSIVE, KPOD_PROFILES };
 
 struct kpod_collector {
 	const char *name;

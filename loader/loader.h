@@ -84,6 +84,8 @@ struct kpod_bpf {
 	uint64_t flush_failures, walk_failures;
 };
 
+extern const char *const kpod_profile_names[KPOD_PROFILES];
+
 /* "" if the process may load BPF programs, else what it lacks. */
 const char *kpod_missing_privilege(void);
 

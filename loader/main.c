@@ -74,14 +74,8 @@ static bool parse_number(const char *name, const char *text, double low, double 
 
 static bool parse_profile(const char *text, enum kpod_profile *out)
 {
-	static const char *const names[] = {
-		[KPOD_MINIMAL] = "minimal",
-		[KPOD_STANDARD] = "standard",
-		[KPOD_COMPREHENSIVE] = "comprehensive",
-	};
-
-	for (size_t i = 0; i < KPOD_COUNT(names); i++) {
-		if (!strcmp(text, names[i])) {
+	for (size_t i = 0; i < KPOD_PROFILES; i++) {
+		if (!strcmp(text, kpod_profile_names[i])) {
 			*out = (enum kpod_profile)i;
 			return true;
 		}

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/utsname.h>
 
+#include <bpf/libbpf.h>
 #include <msgpack.h>
 
 #include "loader.h"
@@ -78,6 +79,33 @@ static void pack_table(msgpack_packer *pk, const char *collector, const struct k
 		pack_column(pk, &t->columns[i]);
 }
 
+/* The hooks of each way to attach, as the sections of its programs name them. */
+static void pack_attachments(msgpack_packer *pk, const struct kpod_collector *c)
+{
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = c->name);
+	struct bpf_object *object =
+		bpf_object__open_mem(c->object, (size_t)(c->object_end - c->object), &opts);
+
+	msgpack_pack_array(pk, c->attachment_count);
+	for (size_t i = 0; i < c->attachment_count; i++) {
+		const struct kpod_attachment *a = &c->attachments[i];
+
+		msgpack_pack_map(pk, 2);
+		text_entry(pk, "name", a->name);
+		text(pk, "hooks");
+		msgpack_pack_array(pk, a->step_count);
+		for (size_t s = 0; s < a->step_count; s++) {
+			const struct bpf_program *program =
+				object ? bpf_object__find_program_by_name(object,
+									  a->steps[s].program)
+				       : NULL;
+
+			text(pk, program ? bpf_program__section_name(program) : "");
+		}
+	}
+	bpf_object__close(object);
+}
+
 int kpod_schema_encode(const struct kpod_bpf *bpf, void **document, size_t *size)
 {
 	struct utsname kernel;
@@ -100,11 +128,12 @@ int kpod_schema_encode(const struct kpod_bpf *bpf, void **document, size_t *size
 		const struct kpod_loaded *l = &bpf->loaded[i];
 
 		tables += l->collector->table_count;
-		msgpack_pack_map(pk, 7);
+		msgpack_pack_map(pk, 9);
 		text_entry(pk, "name", l->collector->name);
 		text_entry(pk, "help", l->collector->help);
 		text_entry(pk, "owner", l->collector->owner);
 		text_entry(pk, "since", l->collector->since);
+		text_entry(pk, "profile", kpod_profile_names[l->collector->profile]);
 		text(pk, "up");
 		if (l->attachment)
 			msgpack_pack_true(pk);
@@ -112,6 +141,8 @@ int kpod_schema_encode(const struct kpod_bpf *bpf, void **document, size_t *size
 			msgpack_pack_false(pk);
 		text_entry(pk, "reason", l->reason);
 		text_entry(pk, "attach", l->attachment ? l->attachment->name : "");
+		text(pk, "attachments");
+		pack_attachments(pk, l->collector);
 	}
 	text(pk, "tables");
 	msgpack_pack_array(pk, tables);
