@@ -12,7 +12,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 APT_BUILD := clang llvm gcc libbpf-dev libelf-dev zlib1g-dev libmsgpack-dev linux-libc-dev \
 	python3 python3-venv python3-dev util-linux
 APT_TEST := clang-format libcmocka-dev runc strace
-APT_BENCH := libbpf-tools bpftool
+APT_BENCH := libbpf-tools
 
 ARCH_x86_64 := x86
 ARCH_aarch64 := arm64
@@ -166,7 +166,7 @@ format:
 
 bench: setup-bench
 	@$(MAKE) --no-print-directory all $(B)/bench/empty
-	$(SUDO) $(PY) -m tests.bench
+	set -o pipefail; $(SUDO) $(PY) -m tests.bench | tee docs/performance.md
 
 $(B)/bench/empty.bpf.o: tests/bench/empty.bpf.c
 	@mkdir -p $(@D)
