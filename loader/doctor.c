@@ -15,10 +15,11 @@ int kpod_doctor(const struct kpod_options *options)
 {
 	bool btf = !access("/sys/kernel/btf/vmlinux", R_OK);
 	const char *missing = kpod_missing_privilege();
+	struct kpod_options every = *options;
 	struct utsname kernel;
 	struct kpod_bpf bpf;
 	struct kpod_slots slots;
-	char text[128];
+	char text[320];
 	size_t up = 0;
 	int err;
 
@@ -30,7 +31,8 @@ int kpod_doctor(const struct kpod_options *options)
 	row("privilege", !*missing, *missing ? missing : "may load BPF programs");
 	if (*missing)
 		return 1;
-	err = kpod_bpf_open(&bpf, options);
+	every.profile = KPOD_PROFILES;
+	err = kpod_bpf_open(&bpf, &every);
 	if (err) {
 		row("maps", false, strerror(-err));
 		return 1;
@@ -44,8 +46,9 @@ int kpod_doctor(const struct kpod_options *options)
 		const struct kpod_loaded *l = &bpf.loaded[i];
 
 		up += l->attachment != NULL;
-		row(l->collector->name, l->attachment,
-		    l->attachment ? l->collector->help : l->reason);
+		snprintf(text, sizeof(text), "%s: %s", kpod_profile_names[l->collector->profile],
+			 l->attachment ? l->collector->help : l->reason);
+		row(l->collector->name, l->attachment, text);
 	}
 	if (!err)
 		kpod_slots_close(&slots);
