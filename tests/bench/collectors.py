@@ -146,16 +146,32 @@ class Case:
 
 
 SWITCHES = number("/proc/stat", r"^ctxt (\d+)")
+PROCESSES_MADE = number("/proc/stat", r"^processes (\d+)")
+PAGE_FAULTS = number("/proc/vmstat", r"^pgfault (\d+)")
+READ_CALLS = number("/proc/{pid}/io", r"^syscr: (\d+)")
+HARDIRQS = number("/proc/stat", r"^intr (\d+)")
+SOFTIRQS = number("/proc/softirqs", r" (\d+)")
+WRITES = number("/proc/diskstats", r"^ *\d+ +\d+ [a-z]+ \d+ \d+ \d+ \d+ (\d+)")
+
 CASES = (
     Case("cpu", "context switch", SWITCHES, "sched_switch", PIPES, ("runqlat", "3600", "1"), 0.5),
     Case(
-        "exec",
-        "fork, exec and exit",
-        number("/proc/stat", r"^processes (\d+)"),
-        "sched_process_exec",
-        PROCESSES,
+        *("exec", "fork, exec and exit", PROCESSES_MADE, "sched_process_exec", PROCESSES),
         ("execsnoop",),
     ),
+    Case(
+        *("tcp", "connection", snmp("Tcp", "ActiveOpens"), "inet_sock_set_state", CONNECTIONS),
+        ("tcplife",),
+    ),
+    Case("tcp", "message", snmp("Tcp", "OutSegs"), "sys_enter", MESSAGES, cost=0),
+    Case("tcpdrop", "dropped SYN", snmp("Tcp", "OutRsts"), "kfree_skb", REFUSED),
+    Case("udp", "datagram", snmp("Udp", "OutDatagrams"), "sys_enter", DATAGRAMS),
+    Case("memory", "page fault", PAGE_FAULTS, "sys_enter", FAULTS, cost=0),
+    Case("biolatency", "write", WRITES, "block_rq_complete", DISK, ("biolatency",)),
+    Case("cachestat", "page read", READ_CALLS, "sys_enter", READS),
+    Case("syscall", "system call", READ_CALLS, "sys_enter", READS, ("syscount",)),
+    Case("hardirqs", "interrupt", HARDIRQS, "irq_handler_entry", DISK, ("hardirqs",)),
+    Case("softirqs", "soft interrupt", SOFTIRQS, "softirq_entry", DATAGRAMS, ("softirqs",)),
 )
 
 
