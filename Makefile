@@ -11,7 +11,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 APT_BUILD := clang llvm gcc libbpf-dev libelf-dev zlib1g-dev libmsgpack-dev linux-libc-dev \
 	python3 python3-venv python3-dev util-linux
-APT_TEST := clang-format libcmocka-dev runc strace bpftool
+APT_TEST := clang-format iproute2 libcmocka-dev runc strace bpftool
 APT_BENCH := libbpf-tools
 
 ARCH_x86_64 := x86

@@ -18,8 +18,10 @@ typedef __u16 __be16;
 typedef __u32 __be32;
 typedef __u32 __wsum;
 typedef __u8 u8;
+typedef __u16 u16;
 typedef __u32 u32;
 typedef __u64 u64;
+typedef __s64 s64;
 typedef _Bool bool;
 #define true 1
 #define false 0
@@ -101,6 +103,89 @@ struct task_struct {
 
 struct bpf_iter__task {
 	struct task_struct *task;
+};
+
+/* ---- sockets ------------------------------------------------------------------------------- */
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+typedef struct {
+	s64 counter;
+} atomic64_t;
+
+struct sock_common {
+	unsigned char skc_state;
+	unsigned long skc_flags;
+	atomic64_t skc_cookie;
+};
+
+struct qspinlock {
+	atomic_t val;
+};
+
+struct raw_spinlock {
+	struct qspinlock raw_lock;
+};
+
+struct spinlock {
+	struct raw_spinlock rlock;
+};
+
+typedef struct {
+	struct spinlock slock;
+	int owned;
+} socket_lock_t;
+
+struct sock_cgroup_data {
+	struct cgroup *cgroup; /* 5.15 */
+};
+
+struct sock_cgroup_data___before_5_15 {
+	u64 val; /* a struct cgroup *, or with bit 0 something of cgroup v1 */
+};
+
+struct sock {
+	struct sock_common __sk_common;
+	socket_lock_t sk_lock;
+	u16 sk_protocol;
+	struct sock_cgroup_data sk_cgrp_data;
+};
+
+enum sock_flags {
+	SOCK_DONE = 1,
+};
+
+/* Of TCP_ESTATS (RFC 4898) what we use; "segments" are those of the wire. */
+struct tcp_sock {
+	u32 segs_in;
+	u32 segs_out;
+	u32 total_retrans; /* segments, SYNs too */
+	u32 rcv_ooopack;
+	u32 srtt_us;	/* eighths of a microsecond */
+	u64 bytes_sent; /* payload, retransmits included */
+	u64 bytes_retrans;
+	u64 bytes_received; /* in order; the FIN counts as one */
+};
+
+struct socket {
+	struct sock *sk;
+};
+
+struct file;
+
+struct bpf_iter__task_file {
+	struct task_struct *task;
+	struct file *file;
+};
+
+struct bpf_iter_meta {
+	u64 seq_num;
+};
+
+struct bpf_iter__bpf_map {
+	struct bpf_iter_meta *meta;
 };
 
 #pragma clang attribute pop

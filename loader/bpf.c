@@ -205,20 +205,6 @@ static int iterate(int link)
 	return (int)n;
 }
 
-static struct bpf_link *attach_iterator(struct kpod_loaded *l, struct bpf_program *program,
-					const char *map)
-{
-	union bpf_iter_link_info info = {};
-	LIBBPF_OPTS(bpf_iter_attach_opts, opts);
-
-	if (map) {
-		info.map.map_fd = (__u32)bpf_object__find_map_fd_by_name(l->object, map);
-		opts.link_info = &info;
-		opts.link_info_len = sizeof(info);
-	}
-	return bpf_program__attach_iter(program, &opts);
-}
-
 static int take_step(struct kpod_loaded *l, const struct kpod_step *step)
 {
 	struct bpf_program *program = bpf_object__find_program_by_name(l->object, step->program);
@@ -231,9 +217,7 @@ static int take_step(struct kpod_loaded *l, const struct kpod_step *step)
 		l->per_cpu[l->per_cpu_count++] = bpf_program__fd(program);
 		return 0;
 	}
-	link = step->kind == KPOD_ATTACH ? bpf_program__attach(program)
-	       : step->kind == KPOD_WALK ? attach_iterator(l, program, l->collector->walked)
-					 : attach_iterator(l, program, NULL);
+	link = bpf_program__attach(program);
 	if (!link)
 		return -errno;
 	if (step->kind == KPOD_RUN_ONCE) {

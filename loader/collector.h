@@ -109,7 +109,6 @@ struct kpod_collector {
 	const struct kpod_table *tables;
 	size_t table_count;
 	const char *sized_by_cpu; /* a map with one element per possible CPU, or NULL */
-	const char *walked;	  /* the map that its walk walks, NULL: it walks no map */
 };
 
 #define KPOD_STEPS(...)                                                                            \

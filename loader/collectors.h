@@ -3,4 +3,5 @@
 #define KPOD_COLLECTORS(X)                                                                         \
 	X(cgroup)                                                                                  \
 	X(cpu)                                                                                     \
-	X(exec)
+	X(exec)                                                                                    \
+	X(tcp)
