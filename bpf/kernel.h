@@ -149,6 +149,7 @@ struct sock_cgroup_data___before_5_15 {
 struct sock {
 	struct sock_common __sk_common;
 	socket_lock_t sk_lock;
+	u16 sk_type;
 	u16 sk_protocol;
 	struct sock_cgroup_data sk_cgrp_data;
 };
@@ -164,9 +165,30 @@ struct tcp_sock {
 	u32 total_retrans; /* segments, SYNs too */
 	u32 rcv_ooopack;
 	u32 srtt_us;	/* eighths of a microsecond */
-	u64 bytes_sent; /* payload, retransmits included */
+	u32 snd_una;	/* first sequence number that is not acknowledged, … */
+	u32 snd_nxt;	/* … to be sent next, … */
+	u32 write_seq;	/* … after all that is queued */
+	u64 bytes_sent; /* payload, with what was sent again or could not be sent */
 	u64 bytes_retrans;
+	u64 bytes_acked;    /* SYN and FIN count as one each */
 	u64 bytes_received; /* in order; the FIN counts as one */
+};
+
+enum skb_drop_reason {
+	SKB_DROP_REASON_NOT_SPECIFIED = 1,
+	SKB_DROP_REASON_MAX = 2,
+};
+
+struct sk_buff {
+	struct sock *sk;
+	__be16 protocol;
+	u16 network_header; /* from head */
+	unsigned char *head;
+	unsigned char *data;
+};
+
+struct trace_event_raw_kfree_skb {
+	void *rx_sk; /* 6.11 */
 };
 
 struct socket {

@@ -28,11 +28,14 @@ struct {
  * after the last booking, which leaves a generation that no account has.
  */
 #define VALUE_BITS 48
+#define FIRST_KNOWN (1ULL << 32)
 
 struct account {
 	__u64 generation;
 	__u64 cookie;	  /* of the socket whose account it is */
-	__u64 connect_ns; /* when it began to connect; 0: it was made by a listener, or is done */
+	__u64 connect_ns; /* when it began to connect; 0: it was made by a listener, or is older */
+	__u64 first;	  /* FIRST_KNOWN and the sequence number of its first byte; 0: not known */
+	__u64 finished;	  /* 1: its last byte is followed by a FIN */
 	__u64 booked[KPOD_TCP_COUNTERS];
 };
 
@@ -71,26 +74,56 @@ static __always_inline bool is_busy(const struct sock *sk)
 	       BPF_CORE_READ(sk, sk_lock.slock.rlock.raw_lock.val.counter);
 }
 
-/* Of a socket that is not locked by us, no more than is sure. The order of the reads matters. */
-static __always_inline void read_counters(const struct sock *sk, bool locked,
-					  __u64 now[KPOD_TCP_COUNTERS])
+/*
+ * Payload that has left, each byte once. Not bytes_sent - bytes_retrans: what a queueing discipline
+ * did not take is in bytes_sent, and again when it is tried again.
+ */
+static __always_inline __u64 read_sent(const struct tcp_sock *tp, const struct account *account)
+{
+	__u64 acked = BPF_CORE_READ(tp, bytes_acked);
+	__u32 next = BPF_CORE_READ(tp, snd_nxt);
+	__u64 fin = account->finished && next == BPF_CORE_READ(tp, write_seq);
+
+	/* tcp_disconnect() sets bytes_sent to 0, but not all of the others. */
+	if (!account->first || !BPF_CORE_READ(tp, bytes_sent))
+		return 0;
+	/* What is under way is less than a window, which is less than 2^31. */
+	return acked + (__s32)(next - (__u32)account->first - (__u32)acked) - fin;
+}
+
+/* A FIN is counted as a byte, and then tcp_fin() sets the flag. */
+static __always_inline __u64 read_received(const struct sock *sk, bool locked)
+{
+	__u64 received = BPF_CORE_READ((const struct tcp_sock *)sk, bytes_received);
+	bool busy = !locked && is_busy(sk);
+	__u64 done = 1UL << bpf_core_enum_value(enum sock_flags, SOCK_DONE);
+
+	return received && (busy || BPF_CORE_READ(sk, __sk_common.skc_flags) & done) ? received - 1
+										     : received;
+}
+
+/* Of a socket that is not locked by us, no more than is sure: the order of reads matters. */
+static __always_inline void read_counters(const struct sock *sk, const struct account *account,
+					  bool locked, __u64 now[KPOD_TCP_COUNTERS])
 {
 	const struct tcp_sock *tp = (const struct tcp_sock *)sk;
-	__u64 fin, done = 1UL << bpf_core_enum_value(enum sock_flags, SOCK_DONE);
 
-	/* __tcp_retransmit_skb() adds to bytes_retrans first. */
-	now[KPOD_TCP_BYTES_SENT] = BPF_CORE_READ(tp, bytes_sent);
+	now[KPOD_TCP_BYTES_SENT] = read_sent(tp, account);
+	now[KPOD_TCP_BYTES_RECEIVED] = read_received(sk, locked);
 	now[KPOD_TCP_BYTES_RETRANSMITTED] = BPF_CORE_READ(tp, bytes_retrans);
-	now[KPOD_TCP_BYTES_SENT] -= now[KPOD_TCP_BYTES_RETRANSMITTED];
-	/* A FIN is counted as a byte, and then tcp_fin() sets the flag. */
-	now[KPOD_TCP_BYTES_RECEIVED] = BPF_CORE_READ(tp, bytes_received);
-	fin = (!locked && is_busy(sk)) || BPF_CORE_READ(sk, __sk_common.skc_flags) & done;
-	if (now[KPOD_TCP_BYTES_RECEIVED])
-		now[KPOD_TCP_BYTES_RECEIVED] -= fin;
 	now[KPOD_TCP_SEGMENTS_SENT] = BPF_CORE_READ(tp, segs_out);
 	now[KPOD_TCP_SEGMENTS_RECEIVED] = BPF_CORE_READ(tp, segs_in);
 	now[KPOD_TCP_SEGMENTS_RETRANSMITTED] = BPF_CORE_READ(tp, total_retrans);
 	now[KPOD_TCP_OUT_OF_ORDER] = BPF_CORE_READ(tp, rcv_ooopack);
+}
+
+/* bytes_acked has the SYN of a socket that connected, but not that of one a listener made. */
+static __always_inline __u64 first_byte(const struct sock *sk, bool active)
+{
+	const struct tcp_sock *tp = (const struct tcp_sock *)sk;
+	__u32 base = BPF_CORE_READ(tp, snd_una) - (__u32)BPF_CORE_READ(tp, bytes_acked);
+
+	return FIRST_KNOWN | (__u32)(base + active);
 }
 
 /* 0 for what did not grow: a socket that is disconnected starts at zero again. They wrap. */
@@ -119,7 +152,7 @@ static __always_inline void book(const struct sock *sk, struct account *account,
 {
 	__u64 now[KPOD_TCP_COUNTERS], grown = 0;
 
-	read_counters(sk, true, now);
+	read_counters(sk, account, true, now);
 	for (int i = 0; i < KPOD_TCP_COUNTERS; i++) {
 		grown = growth(
 			i,
@@ -138,7 +171,7 @@ static __always_inline void try_book(const struct sock *sk, struct account *acco
 {
 	__u64 now[KPOD_TCP_COUNTERS];
 
-	read_counters(sk, false, now);
+	read_counters(sk, account, false, now);
 	for (int i = 0; i < KPOD_TCP_COUNTERS; i++) {
 		__u64 before = *(volatile __u64 *)&account->booked[i];
 		__u64 grown = growth(i, before, now[i]);
@@ -153,39 +186,56 @@ static __always_inline void try_book(const struct sock *sk, struct account *acco
 	}
 }
 
+static __always_inline bool sends_fin(int state)
+{
+	return state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2 || state == TCP_CLOSING ||
+	       state == TCP_LAST_ACK;
+}
+
 /* All that was before now is not ours, or has been booked. NULL: there is no room, or it has one.
  */
 static __always_inline struct account *open_account(struct sock *sk, struct tcp_row *row,
-						    __u64 connect_ns, __u64 flags)
+						    struct account *fresh, __u64 flags)
 {
-	struct account fresh = {.generation = new_generation(), .connect_ns = connect_ns};
 	__u64 key = (__u64)sk;
+	long err;
 
-	fresh.cookie = bpf_get_socket_cookie(sk);
-	read_counters(sk, true, fresh.booked);
+	fresh->generation = new_generation();
+	fresh->cookie = bpf_get_socket_cookie(sk);
+	read_counters(sk, fresh, true, fresh->booked);
 	for (int i = 0; i < KPOD_TCP_COUNTERS; i++)
-		fresh.booked[i] = word_of(fresh.generation, fresh.booked[i]);
-	switch (bpf_map_update_elem(&tcp_accounts, &key, &fresh, flags)) {
-	case 0:
+		fresh->booked[i] = word_of(fresh->generation, fresh->booked[i]);
+	err = bpf_map_update_elem(&tcp_accounts, &key, fresh, flags);
+	if (!err)
 		return bpf_map_lookup_elem(&tcp_accounts, &key);
-	case -EEXIST:
-		return NULL;
-	default:
+	if (err != -EEXIST)
 		kpod_add_shared(row->untracked, 1);
-		return NULL;
-	}
+	return NULL;
 }
 
-/* The states in between, and the outcome, of an attempt to connect. */
-static __always_inline void on_opening(struct tcp_row *row, struct account *account, int before,
-				       int after)
+/* Of a socket older than the loader. */
+static __always_inline struct account *adopt(struct sock *sk, struct tcp_row *row, int state)
 {
-	bool active = before == TCP_SYN_SENT || (account && account->connect_ns);
+	struct account fresh = {.finished = sends_fin(state)};
+
+	if (state != TCP_SYN_SENT && state != TCP_SYN_RECV)
+		fresh.first = first_byte(sk, false);
+	return open_account(sk, row, &fresh, BPF_NOEXIST);
+}
+
+/* An attempt to connect has ended, one way or the other. */
+static __always_inline void on_opened(struct sock *sk, struct tcp_row *row, struct account *account,
+				      bool active, bool failed)
+{
 	__u64 ns;
 
-	if (after == TCP_SYN_RECV) /* both ends connect to each other */
-		return;
-	if (after == TCP_CLOSE) {
+	if (account)
+		account->first = first_byte(sk, active);
+	/* Of a socket that a listener made, all until now are SYN-ACKs: kpod_tcp_synack. */
+	if (account && !active)
+		account->booked[KPOD_TCP_SEGMENTS_RETRANSMITTED] = word_of(
+			account->generation, BPF_CORE_READ((struct tcp_sock *)sk, total_retrans));
+	if (failed) {
 		if (active)
 			kpod_add_shared(row->failed, 1);
 		return;
@@ -201,7 +251,7 @@ static __always_inline void on_opening(struct tcp_row *row, struct account *acco
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(kpod_tcp_state, struct sock *sk, int before, int after)
 {
-	struct account *account;
+	struct account *account, fresh = {};
 	struct tcp_row *row;
 	__u64 key = (__u64)sk;
 
@@ -212,20 +262,22 @@ int BPF_PROG(kpod_tcp_state, struct sock *sk, int before, int after)
 	if (!row)
 		return 0;
 	if (after == TCP_SYN_SENT || before == TCP_LISTEN) {
-		open_account(sk, row, after == TCP_SYN_SENT ? bpf_ktime_get_ns() : 0, BPF_ANY);
+		fresh.connect_ns = after == TCP_SYN_SENT ? bpf_ktime_get_ns() : 0;
+		open_account(sk, row, &fresh, BPF_ANY);
 		return 0;
 	}
 	account = bpf_map_lookup_elem(&tcp_accounts, &key);
-	if (!account && after != TCP_CLOSE) /* older than we, held by nobody */
-		account = open_account(sk, row, 0, BPF_NOEXIST);
-	if (before == TCP_SYN_SENT || before == TCP_SYN_RECV)
-		on_opening(row, account, before, after);
+	if (!account && after != TCP_CLOSE)
+		account = adopt(sk, row, before);
+	/* Two that connect to each other go from SYN_SENT to SYN_RECV. */
+	if ((before == TCP_SYN_SENT || before == TCP_SYN_RECV) && after != TCP_SYN_RECV)
+		on_opened(sk, row, account,
+			  before == TCP_SYN_SENT || (account && account->connect_ns),
+			  after == TCP_CLOSE);
 	if (!account)
 		return 0;
-	/* Of a socket that a listener made, all until now are SYN-ACKs: kpod_tcp_synack. */
-	if (before == TCP_SYN_RECV && !account->connect_ns)
-		account->booked[KPOD_TCP_SEGMENTS_RETRANSMITTED] = word_of(
-			account->generation, BPF_CORE_READ((struct tcp_sock *)sk, total_retrans));
+	if (sends_fin(after))
+		account->finished = 1;
 	if (after == TCP_CLOSE)
 		book(sk, account, row, account->generation);
 	return 0;
@@ -339,7 +391,7 @@ int kpod_tcp_adopt(struct bpf_iter__task_file *ctx)
 		return 0;
 	row = row_of(sk);
 	if (row)
-		open_account(sk, row, 0, BPF_NOEXIST);
+		adopt(sk, row, sk->__sk_common.skc_state);
 	return 0;
 }
 

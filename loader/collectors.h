@@ -4,4 +4,5 @@
 	X(cgroup)                                                                                  \
 	X(cpu)                                                                                     \
 	X(exec)                                                                                    \
-	X(tcp)
+	X(tcp)                                                                                     \
+	X(tcpdrop)

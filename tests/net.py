@@ -68,8 +68,8 @@ class Namespace:
     def ip(self, *arguments: str) -> None:
         _must("ip", "-n", self.name, *arguments)
 
-    def tc(self, *arguments: str) -> None:
-        _must("tc", "-n", self.name, *arguments)
+    def tc(self, *arguments: str) -> str:
+        return _must("tc", "-n", self.name, *arguments)
 
     def snmp(self, protocol: str, counter: str) -> int:
         """One of the namespace's own totals: /proc/net/snmp."""
