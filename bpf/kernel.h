@@ -89,6 +89,7 @@ struct signal_struct___before_5_17 {
 };
 
 struct task_struct {
+	unsigned int flags;
 	int pid;
 	int tgid;
 	int exit_code;
@@ -97,6 +98,10 @@ struct task_struct {
 	struct sched_entity se;
 	struct sched_info sched_info;
 	unsigned long nvcsw; /* voluntary context switches */
+};
+
+struct irqaction {
+	const char *name; /* as in /proc/interrupts */
 };
 
 struct bpf_iter__task {
