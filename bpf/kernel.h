@@ -76,6 +76,20 @@ struct sched_info {
 	u64 run_delay; /* ns runnable but not running, added up by sched_info_arrive() */
 };
 
+/* Numbers of system calls. */
+struct pt_regs___x86 {
+	unsigned long orig_ax;
+};
+
+struct pt_regs___arm64 {
+	int syscallno;
+};
+
+struct thread_info {
+	unsigned long flags;
+	u32 status; /* x86 */
+};
+
 struct task_struct;
 
 struct signal_struct {
@@ -89,6 +103,7 @@ struct signal_struct___before_5_17 {
 };
 
 struct task_struct {
+	struct thread_info thread_info;
 	unsigned int flags;
 	int pid;
 	int tgid;

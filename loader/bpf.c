@@ -341,6 +341,8 @@ static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
 	err = !l->links || !l->per_cpu || !l->walks ? -ENOMEM : l->object ? 0 : -errno;
 	if (!err)
 		err = set_config(bpf, l->object);
+	if (!err && c->prepare)
+		err = c->prepare(l->object);
 	if (!err) {
 		bpf_object__for_each_map (map, l->object) {
 			if (!err && !strcmp(bpf_map__name(map), "control") && bpf->control)

@@ -94,6 +94,8 @@ struct kpod_attachment {
 	size_t step_count;
 };
 
+struct bpf_object;
+
 enum kpod_profile { KPOD_MINIMAL, KPOD_STANDARD, KPOD_COMPREHENSIVE };
 
 struct kpod_collector {
@@ -110,6 +112,7 @@ struct kpod_collector {
 	size_t table_count;
 	const char *sized_by_cpu; /* a map with one element per possible CPU, or NULL */
 	const char *walked;	  /* the map that its walk walks, NULL: it walks no map */
+	int (*prepare)(struct bpf_object *object); /* before it loads; -errno; or NULL */
 };
 
 #define KPOD_STEPS(...)                                                                            \

@@ -5,4 +5,5 @@
 	X(cpu)                                                                                     \
 	X(exec)                                                                                    \
 	X(softirqs)                                                                                \
-	X(hardirqs)
+	X(hardirqs)                                                                                \
+	X(syscall)
