@@ -90,6 +90,10 @@ struct thread_info {
 	u32 status; /* x86 */
 };
 
+struct task_io_accounting {
+	u64 syscr; /* reads that ended */
+};
+
 struct task_struct;
 
 struct signal_struct {
@@ -112,7 +116,26 @@ struct task_struct {
 	struct css_set *cgroups;
 	struct sched_entity se;
 	struct sched_info sched_info;
+	struct task_io_accounting ioac;
 	unsigned long nvcsw; /* voluntary context switches */
+};
+
+struct inode {
+	u64 i_size;
+};
+
+struct address_space {
+	struct inode *host;
+};
+
+enum pageflags { PG_head = 6 };
+
+struct folio {
+	unsigned long _flags_1; /* of a large one: the order, since 6.6, in the lowest byte */
+};
+
+struct folio___before_6_6 {
+	unsigned char _folio_order;
 };
 
 struct irqaction {

@@ -345,7 +345,9 @@ static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
 		err = c->prepare(l->object);
 	if (!err) {
 		bpf_object__for_each_map (map, l->object) {
-			if (!err && !strcmp(bpf_map__name(map), "control") && bpf->control)
+			if (!err && a->omit && !strcmp(bpf_map__name(map), a->omit))
+				err = bpf_map__set_autocreate(map, false);
+			else if (!err && !strcmp(bpf_map__name(map), "control") && bpf->control)
 				err = bpf_map__reuse_fd(map, bpf->control_fd);
 			else if (!err)
 				err = size_map(bpf, c, map);
@@ -368,6 +370,8 @@ static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
 	}
 	l->reason[0] = '\0';
 	l->attachment = a;
+	if (c->started)
+		c->started();
 	return 0;
 }
 
@@ -500,6 +504,7 @@ int kpod_bpf_open(struct kpod_bpf *bpf, const struct kpod_options *o)
 	bpf->config.start_ns = kpod_clock(CLOCK_MONOTONIC);
 	bpf->config.shared = bpf->config.shards < (uint32_t)bpf->cpus;
 	bpf->config.pods_only = o->pods_only;
+	bpf->config.page_size = (uint32_t)getpagesize();
 
 	for (size_t i = 0; i < bpf->loaded_count; i++) {
 		struct kpod_loaded *l = &bpf->loaded[i];

@@ -92,6 +92,7 @@ struct kpod_attachment {
 	const char *name;
 	const struct kpod_step *steps;
 	size_t step_count;
+	const char *omit; /* a map that none of them uses and old kernels cannot make, or NULL */
 };
 
 struct bpf_object;
@@ -113,6 +114,7 @@ struct kpod_collector {
 	const char *sized_by_cpu; /* a map with one element per possible CPU, or NULL */
 	const char *walked;	  /* the map that its walk walks, NULL: it walks no map */
 	int (*prepare)(struct bpf_object *object); /* before it loads; -errno; or NULL */
+	void (*started)(void);			   /* when it is attached, or NULL */
 };
 
 #define KPOD_STEPS(...)                                                                            \

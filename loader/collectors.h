@@ -6,4 +6,5 @@
 	X(exec)                                                                                    \
 	X(softirqs)                                                                                \
 	X(hardirqs)                                                                                \
-	X(syscall)
+	X(syscall)                                                                                 \
+	X(cachestat)
