@@ -93,6 +93,17 @@ $(foreach o,$(BPF_OBJECTS),$(eval \
 	$(B)/loader/collectors/$(notdir $(o:.bpf.o=.o)) \
 	$(B)/testing/loader/collectors/$(notdir $(o:.bpf.o=.o)): $(o)))
 
+# The names of this architecture's system calls.
+SYSCALL_O := $(B)/loader/collectors/syscall.o $(B)/testing/loader/collectors/syscall.o
+$(SYSCALL_O): $(B)/syscalls.inc
+$(SYSCALL_O): CFLAGS += -I$(B)
+
+$(B)/syscalls.inc:
+	@mkdir -p $(@D)
+	@echo '#include <asm/unistd.h>' | $(CC) -E -dM - | \
+		sed -n 's/^#define __NR_\([a-z]\w*\) .*/[__NR_\1] = "\1",/p' | \
+		grep -v -e __NR_syscalls -e __NR_arch_specific_syscall >$@
+
 $(B)/testing/%.o: %.c
 	@mkdir -p $(@D)
 	@echo '  CC   $@'

@@ -43,10 +43,7 @@ struct {
 
 struct task_account {
 	__u64 delayed_ns; /* run_delay that is booked already */
-	__u64 cgroup_id;  /* slot is of this cgroup, as of epoch */
-	__u64 epoch;
-	__u32 slot;
-	__u32 reserved;
+	struct kpod_owner owner;
 };
 
 struct {
@@ -59,22 +56,9 @@ struct {
 static __always_inline __u32 slot_of(struct task_struct *task, struct task_account *account)
 {
 	struct cgroup *cgrp = task->cgroups->dfl_cgrp;
-	struct kpod_control *ctl = kpod_control();
-	struct kpod_cgroup *found;
-	__u64 id = cgrp->kn->id;
-	__u64 epoch = ctl ? ctl->epoch : 0;
-	__u32 slot;
+	struct kpod_owner unknown = {};
 
-	if (account && account->cgroup_id == id && account->epoch == epoch)
-		return account->slot;
-	found = kpod_nearest(cgrp);
-	slot = found ? found->slot : 0;
-	if (account) {
-		account->cgroup_id = id;
-		account->epoch = epoch;
-		account->slot = slot;
-	}
-	return slot;
+	return kpod_owner_slot(account ? &account->owner : &unknown, cgrp);
 }
 
 /* Books what the task on this CPU has done since `stint`; returns its row. */

@@ -78,6 +78,24 @@ struct sched_info {
 	u64 run_delay; /* ns runnable but not running, added up by sched_info_arrive() */
 };
 
+/* Numbers of system calls. */
+struct pt_regs___x86 {
+	unsigned long orig_ax;
+};
+
+struct pt_regs___arm64 {
+	int syscallno;
+};
+
+struct thread_info {
+	unsigned long flags;
+	u32 status; /* x86 */
+};
+
+struct task_io_accounting {
+	u64 syscr; /* reads that ended */
+};
+
 struct task_struct;
 
 struct signal_struct {
@@ -91,6 +109,8 @@ struct signal_struct___before_5_17 {
 };
 
 struct task_struct {
+	struct thread_info thread_info;
+	unsigned int flags;
 	int pid;
 	int tgid;
 	int exit_code;
@@ -98,7 +118,30 @@ struct task_struct {
 	struct css_set *cgroups;
 	struct sched_entity se;
 	struct sched_info sched_info;
+	struct task_io_accounting ioac;
 	unsigned long nvcsw; /* voluntary context switches */
+};
+
+struct inode {
+	u64 i_size;
+};
+
+struct address_space {
+	struct inode *host;
+};
+
+enum pageflags { PG_head = 6 };
+
+struct folio {
+	unsigned long _flags_1; /* of a large one: the order, since 6.6, in the lowest byte */
+};
+
+struct folio___before_6_6 {
+	unsigned char _folio_order;
+};
+
+struct irqaction {
+	const char *name; /* as in /proc/interrupts */
 };
 
 struct bpf_iter__task {

@@ -331,9 +331,13 @@ static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
 	err = !l->links || !l->per_cpu || !l->walks ? -ENOMEM : l->object ? 0 : -errno;
 	if (!err)
 		err = set_config(bpf, l->object);
+	if (!err && c->prepare)
+		err = c->prepare(l->object);
 	if (!err) {
 		bpf_object__for_each_map (map, l->object) {
-			if (!err && !strcmp(bpf_map__name(map), "control") && bpf->control)
+			if (!err && a->omit && !strcmp(bpf_map__name(map), a->omit))
+				err = bpf_map__set_autocreate(map, false);
+			else if (!err && !strcmp(bpf_map__name(map), "control") && bpf->control)
 				err = bpf_map__reuse_fd(map, bpf->control_fd);
 			else if (!err)
 				err = size_map(bpf, c, map);
@@ -356,6 +360,8 @@ static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
 	}
 	l->reason[0] = '\0';
 	l->attachment = a;
+	if (c->started)
+		c->started();
 	return 0;
 }
 
@@ -488,6 +494,7 @@ int kpod_bpf_open(struct kpod_bpf *bpf, const struct kpod_options *o)
 	bpf->config.start_ns = kpod_clock(CLOCK_MONOTONIC);
 	bpf->config.shared = bpf->config.shards < (uint32_t)bpf->cpus;
 	bpf->config.pods_only = o->pods_only;
+	bpf->config.page_size = (uint32_t)getpagesize();
 
 	for (size_t i = 0; i < bpf->loaded_count; i++) {
 		struct kpod_loaded *l = &bpf->loaded[i];

@@ -92,9 +92,12 @@ struct kpod_attachment {
 	const char *name;
 	const struct kpod_step *steps;
 	size_t step_count;
+	const char *omit; /* a map that none of them uses and old kernels cannot make, or NULL */
 };
 
 enum kpod_profile { KPOD_MINIMAL, KPOD_STANDARD, KPOD_COMPREHENSIVE, KPOD_PROFILES };
+
+struct bpf_object;
 
 struct kpod_collector {
 	const char *name;
@@ -109,6 +112,8 @@ struct kpod_collector {
 	const struct kpod_table *tables;
 	size_t table_count;
 	const char *sized_by_cpu; /* a map with one element per possible CPU, or NULL */
+	int (*prepare)(struct bpf_object *object); /* before it loads; -errno; or NULL */
+	void (*started)(void);			   /* when it is attached, or NULL */
 };
 
 #define KPOD_STEPS(...)                                                                            \

@@ -5,4 +5,8 @@
 	X(cpu)                                                                                     \
 	X(exec)                                                                                    \
 	X(tcp)                                                                                     \
-	X(tcpdrop)
+	X(tcpdrop)                                                                                 \
+	X(softirqs)                                                                                \
+	X(hardirqs)                                                                                \
+	X(syscall)                                                                                 \
+	X(cachestat)

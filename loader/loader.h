@@ -111,6 +111,12 @@ uint32_t kpod_unit_count(const struct kpod_bpf *bpf, const struct kpod_table *ta
 /* Frees what a table keeps of a slot that is no more. */
 void kpod_table_forget(struct kpod_loaded_table *t, uint32_t slot);
 
+/* ---- collectors/syscall.c ------------------------------------------------------------------ */
+
+/* Which calls are measured by name; NULL: those that matter most. On an error one line on stderr
+ * has said which. */
+int kpod_syscalls_choose(const char *comma_separated);
+
 /* ---- slots.c: who has which slot ----------------------------------------------------------- */
 
 /* A birth record this old is visible to every CPU, whatever its memory model. */

@@ -32,6 +32,7 @@ static const char usage[] =
 	"  --ring-max BYTES       to which it may grow (default 268435456)\n"
 	"  --profile NAME         minimal, standard (default) or comprehensive\n"
 	"  --collectors LIST      these instead of a profile, separated by commas\n"
+	"  --syscalls LIST        the system calls that collector syscall measures by name\n"
 	"  --pods-only            slots for Kubernetes pods only; all else is the host\n"
 	"  --print                also print a live table\n"
 	"  --verbose              also print what libbpf says\n"
@@ -94,6 +95,7 @@ enum {
 	OPT_PODS,
 	OPT_PROFILE,
 	OPT_COLLECTORS,
+	OPT_SYSCALLS,
 	OPT_PRINT,
 	OPT_VERBOSE,
 	OPT_INJECT,
@@ -111,6 +113,7 @@ static const struct option long_options[] = {
 	{"pods-only", no_argument, NULL, OPT_PODS},
 	{"profile", required_argument, NULL, OPT_PROFILE},
 	{"collectors", required_argument, NULL, OPT_COLLECTORS},
+	{"syscalls", required_argument, NULL, OPT_SYSCALLS},
 	{"print", no_argument, NULL, OPT_PRINT},
 	{"verbose", no_argument, NULL, OPT_VERBOSE},
 #ifdef KPOD_TESTING
@@ -124,6 +127,7 @@ static const struct option long_options[] = {
 /* 0: go on; -1: done; else the exit status. */
 static int parse_options(int argc, char **argv, struct kpod_options *o)
 {
+	const char *syscalls = NULL;
 	double number;
 	int option;
 
@@ -173,6 +177,9 @@ static int parse_options(int argc, char **argv, struct kpod_options *o)
 		case OPT_COLLECTORS:
 			o->collectors = optarg;
 			break;
+		case OPT_SYSCALLS:
+			syscalls = optarg;
+			break;
 		case OPT_PRINT:
 			o->print = true;
 			break;
@@ -197,7 +204,7 @@ static int parse_options(int argc, char **argv, struct kpod_options *o)
 		kpod_log("--ring-size: a power of two, at most --ring-max");
 		return 2;
 	}
-	return 0;
+	return kpod_syscalls_choose(syscalls) ? 2 : 0;
 }
 
 static int watch(int epoll, int fd)
