@@ -3,4 +3,9 @@
 #define KPOD_COLLECTORS(X)                                                                         \
 	X(cgroup)                                                                                  \
 	X(cpu)                                                                                     \
-	X(exec)
+	X(exec)                                                                                    \
+	X(cgroup_cpu)                                                                              \
+	X(cgroup_memory)                                                                           \
+	X(cgroup_io)                                                                               \
+	X(cgroup_pids)                                                                             \
+	X(cgroup_pressure)

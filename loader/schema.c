@@ -36,9 +36,11 @@ static void pack_column(msgpack_packer *pk, const struct kpod_column *c)
 	int_entry(pk, "decimals", c->decimals);
 	int_entry(pk, "word", c->word);
 	text(pk, "labels");
-	msgpack_pack_map(pk, c->label ? 1 : 0);
+	msgpack_pack_map(pk, (c->label != NULL) + (c->label2 != NULL));
 	if (c->label)
 		text_entry(pk, c->label, c->value);
+	if (c->label2)
+		text_entry(pk, c->label2, c->value2);
 	if (c->kind == KPOD_HISTOGRAM) {
 		int_entry(pk, "schema", KPOD_HIST_SCHEMA);
 		int_entry(pk, "first_exponent", KPOD_HIST_FIRST_EXPONENT);
