@@ -11,7 +11,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 APT_BUILD := clang llvm gcc libbpf-dev libelf-dev zlib1g-dev libmsgpack-dev linux-libc-dev \
 	python3 python3-venv python3-dev util-linux
-APT_TEST := clang-format libclang-rt-14-dev libcmocka-dev runc strace
+APT_TEST := clang-format iproute2 libclang-rt-14-dev libcmocka-dev runc strace
 APT_BENCH := libbpf-tools bpftool
 
 ARCH_x86_64 := x86
@@ -92,6 +92,9 @@ $(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
 $(foreach o,$(BPF_OBJECTS),$(eval \
 	$(B)/loader/collectors/$(notdir $(o:.bpf.o=.o)) \
 	$(B)/testing/loader/collectors/$(notdir $(o:.bpf.o=.o)): $(o)))
+# Some share one.
+$(foreach c,interface filesystem,$(eval \
+	$(B)/loader/collectors/$(c).o $(B)/testing/loader/collectors/$(c).o: $(B)/bpf/tasks.bpf.o))
 
 $(B)/testing/%.o: %.c
 	@mkdir -p $(@D)

@@ -8,4 +8,5 @@
 	X(cgroup_memory)                                                                           \
 	X(cgroup_io)                                                                               \
 	X(cgroup_pids)                                                                             \
-	X(cgroup_pressure)
+	X(cgroup_pressure)                                                                         \
+	X(interface)

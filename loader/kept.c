@@ -64,14 +64,44 @@ uint64_t *kpod_kept_add(struct kpod_kept *k, uint32_t slot, uint32_t generation)
 	return row + 1;
 }
 
-void kpod_kept_settle(struct kpod_kept *k)
+bool kpod_kept_text(uint64_t *key, uint32_t words, const char *text, size_t size)
 {
-	const uint64_t *words = k->now.words + k->stride * (k->now.count - 1) + 1 + k->key_words;
+	size_t room = 8 * (size_t)words, kept = size < room ? size : room;
+	char *out = (char *)key;
 
+	for (size_t i = 0; i < kept; i++) {
+		bool plain = text[i] >= ' ' && text[i] <= '~' && text[i] != '"' && text[i] != '\\';
+
+		out[i] = text[i];
+		if (!plain)
+			out[i] = '_';
+	}
+	return kept == size;
+}
+
+static bool has_value(const struct kpod_kept *k, const uint64_t *row)
+{
 	for (uint32_t i = 0; i < k->table->words; i++)
-		if (words[i] != KPOD_NO_VALUE)
-			return;
-	k->now.count--;
+		if (row[1 + k->key_words + i] != KPOD_NO_VALUE)
+			return true;
+	return false;
+}
+
+bool kpod_kept_settle(struct kpod_kept *k)
+{
+	const uint64_t *last = k->now.words + k->stride * --k->now.count, *row = last;
+
+	if (!has_value(k, last))
+		return true;
+	for (size_t i = k->now.count; i-- > 0;) {
+		row -= k->stride;
+		if (row[0] != last[0])
+			break;
+		if (!memcmp(row + 1, last + 1, k->key_words * sizeof(*row)))
+			return false;
+	}
+	k->now.count++;
+	return true;
 }
 
 void kpod_kept_keep(struct kpod_kept *k, uint32_t slot, uint32_t generation, bool ended)

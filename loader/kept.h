@@ -35,8 +35,15 @@ void kpod_kept_begin(struct kpod_kept *k);
  * memory. Valid until the next call. */
 uint64_t *kpod_kept_add(struct kpod_kept *k, uint32_t slot, uint32_t generation);
 
-/* Takes the last row back unless it has a value. */
-void kpod_kept_settle(struct kpod_kept *k);
+/*
+ * Text as a key: what the renderer would have to escape becomes an underscore here already, so that
+ * no two keys look alike by that alone. False: it was cut.
+ */
+bool kpod_kept_text(uint64_t *key, uint32_t words, const char *text, size_t size);
+
+/* Takes the last row back if it has no value. False: it took it back because its slot has a row
+ * with these keys already; two series of one name would cost the whole scrape. */
+bool kpod_kept_settle(struct kpod_kept *k);
 
 /*
  * The rows that this owner had in the pass before. `ended`: its counters stay what they were last,
