@@ -9,4 +9,5 @@
 	X(cgroup_io)                                                                               \
 	X(cgroup_pids)                                                                             \
 	X(cgroup_pressure)                                                                         \
-	X(interface)
+	X(interface)                                                                               \
+	X(filesystem)

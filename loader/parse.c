@@ -114,7 +114,9 @@ bool kpod_parse_mount(struct kpod_span line, struct kpod_mount *mount)
 
 	*mount = (struct kpod_mount){};
 	for (; kpod_next_word(&line, &word); at++) {
-		if (at == 2)
+		if (at == 0)
+			mount->id = word;
+		else if (at == 2)
 			mount->device = word;
 		else if (at == 4)
 			mount->point = word;

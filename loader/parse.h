@@ -51,6 +51,7 @@ uint32_t kpod_parse(struct kpod_span text, const struct kpod_field *fields, size
 
 /* A line of mountinfo (proc(5)). */
 struct kpod_mount {
+	struct kpod_span id;
 	struct kpod_span device; /* MAJOR:MINOR */
 	struct kpod_span point;	 /* escaped */
 	struct kpod_span type;
