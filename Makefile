@@ -11,7 +11,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 APT_BUILD := clang llvm gcc libbpf-dev libelf-dev zlib1g-dev libmsgpack-dev linux-libc-dev \
 	python3 python3-venv python3-dev util-linux
-APT_TEST := clang-format iproute2 libcmocka-dev runc strace bpftool
+APT_TEST := bpftool clang-format iproute2 libclang-rt-14-dev libcmocka-dev runc strace
 APT_BENCH := libbpf-tools
 
 ARCH_x86_64 := x86
@@ -25,7 +25,7 @@ CFLAGS ?= -O2 -g
 CFLAGS += -std=gnu11 $(WARN)
 BPF_CFLAGS := -g -O2 -target bpf -mcpu=v3 -D__TARGET_ARCH_$(ARCH) $(WARN) \
 	-Wno-unused-parameter # BPF_PROG() always has ctx
-LDLIBS := -lbpf -lelf -lz -lmsgpackc
+LDLIBS := -lbpf -lelf -lz -lmsgpackc -lm
 
 BPF_OBJECTS := $(patsubst bpf/%.bpf.c,$(B)/bpf/%.bpf.o,$(wildcard bpf/*.bpf.c))
 SHARED_C := shared/abi.c shared/crc32c.c shared/reader.c shared/writer.c
@@ -36,7 +36,8 @@ C_SOURCES := $(wildcard bpf/*.[ch] loader/*.[ch] loader/*/*.[ch] shared/*.[ch] \
 	aggregator/native/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 PYTHON_SOURCES := aggregator tests docs
 
-.PHONY: all run test test-c test-python check docs bench setup setup-test setup-bench native clean format
+.PHONY: all run test test-c test-fuzz test-python check docs bench fuzz setup setup-test setup-bench \
+	native clean format
 
 all: $(B)/kpod-loader native
 
@@ -92,6 +93,9 @@ $(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
 $(foreach o,$(BPF_OBJECTS),$(eval \
 	$(B)/loader/collectors/$(notdir $(o:.bpf.o=.o)) \
 	$(B)/testing/loader/collectors/$(notdir $(o:.bpf.o=.o)): $(o)))
+# Some share one.
+$(foreach c,interface filesystem,$(eval \
+	$(B)/loader/collectors/$(c).o $(B)/testing/loader/collectors/$(c).o: $(B)/bpf/tasks.bpf.o))
 
 # The names of this architecture's system calls.
 SYSCALL_O := $(B)/loader/collectors/syscall.o $(B)/testing/loader/collectors/syscall.o
@@ -142,19 +146,45 @@ CMOCKA := -lcmocka -lpthread -lm
 SAN_address := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 SAN_thread := -fsanitize=thread
 TEST_C := $(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c))
+TESTED_test_files := loader/parse.c loader/kept.c loader/cgroupfs.c \
+	$(wildcard loader/collectors/cgroup_*.c)
 TEST_BIN := $(TEST_C:%=$(B)/c/plain/%) $(TEST_C:%=$(B)/c/address/%) $(B)/c/thread/test_ring
 
 .SECONDEXPANSION:
-$(B)/c/%: tests/c/$$(notdir $$*).c $(SHARED_C) $(wildcard shared/*.h bpf/*.h tests/c/*.h)
+$(B)/c/%: tests/c/$$(notdir $$*).c $(SHARED_C) $$(TESTED_$$(notdir $$*)) \
+		$(wildcard shared/*.h bpf/*.h loader/*.h tests/c/*.h)
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
-	@$(CC) $(CFLAGS) $(SAN_$(notdir $(@D))) -Ishared -Ibpf -o $@ $< $(SHARED_C) $(CMOCKA)
+	@$(CC) $(CFLAGS) $(SAN_$(notdir $(@D))) -Ishared -Ibpf -Iloader -o $@ $(filter %.c,$^) $(CMOCKA)
 
 test: setup-test
-	@$(MAKE) --no-print-directory check test-c test-python
+	@$(MAKE) --no-print-directory check test-c test-fuzz test-python
 
 test-c: $(TEST_BIN)
 	@for t in $^; do echo "== $$t"; $$t || exit 1; done
+
+# The first directory gets what is new; the second has what is known.
+FUZZ := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c))
+FUZZ_SECONDS := 600
+FUZZED_parse := loader/parse.c
+
+$(B)/fuzz/%: tests/fuzz/%.c $$(FUZZED_$$*) $(wildcard shared/*.h loader/*.h)
+	@mkdir -p $(@D)
+	@echo '  CC   $@'
+	@$(CLANG) $(CFLAGS) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+		-o $@ $(filter %.c,$^)
+
+test-fuzz: $(FUZZ:%=$(B)/fuzz/%)
+	@for f in $(FUZZ); do \
+		echo "== fuzz $$f"; rm -rf $(B)/fuzz/new; mkdir $(B)/fuzz/new; \
+		$(B)/fuzz/$$f -seed=1 -runs=20000 -verbosity=0 $(B)/fuzz/new tests/fuzz/$$f || exit 1; \
+	done
+
+fuzz: $(FUZZ:%=$(B)/fuzz/%)
+	@for f in $(FUZZ); do \
+		mkdir -p $(B)/fuzz/corpus/$$f; \
+		$(B)/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) $(B)/fuzz/corpus/$$f tests/fuzz/$$f || exit 1; \
+	done
 
 test-python: all $(B)/kpod-loader-test
 	$(SUDO) $(PY) -m pytest -ra tests

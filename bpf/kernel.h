@@ -96,6 +96,39 @@ struct task_io_accounting {
 	u64 syscr; /* reads that ended */
 };
 
+struct list_head {
+	struct list_head *next;
+};
+
+struct ns_common {
+	unsigned int inum;
+};
+
+struct net {
+	struct ns_common ns;
+};
+
+struct mnt_namespace {
+	struct ns_common ns;
+};
+
+struct nsproxy {
+	struct mnt_namespace *mnt_ns;
+	struct net *net_ns;
+};
+
+struct pid_namespace;
+
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+};
+
+struct pid {
+	unsigned int level;	/* of the innermost namespace it has a number in */
+	struct upid numbers[1]; /* level + 1 of them */
+};
+
 struct task_struct;
 
 struct signal_struct {
@@ -116,6 +149,11 @@ struct task_struct {
 	int exit_code;
 	struct signal_struct *signal;
 	struct css_set *cgroups;
+	struct nsproxy *nsproxy;
+	struct pid *thread_pid;
+	struct task_struct *group_leader;
+	struct list_head tasks; /* of thread group leaders, circular */
+	u64 start_boottime;	/* ns, CLOCK_BOOTTIME */
 	struct sched_entity se;
 	struct sched_info sched_info;
 	struct task_io_accounting ioac;

@@ -9,4 +9,11 @@
 	X(softirqs)                                                                                \
 	X(hardirqs)                                                                                \
 	X(syscall)                                                                                 \
-	X(cachestat)
+	X(cachestat)                                                                               \
+	X(cgroup_cpu)                                                                              \
+	X(cgroup_memory)                                                                           \
+	X(cgroup_io)                                                                               \
+	X(cgroup_pids)                                                                             \
+	X(cgroup_pressure)                                                                         \
+	X(interface)                                                                               \
+	X(filesystem)

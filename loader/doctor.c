@@ -8,7 +8,7 @@
 
 static void row(const char *what, bool ok, const char *text)
 {
-	printf("%-10s %-5s %s\n", what, ok ? "ok" : "NO", text);
+	printf("%-16s %-5s %s\n", what, ok ? "ok" : "NO", text);
 }
 
 int kpod_doctor(const struct kpod_options *options)
@@ -39,6 +39,8 @@ int kpod_doctor(const struct kpod_options *options)
 	}
 	err = kpod_slots_open(&slots, &bpf, options->tombstone_ns);
 	row("cgroup2", !err, err ? "no cgroup2 hierarchy is mounted: mount one" : slots.root);
+	if (!err)
+		kpod_sources_open(&bpf, &slots, options);
 	snprintf(text, sizeof(text), "%u slots, %u rows each for %d CPUs", bpf.max_containers,
 		 bpf.config.shards, bpf.cpus);
 	row("maps", true, text);
@@ -47,7 +49,7 @@ int kpod_doctor(const struct kpod_options *options)
 
 		up += l->attachment != NULL;
 		snprintf(text, sizeof(text), "%s: %s", kpod_profile_names[l->collector->profile],
-			 l->attachment ? l->collector->help : l->reason);
+			 l->reason[0] ? l->reason : l->collector->help);
 		row(l->collector->name, l->attachment, text);
 	}
 	if (!err)

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "collector.h"
+#include "kept.h"
 
 #include "../bpf/slots.h"
 #include "../bpf/units.h"
@@ -18,6 +19,7 @@
 #define KPOD_SECOND 1000000000ULL
 
 struct bpf_object;
+struct kpod_slots;
 struct bpf_link;
 
 struct kpod_options {
@@ -31,6 +33,7 @@ struct kpod_options {
 	bool print;
 	bool verbose;
 	enum kpod_profile profile;
+	const char *proc;	    /* the host's procfs */
 	const char *collectors;	    /* instead of a profile: names, separated by commas */
 	const char *inject_failure; /* test builds: this collector does not load */
 };
@@ -58,6 +61,8 @@ struct kpod_loaded_table {
 	struct kpod_rows units; /* struct kpod_unit */
 	int index_fd, free_fd;
 	uint32_t units_used; /* as of the last snapshot */
+	/* Of a source only: */
+	struct kpod_kept kept;
 };
 
 struct kpod_loaded {
@@ -70,6 +75,7 @@ struct kpod_loaded {
 	int *walks;   /* link descriptors */
 	size_t link_count, per_cpu_count, walk_count;
 	struct kpod_loaded_table *tables;
+	void *state; /* the source's; NULL: it is not open */
 };
 
 struct kpod_bpf {
@@ -101,6 +107,11 @@ void kpod_bpf_close(struct kpod_bpf *bpf);
 
 /* Runs the per-CPU programs and the walks, so that the maps are current. */
 void kpod_bpf_flush(struct kpod_bpf *bpf, uint32_t slots);
+
+/* Opens what collectors read themselves; what cannot be opened is left with its reason. */
+void kpod_sources_open(struct kpod_bpf *bpf, struct kpod_slots *slots,
+		       const struct kpod_options *options);
+void kpod_sources_read(struct kpod_bpf *bpf, struct kpod_slots *slots);
 
 /* The rows of a unit, NULL if they cannot be mapped (counted by the caller). */
 void *kpod_rows_of(struct kpod_rows *rows, uint32_t unit);
@@ -174,7 +185,7 @@ int kpod_publisher_snapshot(struct kpod_publisher *p);
 void kpod_publisher_close(struct kpod_publisher *p);
 
 /* The loader's own tables, the first of every schema. */
-#define KPOD_OWN_TABLES 2
+#define KPOD_OWN_TABLES 3
 extern const struct kpod_table kpod_own_tables[KPOD_OWN_TABLES];
 
 /* Words that a table's keys take in a row of the segment. */

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/timerfd.h>
 #include <time.h>
@@ -33,6 +34,7 @@ static const char usage[] =
 	"  --profile NAME         minimal, standard (default) or comprehensive\n"
 	"  --collectors LIST      these instead of a profile, separated by commas\n"
 	"  --syscalls LIST        the system calls that collector syscall measures by name\n"
+	"  --proc PATH            the host's procfs (default /proc)\n"
 	"  --pods-only            slots for Kubernetes pods only; all else is the host\n"
 	"  --print                also print a live table\n"
 	"  --verbose              also print what libbpf says\n"
@@ -93,6 +95,7 @@ enum {
 	OPT_RING,
 	OPT_RING_MAX,
 	OPT_PODS,
+	OPT_PROC,
 	OPT_PROFILE,
 	OPT_COLLECTORS,
 	OPT_SYSCALLS,
@@ -110,6 +113,7 @@ static const struct option long_options[] = {
 	{"max-containers", required_argument, NULL, OPT_MAX},
 	{"ring-size", required_argument, NULL, OPT_RING},
 	{"ring-max", required_argument, NULL, OPT_RING_MAX},
+	{"proc", required_argument, NULL, OPT_PROC},
 	{"pods-only", no_argument, NULL, OPT_PODS},
 	{"profile", required_argument, NULL, OPT_PROFILE},
 	{"collectors", required_argument, NULL, OPT_COLLECTORS},
@@ -139,6 +143,7 @@ static int parse_options(int argc, char **argv, struct kpod_options *o)
 		.ring_size = 1 << 20,
 		.ring_max = 256 << 20,
 		.profile = KPOD_STANDARD,
+		.proc = "/proc",
 	};
 	while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
 		switch (option) {
@@ -166,6 +171,9 @@ static int parse_options(int argc, char **argv, struct kpod_options *o)
 					  KPOD_RING_MIN, KPOD_RING_MAX, &number))
 				return 2;
 			*(option == OPT_RING ? &o->ring_size : &o->ring_max) = (uint64_t)number;
+			break;
+		case OPT_PROC:
+			o->proc = optarg;
 			break;
 		case OPT_PODS:
 			o->pods_only = true;
@@ -285,6 +293,17 @@ static void report(const struct kpod_bpf *bpf, const struct kpod_options *o)
 	kpod_log("snapshots every %g s into %s", (double)o->interval_ns / 1e9, o->segment);
 }
 
+/* One cgroup file of one container is one descriptor: take all we may have. */
+static void raise_descriptors(void)
+{
+	struct rlimit limit;
+
+	if (!getrlimit(RLIMIT_NOFILE, &limit)) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
 static int run(const struct kpod_options *o)
 {
 	const char *missing = kpod_missing_privilege();
@@ -306,6 +325,7 @@ static int run(const struct kpod_options *o)
 	sigaddset(&stop, SIGTERM);
 	sigprocmask(SIG_BLOCK, &stop, NULL);
 
+	raise_descriptors();
 	err = kpod_bpf_open(&bpf, o);
 	if (err) {
 		if (err != -EINVAL || !o->collectors)
@@ -317,6 +337,7 @@ static int run(const struct kpod_options *o)
 		kpod_log("%s", err == -ENOENT ? "no cgroup2 hierarchy is mounted" : strerror(-err));
 		goto out;
 	}
+	kpod_sources_open(&bpf, &slots, o);
 	err = kpod_publisher_open(&publisher);
 	if (err) {
 		kpod_log("cannot make %s: %s", o->segment, strerror(-err));

@@ -37,9 +37,11 @@ static void pack_column(msgpack_packer *pk, const struct kpod_column *c)
 	int_entry(pk, "decimals", c->decimals);
 	int_entry(pk, "word", c->word);
 	text(pk, "labels");
-	msgpack_pack_map(pk, c->label ? 1 : 0);
+	msgpack_pack_map(pk, (c->label != NULL) + (c->label2 != NULL));
 	if (c->label)
 		text_entry(pk, c->label, c->value);
+	if (c->label2)
+		text_entry(pk, c->label2, c->value2);
 	if (c->kind == KPOD_HISTOGRAM) {
 		int_entry(pk, "schema", KPOD_HIST_SCHEMA);
 		int_entry(pk, "first_exponent", KPOD_HIST_FIRST_EXPONENT);
@@ -84,7 +86,9 @@ static void pack_attachments(msgpack_packer *pk, const struct kpod_collector *c)
 {
 	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = c->name);
 	struct bpf_object *object =
-		bpf_object__open_mem(c->object, (size_t)(c->object_end - c->object), &opts);
+		c->object ? bpf_object__open_mem(c->object, (size_t)(c->object_end - c->object),
+						 &opts)
+			  : NULL;
 
 	msgpack_pack_array(pk, c->attachment_count);
 	for (size_t i = 0; i < c->attachment_count; i++) {

@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cgroupfs.h"
 #include "loader.h"
 
 struct loader_row {
@@ -55,6 +56,8 @@ static const struct kpod_column columns[] = {
 	       "CPU time of the loader itself, user and system.", .decimals = KPOD_SECONDS),
 };
 
+#define FILE_WORDS 4
+
 struct units_row {
 	uint64_t used, capacity, exhausted;
 };
@@ -68,6 +71,15 @@ static const struct kpod_column units_columns[] = {
 	 .kind = KPOD_COUNTER, .word = KPOD_WORD(units_row, exhausted)},
 };
 
+static const struct kpod_column files_columns[] = {
+	{"kpod_cgroup_read_errors_total",
+	 "Cgroup files that could not be read or understood. Files that are not there are no "
+	 "error.",
+	 .kind = KPOD_COUNTER, .word = 0},
+};
+
+static const struct kpod_key files_keys[] = {{.label = "file", .words = FILE_WORDS}};
+
 static const struct kpod_key units_keys[] = {{.label = "table", .words = 2}};
 
 const struct kpod_table kpod_own_tables[KPOD_OWN_TABLES] = {
@@ -80,6 +92,11 @@ const struct kpod_table kpod_own_tables[KPOD_OWN_TABLES] = {
 	 .words = sizeof(struct units_row) / 8,
 	 KPOD_COLUMNS(units_columns),
 	 KPOD_KEYS(units_keys)},
+	{.name = "files",
+	 .scope = KPOD_PER_NODE,
+	 .words = 1,
+	 KPOD_COLUMNS(files_columns),
+	 KPOD_KEYS(files_keys)},
 };
 
 uint32_t kpod_key_words(const struct kpod_table *table)
@@ -114,6 +131,21 @@ static int write_own(struct kpod_publisher *p)
 	};
 
 	return kpod_writer_row(&p->writer, 0, 0, 0, (const uint64_t *)&row, sizeof(row) / 8);
+}
+
+static int write_file_errors(struct kpod_publisher *p, const struct kpod_loaded *l)
+{
+	uint64_t words[FILE_WORDS + 1];
+	const char *file;
+	int err = 0;
+
+	for (size_t i = 0; !err && (file = kpod_cgroup_file_errors(l, i, &words[FILE_WORDS]));
+	     i++) {
+		memset(words, 0, 8 * FILE_WORDS);
+		memcpy(words, file, strnlen(file, 8 * FILE_WORDS));
+		err = kpod_writer_row(&p->writer, 2, 0, 0, words, FILE_WORDS + 1);
+	}
+	return err;
 }
 
 static int write_units(struct kpod_publisher *p, struct kpod_loaded_table *t)
@@ -169,6 +201,18 @@ static bool identify(struct kpod_loaded_table *t, uint32_t unit, uint64_t now, u
 	return true;
 }
 
+/* Rows of a source, as it has read them. */
+static int write_kept(struct kpod_publisher *p, uint16_t index, const struct kpod_loaded_table *t)
+{
+	uint32_t slot, generation, count = kpod_key_words(t->table) + t->table->words;
+	const uint64_t *words;
+	int err = 0;
+
+	for (size_t i = 0; !err && (words = kpod_kept_row(&t->kept, i, &slot, &generation)); i++)
+		err = kpod_writer_row(&p->writer, index, slot, generation, words, count);
+	return err;
+}
+
 static int write_table(struct kpod_publisher *p, uint16_t index, struct kpod_loaded_table *t)
 {
 	uint32_t units = t->table->scope == KPOD_PER_SLOT && !t->table->units
@@ -177,6 +221,8 @@ static int write_table(struct kpod_publisher *p, uint16_t index, struct kpod_loa
 	uint32_t keys = kpod_key_words(t->table);
 	uint64_t now = kpod_clock(CLOCK_MONOTONIC);
 
+	if (!t->table->map)
+		return write_kept(p, index, t);
 	t->units_used = 0;
 	for (uint32_t unit = 0; unit < units; unit++) {
 		const void *at;
@@ -238,6 +284,7 @@ static int write_snapshot(struct kpod_publisher *p)
 	for (size_t i = 0; i < p->bpf->loaded_count; i++) {
 		struct kpod_loaded *l = &p->bpf->loaded[i];
 
+		err = err ? err : write_file_errors(p, l);
 		for (size_t t = 0; t < l->collector->table_count; t++, index++)
 			if (!err && l->attachment)
 				err = write_table(p, index, &l->tables[t]);
@@ -297,6 +344,7 @@ int kpod_publisher_snapshot(struct kpod_publisher *p)
 
 	kpod_slots_scan(p->slots, start);
 	kpod_bpf_flush(p->bpf, p->slots->scanned);
+	kpod_sources_read(p->bpf, p->slots);
 	err = write_snapshot(p);
 	if (err == -ENOSPC)
 		err = renew(p, 2 * p->writer.capacity, "a snapshot needs more room");

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -207,10 +208,16 @@ static void print_name(FILE *out, const msgpack_object *column)
 	const msgpack_object *labels = get(column, "labels");
 
 	fprintf(out, "%.*s", TEXT(column, "name"));
-	if (labels && labels->type == MSGPACK_OBJECT_MAP && labels->via.map.size &&
-	    labels->via.map.ptr[0].val.type == MSGPACK_OBJECT_STR)
-		fprintf(out, "{%.*s}", (int)labels->via.map.ptr[0].val.via.str.size,
-			labels->via.map.ptr[0].val.via.str.ptr);
+	if (!labels || labels->type != MSGPACK_OBJECT_MAP || !labels->via.map.size)
+		return;
+	for (uint32_t i = 0; i < labels->via.map.size; i++) {
+		const msgpack_object *value = &labels->via.map.ptr[i].val;
+
+		if (value->type == MSGPACK_OBJECT_STR)
+			fprintf(out, "%c%.*s", i ? ',' : '{', (int)value->via.str.size,
+				value->via.str.ptr);
+	}
+	fputc('}', out);
 }
 
 static void print_column(FILE *out, const msgpack_object *column, const uint64_t *words,
@@ -275,6 +282,8 @@ static void dump_row(FILE *out, const msgpack_object *table, const struct kpod_r
 
 		/* People want what happened; programs want every column. */
 		if (!json && (get(column, "buckets") || word >= count || !words[word]))
+			continue;
+		if (!get(column, "buckets") && word < count && words[word] == KPOD_NO_VALUE)
 			continue;
 		if (json)
 			fputc(',', out);
@@ -362,11 +371,13 @@ static void fill_line(const struct kpod_view *v, struct line *line, const struct
 		table_of(v, &then->record, &then_words, &then_count);
 	for (size_t i = 0; i < width; i++) {
 		uint64_t word = get_int(shown[i], "word");
-		uint64_t old = word < then_count ? then_words[word] : 0;
+		uint64_t old = word < then_count && then_words[word] != KPOD_NO_VALUE
+				       ? then_words[word]
+				       : 0;
 
-		if (word < count)
+		if (word < count && now_words[word] != KPOD_NO_VALUE)
 			line->rate[i] = (double)(now_words[word] - old) / seconds /
-					(get_int(shown[i], "decimals") == 9 ? 1e9 : 1);
+					pow(10, (double)get_int(shown[i], "decimals"));
 	}
 }
 

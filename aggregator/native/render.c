@@ -229,6 +229,10 @@ FOR_EACH_CPU size_t kpod_render_text(struct kpod_cursor *at, const struct kpod_p
 					value += word[0] + word[1] + word[2] + word[3];
 				while (word < last)
 					value += *word++;
+				if (__builtin_expect(value == KPOD_NO_VALUE, 0)) {
+					at->samples--;
+					continue;
+				}
 				p = put(p, text + s->head.at, s->head.size);
 				if (shape->key_count) {
 					p = put_keys(p, s->opens, plan, shape, row->words);
