@@ -12,10 +12,12 @@ from typing import NoReturn
 
 import uvicorn
 
-from aggregator.exposition import DEFAULT_LE_EXPONENTS
+from aggregator.exposition import Presentation
 from aggregator.resolver import standalone
 from aggregator.server import Application
 from aggregator.store import Store
+
+SHAPES = ("native", "classic", "both")
 
 log = logging.getLogger("kpod")
 
@@ -27,11 +29,16 @@ def address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def exponents(text: str) -> tuple[int, ...]:
+def presentation(text: str) -> Presentation:
+    pattern, equals, shape = text.rpartition("=")
+    kind, _, exponents = shape.partition(":")
+    if not equals or not pattern or kind not in SHAPES:
+        raise argparse.ArgumentTypeError(f"'{text}' is not PATTERN={'|'.join(SHAPES)}[:N,N,...]")
     try:
-        return tuple(int(part) for part in text.split(","))
+        ends = tuple(float(part) for part in exponents.split(",")) if exponents else None
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a list of integers") from None
+        raise argparse.ArgumentTypeError(f"'{text}': '{exponents}' are not numbers") from None
+    return Presentation(pattern, kind != "classic", kind != "native", ends)
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -52,12 +59,14 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="value of the label node (default: $NODE_NAME, or no such label)",
     )
     parser.add_argument(
-        "--le-exponents",
-        type=exponents,
-        default=DEFAULT_LE_EXPONENTS,
-        metavar="N,N,...",
-        help="histogram buckets end at these powers of two, in seconds; write --le-exponents=-1,0 "
-        f"(default: {','.join(map(str, DEFAULT_LE_EXPONENTS))})",
+        "--histogram",
+        type=presentation,
+        action="append",
+        default=[],
+        metavar="PATTERN=SHAPE[:N,N,...]",
+        help="how histograms of these names are shown; of several that match, the last holds. "
+        f"SHAPE is for protobuf: {', '.join(SHAPES)} (default: native). Classic buckets, of text "
+        "formats too, end at 2^N (default: 12 or less, evenly over the histogram's range)",
     )
     parser.add_argument(
         "--log-level", choices=["debug", "info", "warning", "error"], default="info"
@@ -85,7 +94,7 @@ def main() -> None:
         clock=time.monotonic_ns,
         resolver=standalone,
         node=options.node,
-        le_exponents=options.le_exponents,
+        presentations=options.histogram,
     )
     store.refresh()
     log.info("standalone: names come from cgroup paths")

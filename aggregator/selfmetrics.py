@@ -17,6 +17,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from aggregator import __version__
+from aggregator.exposition import UNITS
 from aggregator.store import STATES, Store
 
 
@@ -105,12 +106,18 @@ class StoreCollector(Collector):
         )
 
 
-class SelfMetrics:
-    """The registry, and the counter that the server moves."""
+class SelfMetrics(Collector):
+    """All of it, with the counters that the server moves."""
 
     def __init__(self, store: Store) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        self.registry = CollectorRegistry()
-        self.registry.register(StoreCollector(store))
-        ProcessCollector(registry=self.registry)
-        self.scrapes = Counter("kpod_scrapes", "Scrapes begun.", registry=self.registry)
+        self._registry = CollectorRegistry()
+        self._registry.register(StoreCollector(store))
+        ProcessCollector(registry=self._registry)
+        self.scrapes = Counter("kpod_scrapes", "Scrapes begun.", registry=self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            # As the C renderer does; ProcessCollector does not say it.
+            metric.unit = next((u for u in UNITS if metric.name.endswith(f"_{u}")), "")
+            yield metric

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
-
 from aggregator import __version__
+from aggregator.formats import FORMATS, Format, negotiate
 from aggregator.selfmetrics import SelfMetrics
 from aggregator.store import Store
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+Headers = dict[str, str]
 
 PLAIN = "text/plain; charset=utf-8"
 
@@ -32,41 +32,55 @@ class Application:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._self = SelfMetrics(store)
-        self._paths: dict[str, Callable[[], Response]] = {
+        self._paths: dict[str, Callable[[Headers], Response]] = {
             "/": self._index,
             "/actuator/prometheus": self._metrics,  # where the JVM system had it
-            "/healthz": lambda: Response(200, PLAIN, b"ok\n"),
+            "/healthz": self._healthz,
             "/metrics": self._metrics,
             "/readyz": self._readyz,
         }
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await _send(scope["method"], self._answer(scope["method"], scope["path"]), send)
+            headers: dict[str, str] = {}
+            for name, value in scope["headers"]:
+                # Several of one name are the same as one list (RFC 9110, 5.3).
+                key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+                headers[key] = f"{headers[key]},{text}" if key in headers else text
+            await _send(
+                scope["method"], self._answer(scope["method"], scope["path"], headers), send
+            )
 
-    def _answer(self, method: str, path: str) -> Response:
+    def _answer(self, method: str, path: str, headers: Headers) -> Response:
         handler = self._paths.get(path)
         if not handler:
             return Response(404, PLAIN, f"not found; try {', '.join(self._paths)}\n".encode())
         if method not in ("GET", "HEAD"):
             return Response(405, PLAIN, b"method not allowed\n", ((b"allow", b"GET, HEAD"),))
-        return handler()
+        return handler(headers)
 
-    def _metrics(self) -> Response:
+    def _metrics(self, headers: Headers) -> Response:
+        wanted = negotiate(headers.get("accept", ""))
+        if not wanted:
+            there = "".join(f"{f.content_type}\n" for f in FORMATS)
+            return Response(406, PLAIN, f"not acceptable; there is\n{there}".encode())
         self._self.scrapes.inc()
         self._store.refresh()
-        return Response(200, CONTENT_TYPE_PLAIN_0_0_4, self._samples())
+        return Response(200, wanted.content_type, self._samples(wanted))
 
-    async def _samples(self) -> AsyncIterator[bytes]:
+    async def _samples(self, wanted: Format) -> AsyncIterator[bytes]:
         # Bound now: what is sent is one snapshot, whatever happens while the client reads.
         snapshot = self._store.snapshot
-        own = generate_latest(self._self.registry)
+        own = wanted.encode(self._self)
         if snapshot:
-            for chunk in snapshot.text():
+            for chunk in snapshot.render(wanted.native):
                 yield chunk
-        yield own
+        yield own  # last, as OpenMetrics' end mark is in it
 
-    def _readyz(self) -> Response:
+    def _healthz(self, _headers: Headers) -> Response:
+        return Response(200, PLAIN, b"ok\n")
+
+    def _readyz(self, _headers: Headers) -> Response:
         state = self._store.refresh()
         if state == "live":
             return Response(200, PLAIN, b"ready\n")
@@ -77,7 +91,7 @@ class Application:
         cause = f" ({store.cause})" if store.cause else ""
         return f"segment {store.path} is {store.state}{cause}"
 
-    def _index(self) -> Response:
+    def _index(self, _headers: Headers) -> Response:
         self._store.refresh()
         schema = self._store.schema
         rows = [

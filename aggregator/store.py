@@ -1,11 +1,11 @@
 """The segment as Python sees it: its state, its schema and the last whole snapshot."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from aggregator._native import ffi, lib
-from aggregator.exposition import DEFAULT_LE_EXPONENTS, Labels, Plan, row_labels
+from aggregator.exposition import Labels, Plan, Presentation, protobuf_labels, row_labels
 from aggregator.resolver import Owner, Resolver
 from aggregator.schema import Schema, SchemaError, decode
 
@@ -21,11 +21,11 @@ class Snapshot:
         self.native = native
         self.plan = plan
 
-    def text(self) -> Iterator[bytes]:
-        """The samples in text format 0.0.4, in pieces of at most KPOD_CHUNK_SIZE bytes."""
+    def render(self, format_: int) -> Iterator[bytes]:
+        """The samples in one of enum kpod_format, in pieces of at most KPOD_CHUNK_SIZE bytes."""
         cursor = ffi.new("struct kpod_cursor *")
         chunk = ffi.new("char[]", lib.KPOD_CHUNK_SIZE)
-        while size := lib.kpod_render_text(cursor, self.plan.native, self.native, chunk):
+        while size := lib.kpod_render(cursor, self.plan.native, self.native, format_, chunk):
             yield ffi.unpack(chunk, size)
 
     def label(self, resolver: Resolver) -> None:
@@ -33,14 +33,11 @@ class Snapshot:
         if not self.native.unlabelled:
             return
         owners = [self.native.owners + i for i in range(self.native.owner_count)]
-        taken = {
-            ffi.unpack(self.native.labels + owner.label_at, owner.label_size)
-            for owner in owners
-            if owner.label_size
-        }
+        known = [owner.labels[lib.KPOD_AS_TEXT] for owner in owners]
+        taken = {ffi.unpack(self.native.labels + k.at, k.size) for k in known if k.size}
         taken.add(row_labels(()).encode())  # a series of a container has a label
         for index, native in enumerate(owners):
-            if native.label_size:
+            if known[index].size:
                 continue
             path = ffi.unpack(native.path, native.path_size).decode(errors="replace")
             owner = Owner(native.kind, native.cgroup_id, path)
@@ -48,9 +45,13 @@ class Snapshot:
             text = row_labels(labels).encode()
             if text in taken:
                 # Prometheus refuses a whole scrape for one series that is there twice.
-                text = row_labels((*labels, ("cgroup_id", str(owner.cgroup_id)))).encode()
+                labels = (*labels, ("cgroup_id", str(owner.cgroup_id)))
+                text = row_labels(labels).encode()
             taken.add(text)
-            if not lib.kpod_snapshot_label(self.native, index, text, len(text)):
+            encoded = protobuf_labels(labels)
+            if not lib.kpod_snapshot_label(
+                self.native, index, text, len(text), encoded, len(encoded)
+            ):
                 raise MemoryError(f"labels of {path}")
 
 
@@ -64,7 +65,7 @@ class Store:
         clock: Callable[[], int],
         resolver: Resolver,
         node: str = "",
-        le_exponents: Iterable[int] = DEFAULT_LE_EXPONENTS,
+        presentations: Sequence[Presentation] = (),
     ) -> None:
         """clock: CLOCK_MONOTONIC in ns. The resolver's labels come after the node's."""
         self.path = path
@@ -75,7 +76,7 @@ class Store:
         self._clock = clock
         self._node: Labels = (("node", node),)
         self._resolver: Resolver = lambda owner: (*resolver(owner), *self._node)
-        self._le_exponents = tuple(le_exponents)
+        self._presentations = presentations
         self._reader: Any = ffi.gc(ffi.new("struct kpod_reader *"), lib.kpod_reader_close)
         self._generation = 0
         self._logged: tuple[str, str] | None = None
@@ -129,7 +130,7 @@ class Store:
         reader = self._reader
         if self.plan is None or self._generation != reader.header.generation:
             document = bytes(ffi.buffer(reader.schema, reader.header.schema_size))
-            self.plan = Plan(decode(document), self._node, self._le_exponents)
+            self.plan = Plan(decode(document), self._node, self._presentations)
             self._generation = reader.header.generation
         if not reader.end or not reader.data:
             return

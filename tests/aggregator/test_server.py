@@ -9,15 +9,19 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from aggregator.__main__ import address, arguments
+from aggregator.exposition import Presentation
 from aggregator.resolver import standalone
 from aggregator.server import Application
 from aggregator.store import STATES, Store
+from tests.scrape import openmetrics_samples, protobuf_samples, text_samples
 from tests.segment import CLOSED, HOST_SLOT, Row, Segment, column, schema, table
 
 Answer = tuple[int, dict[str, str], str]
 
 
-def get(application: Application, path: str, method: str = "GET") -> Answer:
+def get_bytes(
+    application: Application, path: str, method: str = "GET", **headers: str
+) -> tuple[int, dict[str, str], bytes]:
     sent: list[dict[str, Any]] = []
 
     async def send(message: dict[str, Any]) -> None:
@@ -26,11 +30,22 @@ def get(application: Application, path: str, method: str = "GET") -> Answer:
     async def receive() -> dict[str, Any]:
         return {"type": "http.request"}
 
-    asyncio.run(application({"type": "http", "method": method, "path": path}, receive, send))
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "headers": [(n.replace("_", "-").encode(), v.encode()) for n, v in headers.items()],
+    }
+    asyncio.run(application(scope, receive, send))
     start, *body = sent
     assert not body[-1].get("more_body")
-    headers = {k.decode(): v.decode() for k, v in start["headers"]}
-    return start["status"], headers, b"".join(m["body"] for m in body).decode()
+    answered = {k.decode(): v.decode() for k, v in start["headers"]}
+    return start["status"], answered, b"".join(m["body"] for m in body)
+
+
+def get(application: Application, path: str, method: str = "GET", **headers: str) -> Answer:
+    status, answered, body = get_bytes(application, path, method, **headers)
+    return status, answered, body.decode()
 
 
 def application(path: Path) -> Application:
@@ -71,6 +86,32 @@ def test_metrics(tmp_path: Path, path: str) -> None:
     assert "_created" not in body
 
 
+def test_formats(tmp_path: Path) -> None:
+    """One scrape, its own metrics included, in whatever format is asked for."""
+    app = application(segment().write(tmp_path / "segment"))
+    _, _, text = get(app, "/metrics")
+    _, headers, openmetrics = get(app, "/metrics", accept="application/openmetrics-text")
+    assert headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert openmetrics.endswith("\n# EOF\n")
+    assert openmetrics.count("# EOF") == 1
+    assert "# UNIT kpod_loader_start_time_seconds seconds\n" in openmetrics
+    accept = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;"
+    _, headers, protobuf = get_bytes(app, "/metrics", accept=accept + "encoding=delimited")
+    assert headers["content-type"] == (
+        "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; "
+        "encoding=delimited"
+    )
+    found = [text_samples(text), openmetrics_samples(openmetrics), protobuf_samples(protobuf)]
+    assert found[1].keys() == found[2].keys()
+    assert found[1].keys() - found[0].keys() == {("t_created", frozenset({("scope", "host")}))}
+    for samples in found:
+        assert samples["t_total", frozenset({("scope", "host")})] == 42
+        assert samples["kpod_loader_up", frozenset()] == 1
+    status, _, body = get(app, "/metrics", accept="application/json")
+    assert status == 406
+    assert "text/plain; version=0.0.4" in body
+
+
 def test_without_a_loader(tmp_path: Path) -> None:
     app = application(tmp_path / "segment")
     status, _, body = get(app, "/metrics")
@@ -107,10 +148,19 @@ def test_methods_and_paths(tmp_path: Path) -> None:
 
 def test_arguments(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("NODE_NAME", "n1")
-    options = arguments(["--listen", "[::1]:80", "--le-exponents=-3,0"])
-    assert (options.listen, options.node, options.le_exponents) == (("::1", 80), "n1", (-3, 0))
+    options = arguments(["--listen", "[::1]:80", "--histogram", "a=b=both:-3,.25"])
+    assert (options.listen, options.node) == (("::1", 80), "n1")
+    assert options.histogram == [Presentation("a=b", True, True, (-3, 0.25))]
+    assert arguments(["--histogram", "*=classic"]).histogram == [Presentation("*", False, True)]
     assert address(":9090") == ("", 9090)
-    for bad in (["--listen", "x"], ["--listen", "a:70000"], ["--le-exponents", "x"]):
+    for bad in (
+        ["--listen", "x"],
+        ["--listen", "a:70000"],
+        ["--histogram", "x"],
+        ["--histogram", "=native"],
+        ["--histogram", "*=wide"],
+        ["--histogram", "*=both:1,x"],
+    ):
         with pytest.raises(SystemExit):
             arguments(bad)
         assert f"'{bad[1]}'" in capsys.readouterr().err
