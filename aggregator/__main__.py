@@ -7,15 +7,19 @@ import signal
 import socket
 import sys
 import time
+from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import uvicorn
 
 from aggregator.exposition import Presentation
+from aggregator.protocol import Protocol
 from aggregator.resolver import standalone
-from aggregator.server import Application
-from aggregator.store import Store
+from aggregator.server import MAX_SCRAPES, Application
+from aggregator.store import Limits, Store
+from aggregator.webconfig import WebConfig, WebConfigError, load
 
 SHAPES = ("native", "classic", "both")
 
@@ -27,6 +31,12 @@ def address(text: str) -> tuple[str, int]:
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise argparse.ArgumentTypeError(f"'{text}' is not HOST:PORT")
     return host.strip("[]"), int(port)
+
+
+def natural(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number")
+    return int(text)
 
 
 def presentation(text: str) -> Presentation:
@@ -69,6 +79,34 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "formats too, end at 2^N (default: 12 or less, evenly over the histogram's range)",
     )
     parser.add_argument(
+        "--max-series-per-family",
+        type=natural,
+        default=Limits().per_family,
+        metavar="N",
+        help="of a family, show no more series than this (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-series",
+        type=natural,
+        default=Limits().total,
+        metavar="N",
+        help="of all families together (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-scrapes",
+        type=natural,
+        default=MAX_SCRAPES,
+        metavar="N",
+        help="answer so many scrapes at once, further ones with 503 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--web.config.file",
+        dest="web_config",
+        type=Path,
+        metavar="PATH",
+        help="TLS and basic auth, as other exporters have it (exporter-toolkit)",
+    )
+    parser.add_argument(
         "--log-level", choices=["debug", "info", "warning", "error"], default="info"
     )
     return parser.parse_args(argv)
@@ -85,6 +123,10 @@ def main() -> None:
     )
     host, port = options.listen
     try:
+        web = load(options.web_config) if options.web_config else WebConfig()
+    except WebConfigError as error:
+        sys.exit(f"kpod-aggregator: {error}")
+    try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family)
     except OSError as error:
@@ -95,18 +137,27 @@ def main() -> None:
         resolver=standalone,
         node=options.node,
         presentations=options.histogram,
+        limits=Limits(options.max_series_per_family, options.max_series),
     )
     store.refresh()
     log.info("standalone: names come from cgroup paths")
-    log.info("serving http://%s:%d/metrics", host or "0.0.0.0", listener.getsockname()[1])
+    application = Application(store, auth=web.auth, max_scrapes=options.max_scrapes)
+    log.info(
+        "serving %s://%s:%d/metrics",
+        "https" if web.tls else "http",
+        host or "0.0.0.0",
+        listener.getsockname()[1],
+    )
     config = uvicorn.Config(
-        Application(store),
+        application,
         loop="uvloop",
-        http="h11",
+        http=partial(Protocol, application.own.timed_out.inc),  # type: ignore[arg-type]
+        ssl_context_factory=(lambda *_: tls.context()) if (tls := web.tls) else None,
         ws="none",
         lifespan="off",
         interface="asgi3",
         access_log=False,
+        proxy_headers=False,
         log_config=None,
         log_level="warning",
         server_header=False,

@@ -75,6 +75,12 @@ def negotiate(accept: str) -> Format | None:
     return best
 
 
+def accepts_gzip(accept_encoding: str) -> bool:
+    """RFC 9110, 12.5.3."""
+    qualities = {coding: quality for coding, _, quality in _ranges(accept_encoding)}
+    return qualities.get("gzip", qualities.get("*", 0)) > 0
+
+
 def _specificity(candidate: Format, media: str, parameters: dict[str, str]) -> int:
     if media == "*/*":
         return 1

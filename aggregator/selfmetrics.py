@@ -104,6 +104,14 @@ class StoreCollector(Collector):
             "Rows of the snapshot that are not shown because no container owns them.",
             value=snapshot.native.orphans,
         )
+        cut = GaugeMetricFamily(
+            "kpod_series_cut",
+            "Series of the snapshot that are not shown, because there would be too many.",
+            labels=["family"],
+        )
+        for family, series in snapshot.cut.items():
+            cut.add_metric([family], series)
+        yield cut
 
 
 class SelfMetrics(Collector):
@@ -114,7 +122,17 @@ class SelfMetrics(Collector):
         self._registry = CollectorRegistry()
         self._registry.register(StoreCollector(store))
         ProcessCollector(registry=self._registry)
-        self.scrapes = Counter("kpod_scrapes", "Scrapes begun.", registry=self._registry)
+        self.scrapes = self._counter("kpod_scrapes", "Scrapes begun.")
+        self.refused = self._counter(
+            "kpod_scrapes_refused", "Scrapes refused because too many were under way."
+        )
+        self.timed_out = self._counter(
+            "kpod_http_timeouts",
+            "Connections cut because the client was too slow to send a request or read an answer.",
+        )
+
+    def _counter(self, name: str, help_text: str) -> Counter:
+        return Counter(name, help_text, registry=self._registry)
 
     def collect(self) -> Iterator[Metric]:
         for metric in self._registry.collect():

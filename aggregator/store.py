@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from aggregator._native import ffi, lib
@@ -14,12 +15,21 @@ log = logging.getLogger("kpod")
 STATES = ("absent", "incompatible", "live", "stale", "replaced", "closed")
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many series are shown of a family, and of all. In text; protobuf needs fewer."""
+
+    per_family: int = 100_000
+    total: int = 500_000
+
+
 class Snapshot:
     """One snapshot with the plan it is rendered by; usable as long as somebody holds it."""
 
     def __init__(self, native: Any, plan: Plan) -> None:
         self.native = native
         self.plan = plan
+        self.cut: dict[str, int] = {}  # series that are not shown, by family
 
     def render(self, format_: int) -> Iterator[bytes]:
         """The samples in one of enum kpod_format, in pieces of at most KPOD_CHUNK_SIZE bytes."""
@@ -27,6 +37,18 @@ class Snapshot:
         chunk = ffi.new("char[]", lib.KPOD_CHUNK_SIZE)
         while size := lib.kpod_render(cursor, self.plan.native, self.native, format_, chunk):
             yield ffi.unpack(chunk, size)
+
+    def limit(self, limits: Limits) -> None:
+        """Leaves out rows that are too many: the last of a family, the last families."""
+        left = limits.total
+        for index, name in enumerate(self.plan.names):
+            view = self.plan.native.families[index].views[lib.KPOD_TEXT]
+            there = self.native.shown[index]
+            rows = min(there, min(limits.per_family, left) // view.sample_count)
+            left -= rows * view.sample_count
+            if rows < there:
+                self.native.shown[index] = rows
+                self.cut[name] = (there - rows) * view.sample_count
 
     def label(self, resolver: Resolver) -> None:
         """Names the owners that have no labels yet, no two of them alike."""
@@ -66,6 +88,7 @@ class Store:
         resolver: Resolver,
         node: str = "",
         presentations: Sequence[Presentation] = (),
+        limits: Limits = Limits(),
     ) -> None:
         """clock: CLOCK_MONOTONIC in ns. The resolver's labels come after the node's."""
         self.path = path
@@ -77,6 +100,8 @@ class Store:
         self._node: Labels = (("node", node),)
         self._resolver: Resolver = lambda owner: (*resolver(owner), *self._node)
         self._presentations = presentations
+        self._limits = limits
+        self._cut: set[str] = set()  # families of which it has been said
         self._reader: Any = ffi.gc(ffi.new("struct kpod_reader *"), lib.kpod_reader_close)
         self._generation = 0
         self._logged: tuple[str, str] | None = None
@@ -140,4 +165,8 @@ class Store:
             return
         snapshot = Snapshot(ffi.gc(native, lib.kpod_snapshot_free), self.plan)
         snapshot.label(self._resolver)
+        snapshot.limit(self._limits)
+        for family in snapshot.cut.keys() - self._cut:
+            self._cut.add(family)
+            log.warning("%s: more series than are shown; see kpod_series_cut", family)
         self.snapshot = snapshot
