@@ -11,7 +11,8 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 APT_BUILD := clang llvm gcc libbpf-dev libelf-dev zlib1g-dev libmsgpack-dev linux-libc-dev \
 	python3 python3-venv python3-dev util-linux
-APT_TEST := bpftool clang-format iproute2 libclang-rt-14-dev libcmocka-dev runc strace
+APT_TEST := bpftool clang-format iproute2 libclang-rt-14-dev libcmocka-dev protobuf-compiler \
+	runc strace
 APT_BENCH := libbpf-tools
 
 ARCH_x86_64 := x86
@@ -57,7 +58,7 @@ setup:
 	$(call apt,$(APT_BUILD))
 	@$(MAKE) --no-print-directory $(VENV)/ready
 
-setup-test: setup .cache/prometheus/usr/bin/promtool
+setup-test: setup .cache/prometheus/usr/bin/promtool .cache/client-model/usr
 	$(call apt,$(APT_TEST))
 	@$(MAKE) --no-print-directory $(VENV)/ready-dev
 
@@ -74,11 +75,15 @@ $(VENV)/ready-dev: $(VENV)/ready
 	touch $@
 
 # Unpacked, not installed: the package would start a server on our port.
-.cache/prometheus/usr/bin/promtool:
+.cache/prometheus/usr/bin/promtool: DEB := prometheus
+# Of this, only io/prometheus/client/metrics.proto is wanted.
+.cache/client-model/usr: DEB := golang-github-prometheus-client-model-dev
+
+.cache/prometheus/usr/bin/promtool .cache/client-model/usr:
 	mkdir -p .cache
-	cd .cache && { apt-get download -qq prometheus || \
-		{ $(SUDO) apt-get update -qq && apt-get download -qq prometheus; }; }
-	dpkg-deb -x .cache/prometheus_*.deb .cache/prometheus
+	cd .cache && { apt-get download -qq $(DEB) || \
+		{ $(SUDO) apt-get update -qq && apt-get download -qq $(DEB); }; }
+	dpkg-deb -x .cache/$(DEB)_*.deb .cache/$(word 2,$(subst /, ,$@))
 	touch $@
 
 # ---- build ------------------------------------------------------------------------------------

@@ -26,16 +26,26 @@ static void int_entry(msgpack_packer *pk, const char *key, int64_t value)
 	msgpack_pack_int64(pk, value);
 }
 
-static void pack_column(msgpack_packer *pk, const struct kpod_column *c)
+static void bool_entry(msgpack_packer *pk, const char *key, bool value)
+{
+	text(pk, key);
+	if (value)
+		msgpack_pack_true(pk);
+	else
+		msgpack_pack_false(pk);
+}
+
+static void pack_column(msgpack_packer *pk, const struct kpod_column *c, bool optional)
 {
 	static const char *const kinds[] = {"counter", "gauge", "histogram"};
 
-	msgpack_pack_map(pk, c->kind == KPOD_HISTOGRAM ? 11 : 6);
+	msgpack_pack_map(pk, c->kind == KPOD_HISTOGRAM ? 12 : 7);
 	text_entry(pk, "name", c->name);
 	text_entry(pk, "help", c->help);
 	text_entry(pk, "kind", kinds[c->kind]);
 	int_entry(pk, "decimals", c->decimals);
 	int_entry(pk, "word", c->word);
+	bool_entry(pk, "optional", optional);
 	text(pk, "labels");
 	msgpack_pack_map(pk, (c->label != NULL) + (c->label2 != NULL));
 	if (c->label)
@@ -78,7 +88,7 @@ static void pack_table(msgpack_packer *pk, const char *collector, const struct k
 	text(pk, "columns");
 	msgpack_pack_array(pk, t->column_count);
 	for (size_t i = 0; i < t->column_count; i++)
-		pack_column(pk, &t->columns[i]);
+		pack_column(pk, &t->columns[i], !t->map);
 }
 
 /* The hooks of each way to attach, as the sections of its programs name them. */
@@ -138,11 +148,7 @@ int kpod_schema_encode(const struct kpod_bpf *bpf, void **document, size_t *size
 		text_entry(pk, "owner", l->collector->owner);
 		text_entry(pk, "since", l->collector->since);
 		text_entry(pk, "profile", kpod_profile_names[l->collector->profile]);
-		text(pk, "up");
-		if (l->attachment)
-			msgpack_pack_true(pk);
-		else
-			msgpack_pack_false(pk);
+		bool_entry(pk, "up", l->attachment);
 		text_entry(pk, "reason", l->reason);
 		text_entry(pk, "attach", l->attachment ? l->attachment->name : "");
 		text(pk, "attachments");

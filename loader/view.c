@@ -203,6 +203,14 @@ int kpod_view_schema(const void *document, size_t size, FILE *out)
 	return err;
 }
 
+static bool is_none(const msgpack_object *column, uint64_t word)
+{
+	const msgpack_object *optional = get(column, "optional");
+
+	return word == KPOD_NO_VALUE && optional && optional->type == MSGPACK_OBJECT_BOOLEAN &&
+	       optional->via.boolean;
+}
+
 static void print_name(FILE *out, const msgpack_object *column)
 {
 	const msgpack_object *labels = get(column, "labels");
@@ -283,7 +291,7 @@ static void dump_row(FILE *out, const msgpack_object *table, const struct kpod_r
 		/* People want what happened; programs want every column. */
 		if (!json && (get(column, "buckets") || word >= count || !words[word]))
 			continue;
-		if (!get(column, "buckets") && word < count && words[word] == KPOD_NO_VALUE)
+		if (word < count && is_none(column, words[word]))
 			continue;
 		if (json)
 			fputc(',', out);
@@ -371,11 +379,11 @@ static void fill_line(const struct kpod_view *v, struct line *line, const struct
 		table_of(v, &then->record, &then_words, &then_count);
 	for (size_t i = 0; i < width; i++) {
 		uint64_t word = get_int(shown[i], "word");
-		uint64_t old = word < then_count && then_words[word] != KPOD_NO_VALUE
+		uint64_t old = word < then_count && !is_none(shown[i], then_words[word])
 				       ? then_words[word]
 				       : 0;
 
-		if (word < count && now_words[word] != KPOD_NO_VALUE)
+		if (word < count && !is_none(shown[i], now_words[word]))
 			line->rate[i] = (double)(now_words[word] - old) / seconds /
 					pow(10, (double)get_int(shown[i], "decimals"));
 	}

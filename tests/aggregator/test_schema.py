@@ -101,7 +101,11 @@ BAD = [
     (at(*H, "sum", value=100), "sum: 100 is not in"),
     (at(*H, "sum_words", value=3), "sum_words: 3 is not in"),
     (at(*H, "schema", value=9), "schema: 9 is not in"),
+    (at(*H, "schema", value=-3), "2^-20 is no bucket bound of schema -3"),
+    (at(*C, "name", value="a"), "'a' is a counter and does not end in _total"),
     (at("tables", 1, "columns", 0, "name", value="a_total"), "also a column of table t"),
+    (at("tables", 1, "columns", 0, "name", value="a_created"), "also belongs to a_total"),
+    (at("tables", 1, "columns", 0, "name", value="h_seconds_sum"), "also belongs to h_seconds"),
 ]
 
 

@@ -103,7 +103,7 @@ def render(snapshot: Snapshot) -> int:
     """The C renderer alone, into one reused chunk; returns the samples."""
     cursor, chunk = ffi.new("struct kpod_cursor *"), ffi.new("char[]", lib.KPOD_CHUNK_SIZE)
     plan, native = snapshot.plan.native, snapshot.native
-    while lib.kpod_render_text(cursor, plan, native, chunk):
+    while lib.kpod_render(cursor, plan, native, lib.KPOD_TEXT, chunk):
         pass
     return int(cursor.samples)
 
@@ -122,7 +122,7 @@ def measure(path: Path, wanted: int) -> bool:
     assert store.refresh() == "live", store.cause
     assert store.snapshot
     snapshot = store.snapshot
-    text = b"".join(snapshot.text())
+    text = b"".join(snapshot.render(lib.KPOD_TEXT))
     registry = CollectorRegistry()
     registry.register(Ready(list(text_string_to_metric_families(text.decode()))))
     samples = render(snapshot)
