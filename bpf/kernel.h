@@ -158,6 +158,7 @@ struct task_struct {
 	struct sched_info sched_info;
 	struct task_io_accounting ioac;
 	unsigned long nvcsw; /* voluntary context switches */
+	unsigned long min_flt, maj_flt;
 };
 
 struct inode {

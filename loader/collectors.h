@@ -4,6 +4,7 @@
 	X(cgroup)                                                                                  \
 	X(cpu)                                                                                     \
 	X(exec)                                                                                    \
+	X(memory)                                                                                  \
 	X(tcp)                                                                                     \
 	X(tcpdrop)                                                                                 \
 	X(softirqs)                                                                                \
