@@ -6,6 +6,7 @@
 	X(exec)                                                                                    \
 	X(tcp)                                                                                     \
 	X(tcpdrop)                                                                                 \
+	X(udp)                                                                                     \
 	X(softirqs)                                                                                \
 	X(hardirqs)                                                                                \
 	X(syscall)                                                                                 \
