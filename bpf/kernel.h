@@ -198,6 +198,7 @@ typedef struct {
 } atomic64_t;
 
 struct sock_common {
+	unsigned short skc_family;
 	unsigned char skc_state;
 	unsigned long skc_flags;
 	atomic64_t skc_cookie;
@@ -233,6 +234,7 @@ struct sock {
 	socket_lock_t sk_lock;
 	u16 sk_type;
 	u16 sk_protocol;
+	u8 sk_shutdown;
 	struct sock_cgroup_data sk_cgrp_data;
 };
 
@@ -271,6 +273,10 @@ struct sk_buff {
 
 struct trace_event_raw_kfree_skb {
 	void *rx_sk; /* 6.11 */
+};
+
+struct udp_sock {
+	int pending; /* address family of what is corked; 0: nothing is */
 };
 
 struct socket {

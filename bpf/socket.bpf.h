@@ -5,7 +5,9 @@
 
 #include "slots.bpf.h"
 
+#define AF_INET 2
 #define SOCK_STREAM 1
+#define SOCK_DGRAM 2
 #define IPPROTO_TCP 6
 #define IPPROTO_UDP 17
 

@@ -143,7 +143,7 @@ static __always_inline void sample_rtt(struct tcp_row *row, const struct sock *s
 	if (!ns)
 		return;
 	kpod_add_shared(row->rtt_ns, ns);
-	kpod_add_shared(row->rtt[kpod_time_bucket(ns)], 1);
+	kpod_add_shared(row->rtt[kpod_bucket(ns)], 1);
 }
 
 /* By who has the socket's lock. */
@@ -153,6 +153,7 @@ static __always_inline void book(const struct sock *sk, struct account *account,
 	__u64 now[KPOD_TCP_COUNTERS], grown = 0;
 
 	read_counters(sk, account, true, now);
+#pragma unroll
 	for (int i = 0; i < KPOD_TCP_COUNTERS; i++) {
 		grown = growth(
 			i,
@@ -172,6 +173,7 @@ static __always_inline void try_book(const struct sock *sk, struct account *acco
 	__u64 now[KPOD_TCP_COUNTERS];
 
 	read_counters(sk, account, false, now);
+#pragma unroll
 	for (int i = 0; i < KPOD_TCP_COUNTERS; i++) {
 		__u64 before = *(volatile __u64 *)&account->booked[i];
 		__u64 grown = growth(i, before, now[i]);
@@ -203,6 +205,7 @@ static __always_inline struct account *open_account(struct sock *sk, struct tcp_
 	fresh->generation = new_generation();
 	fresh->cookie = bpf_get_socket_cookie(sk);
 	read_counters(sk, fresh, true, fresh->booked);
+#pragma unroll
 	for (int i = 0; i < KPOD_TCP_COUNTERS; i++)
 		fresh->booked[i] = word_of(fresh->generation, fresh->booked[i]);
 	err = bpf_map_update_elem(&tcp_accounts, &key, fresh, flags);
@@ -244,7 +247,7 @@ static __always_inline void on_opened(struct sock *sk, struct tcp_row *row, stru
 	if (account && account->connect_ns) {
 		ns = bpf_ktime_get_ns() - account->connect_ns;
 		kpod_add_shared(row->connect_ns, ns);
-		kpod_add_shared(row->connect[kpod_time_bucket(ns)], 1);
+		kpod_add_shared(row->connect[kpod_bucket(ns)], 1);
 	}
 }
 

@@ -3,9 +3,9 @@
 #ifndef KPOD_TCP_H
 #define KPOD_TCP_H
 
+#include "direction.h"
 #include "histogram.h"
 
-enum kpod_direction { KPOD_SENT, KPOD_RECEIVED, KPOD_DIRECTIONS };
 enum kpod_opening { KPOD_ACTIVE, KPOD_PASSIVE, KPOD_OPENINGS };
 
 /* What a socket itself counts. */

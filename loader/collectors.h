@@ -7,6 +7,7 @@
 	X(memory)                                                                                  \
 	X(tcp)                                                                                     \
 	X(tcpdrop)                                                                                 \
+	X(udp)                                                                                     \
 	X(softirqs)                                                                                \
 	X(hardirqs)                                                                                \
 	X(syscall)                                                                                 \

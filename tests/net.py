@@ -72,11 +72,13 @@ class Namespace:
         return _must("tc", "-n", self.name, *arguments)
 
     def snmp(self, protocol: str, counter: str) -> int:
-        """One of the namespace's own totals: /proc/net/snmp."""
-        text = _must("ip", "netns", "exec", self.name, "cat", "/proc/net/snmp")
-        names, values = (
-            line.split() for line in text.splitlines() if line.startswith(f"{protocol}:")
-        )
+        """One of the namespace's own totals: /proc/net/snmp, or snmp6 for Udp6."""
+        file = "snmp6" if protocol.endswith("6") else "snmp"
+        text = _must("ip", "netns", "exec", self.name, "cat", f"/proc/net/{file}")
+        lines = [line.split() for line in text.splitlines()]
+        if file == "snmp6":
+            return next(int(line[1]) for line in lines if line[0] == protocol + counter)
+        names, values = (line for line in lines if line[0] == f"{protocol}:")
         return int(values[names.index(counter)])
 
 
