@@ -152,7 +152,7 @@ static __always_inline void finish(struct task_struct *task, struct syscall_task
 		kpod_add_shared(row->errors[class], 1);
 	if (ns) {
 		kpod_add_shared(row->ns, ns);
-		kpod_add_shared(row->duration[kpod_time_bucket(ns)], 1);
+		kpod_add_shared(row->duration[kpod_bucket(ns)], 1);
 	}
 }
 
