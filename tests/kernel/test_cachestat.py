@@ -114,7 +114,9 @@ def test_pages_are_exact(
     expected = cached if additions is None else additions
     marked = moved.pop("accesses")
     assert marked == accesses if exact else reads <= marked <= reads + 20
-    assert moved == {"additions": expected, "dirtied": dirtied}
+    # Older kernels read some of the file system's own blocks on the way.
+    assert 0 <= moved["additions"] - expected <= (0 if exact else 2)
+    assert moved["dirtied"] == dirtied
     assert cached == expected
     assert counted(after, b) == counted(before, b)
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tests.kernel.test_syscall import caller
+from tests.kernel.test_syscall import caller, needs_task_storage
 from tests.kernel.test_syscall import calls as calls  # the fixture
 from tests.live import IDLER, Cgroup, Dump, Loader, Worker, loader
 
@@ -30,6 +30,7 @@ def test_floods_are_counted_whole(tmpfs: Path, cgroups: Cgroup, calls: Path) -> 
         caller(a, calls, "flood") as flood,
         caller(b, calls, "bomb") as bomb,
     ):
+        needs_task_storage(running)
         idle = Worker(c, IDLER)
         before, small = running.fresh(), anonymous_kib(running)
         flood.go()
