@@ -102,6 +102,8 @@ $(foreach o,$(BPF_OBJECTS),$(eval \
 $(foreach c,interface filesystem,$(eval \
 	$(B)/loader/collectors/$(c).o $(B)/testing/loader/collectors/$(c).o: $(B)/bpf/tasks.bpf.o))
 
+$(B)/loader/events.o $(B)/testing/loader/events.o: $(B)/bpf/events.bpf.o
+
 # The names of this architecture's system calls.
 SYSCALL_O := $(B)/loader/collectors/syscall.o $(B)/testing/loader/collectors/syscall.o
 $(SYSCALL_O): $(B)/syscalls.inc

@@ -49,7 +49,7 @@ int BPF_PROG(kpod_hardirqs_exit, int irq, struct irqaction *action)
 	if (!row)
 		return 0;
 	kpod_add_shared(row->ns, ns);
-	kpod_add_shared(row->duration[kpod_time_bucket(ns)], 1);
+	kpod_add_shared(row->duration[kpod_bucket(ns)], 1);
 	return 0;
 }
 

@@ -30,6 +30,7 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_STACK = 23,
+	BPF_MAP_TYPE_RINGBUF = 27,
 	BPF_MAP_TYPE_TASK_STORAGE = 29,
 };
 
@@ -78,13 +79,10 @@ struct sched_info {
 	u64 run_delay; /* ns runnable but not running, added up by sched_info_arrive() */
 };
 
-/* Numbers of system calls. */
-struct pt_regs___x86 {
-	unsigned long orig_ax;
-};
-
-struct pt_regs___arm64 {
-	int syscallno;
+/* The number of a system call. */
+struct pt_regs___number {
+	unsigned long orig_ax; /* x86 */
+	int syscallno;	       /* arm64 */
 };
 
 struct thread_info {
@@ -129,6 +127,22 @@ struct pid {
 	struct upid numbers[1]; /* level + 1 of them */
 };
 
+struct mm_struct {
+	unsigned long arg_start, arg_end;
+};
+
+struct linux_binprm {
+	const char *filename;
+};
+
+typedef struct {
+	unsigned int val;
+} kuid_t;
+
+struct cred {
+	kuid_t uid;
+};
+
 struct task_struct;
 
 struct signal_struct {
@@ -147,6 +161,10 @@ struct task_struct {
 	int pid;
 	int tgid;
 	int exit_code;
+	struct task_struct *real_parent;
+	struct mm_struct *mm;
+	const struct cred *cred;
+	char comm[16];
 	struct signal_struct *signal;
 	struct css_set *cgroups;
 	struct nsproxy *nsproxy;

@@ -29,7 +29,7 @@ int BPF_PROG(kpod_softirqs_exit, unsigned int vector)
 	if (!row)
 		return 0;
 	kpod_add(row->ns, ns);
-	kpod_add(row->duration[kpod_time_bucket(ns)], 1);
+	kpod_add(row->duration[kpod_bucket(ns)], 1);
 	return 0;
 }
 

@@ -81,10 +81,12 @@ static __always_inline bool is_32bit(struct task_struct *task)
 
 static __always_inline long number_of(struct pt_regs *regs)
 {
+	struct pt_regs___number *r = (void *)regs;
+
 #ifdef __TARGET_ARCH_x86
-	return BPF_CORE_READ((struct pt_regs___x86 *)regs, orig_ax);
+	return BPF_CORE_READ(r, orig_ax);
 #else
-	return BPF_CORE_READ((struct pt_regs___arm64 *)regs, syscallno);
+	return BPF_CORE_READ(r, syscallno);
 #endif
 }
 
@@ -152,7 +154,7 @@ static __always_inline void finish(struct task_struct *task, struct syscall_task
 		kpod_add_shared(row->errors[class], 1);
 	if (ns) {
 		kpod_add_shared(row->ns, ns);
-		kpod_add_shared(row->duration[kpod_time_bucket(ns)], 1);
+		kpod_add_shared(row->duration[kpod_bucket(ns)], 1);
 	}
 }
 

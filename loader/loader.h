@@ -206,6 +206,9 @@ void kpod_view_close(struct kpod_view *view);
 /* All rows of the last snapshot. -ENODATA: not LIVE, and one line on stderr has said so. */
 int kpod_view_dump(struct kpod_view *view, bool json, FILE *out);
 
+/* Bytes as a JSON string, printable ASCII: what is not is escaped byte by byte. */
+void kpod_print_text(FILE *out, const char *text, size_t size);
+
 /* A schema document as JSON. */
 int kpod_view_schema(const void *document, size_t size, FILE *out);
 
@@ -216,6 +219,11 @@ int kpod_view_rates(struct kpod_view *view, FILE *out);
 
 /* Prints a line for everything it looks at; returns the exit status, 0 if all is well. */
 int kpod_doctor(const struct kpod_options *options);
+
+/* ---- events.c ------------------------------------------------------------------------------ */
+
+/* Prints a line for each exec and exit until SIGINT or SIGTERM. On an error stderr has a line. */
+int kpod_events_exec(bool json);
 
 /* ---- main.c -------------------------------------------------------------------------------- */
 

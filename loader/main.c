@@ -21,6 +21,7 @@ static const char usage[] =
 	"\n"
 	"  kpod-loader run [options]          attach, and write snapshots until stopped\n"
 	"  kpod-loader dump SEGMENT [--json]  print the last snapshot of a segment\n"
+	"  kpod-loader events exec [--json]   print programs started and processes ended\n"
 	"  kpod-loader schema                 print the schema as JSON\n"
 	"  kpod-loader doctor                 print what works on this machine, and why not\n"
 	"\n"
@@ -376,6 +377,17 @@ static int dump(int argc, char **argv)
 	return err ? 1 : 0;
 }
 
+static int events(int argc, char **argv)
+{
+	bool json = argc == 3 && !strcmp(argv[2], "--json");
+
+	if (argc < 2 || argc > 3 || strcmp(argv[1], "exec") || (argc == 3 && !json)) {
+		fputs("usage: kpod-loader events exec [--json]\n", stderr);
+		return 2;
+	}
+	return kpod_events_exec(json) ? 1 : 0;
+}
+
 static int schema(const struct kpod_options *o)
 {
 	struct kpod_bpf bpf = {};
@@ -398,6 +410,8 @@ int main(int argc, char **argv)
 
 	if (!strcmp(command, "dump"))
 		return dump(argc - 1, argv + 1);
+	if (!strcmp(command, "events"))
+		return events(argc - 1, argv + 1);
 	if (command[0] != '-') {
 		argc--;
 		argv++;

@@ -144,7 +144,7 @@ static const msgpack_object *table_of(const struct kpod_view *v, const struct kp
 	return table;
 }
 
-static void print_json_text(FILE *out, const char *text, size_t size)
+void kpod_print_text(FILE *out, const char *text, size_t size)
 {
 	fputc('"', out);
 	for (size_t i = 0; i < size; i++) {
@@ -180,7 +180,7 @@ static void print_json(FILE *out, const msgpack_object *v)
 		fputc(']', out);
 		break;
 	case MSGPACK_OBJECT_STR:
-		print_json_text(out, v->via.str.ptr, v->via.str.size);
+		kpod_print_text(out, v->via.str.ptr, v->via.str.size);
 		break;
 	default: /* numbers, true, false and null look the same in both */
 		msgpack_object_print(out, *v);
@@ -263,10 +263,10 @@ static void print_keys(FILE *out, const msgpack_object *table, const uint64_t *w
 			fprintf(out, " %.*s=", TEXT(key, "label"));
 		value = size ? NULL : item(get(key, "values"), *words);
 		if (size)
-			print_json_text(out, (const char *)words,
+			kpod_print_text(out, (const char *)words,
 					strnlen((const char *)words, 8 * size));
 		else if (value && value->type == MSGPACK_OBJECT_STR)
-			print_json_text(out, value->via.str.ptr, value->via.str.size);
+			kpod_print_text(out, value->via.str.ptr, value->via.str.size);
 		else
 			fprintf(out, "\"%" PRIu64 "\"", *words);
 		words += size ? size : 1;
@@ -329,7 +329,7 @@ int kpod_view_dump(struct kpod_view *v, bool json, FILE *out)
 				       " died=%" PRIu64 " kind=%u ",
 				slot->slot, slot->generation, slot->cgroup_id, slot->born_ns,
 				slot->died_ns, slot->kind);
-			print_json_text(out, (const char *)(slot + 1), slot->path_size);
+			kpod_print_text(out, (const char *)(slot + 1), slot->path_size);
 			fputs(json ? "}\n" : "\n", out);
 		}
 	}

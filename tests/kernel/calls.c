@@ -236,8 +236,8 @@ static void bomb(void)
 		pids[i_] = fork();
 		must(pids[i_] >= 0, "fork");
 		if (!pids[i_])
-			REPEAT(1000000000)
-		pause();
+			for (;;)
+				pause();
 	}
 	REPEAT(2000)
 	{

@@ -68,23 +68,23 @@ def counted(dump: Dump, cgroup: Cgroup) -> dict[str, int]:
     }
 
 
-def by_page(running: Loader) -> None:
-    if not any("collector cachestat: up (tp_btf)" in line for line in running.log):
-        pytest.skip("this kernel has no tracepoints that count accesses by page")
+def by_page(running: Loader) -> bool:
+    """Whether accesses are, or are what the kernel marks: more than reads, and no faults."""
+    return any("collector cachestat: up (tp_btf)" in line for line in running.log)
 
 
 @pytest.mark.parametrize(
-    ("work", "accesses", "additions", "dirtied"),
+    ("work", "accesses", "reads", "additions", "dirtied"),
     [
-        ("alone(); walk()", 300, 300, 0),
-        ("alone(); walk(); walk(); walk()", 900, 300, 0),
-        ("alone(); walk(3, 2)", 600, 600, 0),
-        ("whole()", PAGES, PAGES, 0),
-        ("whole(); whole(); whole()", 3 * PAGES, PAGES, 0),
-        ("os.pread(fd, 100, size - 10); os.pread(fd, 100, size)", 1, None, 0),
-        ("for i in range(300): os.pwrite(fd, b, i * len(b))", 0, 300, 300),
-        ("alone(); walk()\nfor i in range(300): os.pwrite(fd, b, i * len(b))", 300, 300, 300),
-        ("whole()\nfor i in range(0, 800, 16): m[i * len(b)]", PAGES + 50, PAGES, 0),
+        ("alone(); walk()", 300, 300, 300, 0),
+        ("alone(); walk(); walk(); walk()", 900, 900, 300, 0),
+        ("alone(); walk(3, 2)", 600, 600, 600, 0),
+        ("whole()", PAGES, PAGES, PAGES, 0),
+        ("whole(); whole(); whole()", 3 * PAGES, 3 * PAGES, PAGES, 0),
+        ("os.pread(fd, 100, size - 10); os.pread(fd, 100, size)", 1, 1, None, 0),
+        ("for i in range(300): os.pwrite(fd, b, i * len(b))", 0, 0, 300, 300),
+        ("alone(); walk()\nfor i in range(300): os.pwrite(fd, b, i * len(b))", 300, 300, 300, 300),
+        ("whole()\nfor i in range(0, 800, 16): m[i * len(b)]", PAGES + 50, PAGES, PAGES, 0),
     ],
 )
 def test_pages_are_exact(
@@ -93,13 +93,14 @@ def test_pages_are_exact(
     file: Path,
     work: str,
     accesses: int,
+    reads: int,
     additions: int | None,
     dirtied: int,
 ) -> None:
     a, b = cgroups.child("a.service"), cgroups.child("b.service")
     code = LOCKED.format(path=str(file), pages=PAGES, page=PAGE, work=work)
     with loader(tmpfs, "--collectors", "cachestat") as running:
-        by_page(running)
+        exact = by_page(running)
         worker, idle = Worker(a, code), Worker(b, IDLER)
         assert resident(file) == 0
         before = running.fresh()
@@ -111,7 +112,11 @@ def test_pages_are_exact(
         idle.end()
     moved = {kind: n - counted(before, a)[kind] for kind, n in counted(after, a).items()}
     expected = cached if additions is None else additions
-    assert moved == {"accesses": accesses, "additions": expected, "dirtied": dirtied}
+    marked = moved.pop("accesses")
+    assert marked == accesses if exact else reads <= marked <= reads + 20
+    # Older kernels read some of the file system's own blocks on the way.
+    assert 0 <= moved["additions"] - expected <= (0 if exact else 2)
+    assert moved["dirtied"] == dirtied
     assert cached == expected
     assert counted(after, b) == counted(before, b)
 
