@@ -18,6 +18,9 @@ ROOT = Path(__file__).parent.parent
 LOADER = ROOT / "build/kpod-loader"
 TEST_LOADER = ROOT / "build/kpod-loader-test"  # has --inject-load-failure
 
+GUEST = os.environ.get("KPOD_GUEST")  # the kernel that tests/vm runs us on
+SLOWNESS = 10 if GUEST else 1  # as the guest's CPUs are emulated
+
 VOLUNTARY = "kpod_cpu_context_switches_total{voluntary}"
 INVOLUNTARY = "kpod_cpu_context_switches_total{involuntary}"
 IDLE = "kpod_cpu_context_switches_total{idle}"
@@ -48,7 +51,7 @@ def cgroup2() -> Path:
 
 def wait_for(what: str, look: Callable[[], Any], timeout: float = 10) -> Any:
     """The first true answer of look()."""
-    end = time.monotonic() + timeout
+    end = time.monotonic() + timeout * SLOWNESS
     while not (answer := look()):
         if time.monotonic() > end:
             raise TimeoutError(what)
@@ -146,7 +149,7 @@ class Loader:
     def stop(self, number: int = signal.SIGTERM) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
-        self.log += self.process.communicate(timeout=20)[1].splitlines()
+        self.log += self.process.communicate(timeout=20 * SLOWNESS)[1].splitlines()
         return self.process.returncode
 
 
