@@ -44,8 +44,10 @@ int kpod_doctor(const struct kpod_options *options)
 		const struct kpod_loaded *l = &bpf.loaded[i];
 
 		up += l->attachment != NULL;
-		row(l->collector->name, l->attachment,
-		    l->attachment ? l->collector->help : l->reason);
+		if (l->attachment)
+			snprintf(text, sizeof(text), "%s: %s", l->attachment->name,
+				 l->collector->help);
+		row(l->collector->name, l->attachment, l->attachment ? text : l->reason);
 	}
 	if (!err)
 		kpod_slots_close(&slots);
