@@ -37,7 +37,7 @@ C_SOURCES := $(wildcard bpf/*.[ch] loader/*.[ch] loader/*/*.[ch] shared/*.[ch] \
 	aggregator/native/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 PYTHON_SOURCES := aggregator tests
 
-.PHONY: all run test test-c test-python check bench setup setup-test setup-vm setup-bench native clean format
+.PHONY: all run test test-c test-python test-vm check bench setup setup-test setup-vm setup-bench native clean format
 
 all: $(B)/kpod-loader native
 
@@ -143,7 +143,7 @@ $(B)/c/%: tests/c/$$(notdir $$*).c $(SHARED_C) $(wildcard shared/*.h bpf/*.h tes
 	@echo '  CC   $@'
 	@$(CC) $(CFLAGS) $(SAN_$(notdir $(@D))) -Ishared -Ibpf -o $@ $< $(SHARED_C) $(CMOCKA)
 
-test: setup-test
+test: setup-vm
 	@$(MAKE) --no-print-directory check test-c test-python
 
 test-c: $(TEST_BIN)
@@ -151,6 +151,10 @@ test-c: $(TEST_BIN)
 
 test-python: all $(B)/kpod-loader-test
 	$(SUDO) $(PY) -m pytest -ra tests
+
+test-vm: setup-vm
+	@$(MAKE) --no-print-directory all $(B)/kpod-loader-test
+	$(SUDO) $(PY) -m pytest -ra -v tests/vm
 
 check: all
 	$(VENV)/bin/ruff check $(PYTHON_SOURCES)

@@ -41,6 +41,13 @@ def missing() -> str:
     return ""
 
 
+def collectors(doctor: str) -> dict[str, tuple[bool, str]]:
+    """From what `kpod-loader doctor` says: which collectors are up, with how or why not."""
+    rows = [line.split(maxsplit=2) for line in doctor.splitlines()]
+    first = next(i for i, row in enumerate(rows) if row[0] == "maps") + 1
+    return {name: (state == "ok", text) for name, state, text in rows[first:]}
+
+
 def cgroup2() -> Path:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         mount, _, kind = line.partition(" - ")
@@ -199,7 +206,12 @@ class Cgroup:
         """With everything below it and every process in it."""
         if not self.path.exists():
             return
-        (self.path / "cgroup.kill").write_text("1")
+        if (kill := self.path / "cgroup.kill").exists():  # since 5.14
+            kill.write_text("1")
+        else:
+            for processes in self.path.rglob("cgroup.procs"):
+                for pid in processes.read_text().split():
+                    os.kill(int(pid), signal.SIGKILL)
         for directory, _, _ in os.walk(self.path, topdown=False):
 
             def removed(directory: str = directory) -> bool:

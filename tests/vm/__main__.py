@@ -4,8 +4,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.vm.guest import run_guest
 from tests.vm.kernels import SUITES, UnavailableError
+from tests.vm.machine import run_guest
 
 if len(sys.argv) < 3 or sys.argv[1] not in SUITES:
     sys.exit(f"usage: python -m tests.vm {{{','.join(SUITES)}}} COMMAND...")

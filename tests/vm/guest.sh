@@ -2,7 +2,8 @@
 # Second program of the guest: a pure cgroup v2 machine that runs /run/command and gives back what
 # it leaves in $RESULTS. Of the host's files all are seen and none can be changed.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-export HOME=/root LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 RESULTS=/run/results
+export HOME=/root LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
+export RESULTS=/run/results
 mkdir -p $RESULTS /dev/shm /dev/pts
 mount -t tmpfs shm /dev/shm
 mount -t devpts devpts /dev/pts
