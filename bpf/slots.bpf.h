@@ -11,6 +11,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
+#include "histogram.h"
 #include "slots.h"
 
 #define KPOD_LEVELS_MAX 16 /* a container deeper than this below its cgroup counts as the host */
@@ -47,6 +48,15 @@ static __always_inline struct kpod_control *kpod_control(void)
 		else                                                                               \
 			(counter) += (n);                                                          \
 	} while (0)
+
+/* Index of a time's bucket. Kernels before 6.12 do not see by the arithmetic that it is one. */
+static __always_inline __u32 kpod_bucket(__u64 ns)
+{
+	__u32 bucket = kpod_time_bucket(ns);
+
+	barrier_var(bucket);
+	return bucket < KPOD_HIST_BUCKETS ? bucket : KPOD_HIST_BUCKETS - 1;
+}
 
 /* This CPU's row of a slot in a map of `slots * shards` rows. */
 #define kpod_row(map, slot)                                                                        \

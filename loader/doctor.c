@@ -18,7 +18,7 @@ int kpod_doctor(const struct kpod_options *options)
 	struct utsname kernel;
 	struct kpod_bpf bpf;
 	struct kpod_slots slots;
-	char text[128];
+	char text[320];
 	size_t up = 0;
 	int err;
 
@@ -46,8 +46,10 @@ int kpod_doctor(const struct kpod_options *options)
 		const struct kpod_loaded *l = &bpf.loaded[i];
 
 		up += l->attachment != NULL;
-		row(l->collector->name, l->attachment,
-		    l->reason[0] ? l->reason : l->collector->help);
+		if (l->attachment)
+			snprintf(text, sizeof(text), "%s: %s", l->attachment->name,
+				 l->reason[0] ? l->reason : l->collector->help);
+		row(l->collector->name, l->attachment, l->attachment ? text : l->reason);
 	}
 	if (!err)
 		kpod_slots_close(&slots);
