@@ -13,6 +13,7 @@ APT_BUILD := clang llvm gcc libbpf-dev libelf-dev zlib1g-dev libmsgpack-dev linu
 	python3 python3-venv python3-dev util-linux
 APT_TEST := bpftool clang-format iproute2 libclang-rt-14-dev libcmocka-dev protobuf-compiler \
 	runc strace
+APT_VM := qemu-system-x86 busybox-static kmod xz-utils iproute2
 APT_BENCH := libbpf-tools
 
 ARCH_x86_64 := x86
@@ -37,8 +38,8 @@ C_SOURCES := $(wildcard bpf/*.[ch] loader/*.[ch] loader/*/*.[ch] shared/*.[ch] \
 	aggregator/native/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 PYTHON_SOURCES := aggregator tests docs
 
-.PHONY: all run test test-c test-fuzz test-python check docs bench fuzz setup setup-test setup-bench \
-	native clean format
+.PHONY: all run test test-c test-fuzz test-python test-vm check docs bench fuzz setup setup-test \
+	setup-vm setup-bench native clean format
 
 all: $(B)/kpod-loader native
 
@@ -61,6 +62,9 @@ setup:
 setup-test: setup .cache/prometheus/usr/bin/promtool .cache/client-model/usr
 	$(call apt,$(APT_TEST))
 	@$(MAKE) --no-print-directory $(VENV)/ready-dev
+
+setup-vm: setup-test
+	$(call apt,$(APT_VM))
 
 setup-bench: setup-test
 	$(call apt,$(APT_BENCH))
@@ -164,7 +168,7 @@ $(B)/c/%: tests/c/$$(notdir $$*).c $(SHARED_C) $$(TESTED_$$(notdir $$*)) \
 	@echo '  CC   $@'
 	@$(CC) $(CFLAGS) $(SAN_$(notdir $(@D))) -Ishared -Ibpf -Iloader -o $@ $(filter %.c,$^) $(CMOCKA)
 
-test: setup-test
+test: setup-vm
 	@$(MAKE) --no-print-directory check test-c test-fuzz test-python
 
 test-c: $(TEST_BIN)
@@ -195,6 +199,10 @@ fuzz: $(FUZZ:%=$(B)/fuzz/%)
 
 test-python: all $(B)/kpod-loader-test
 	$(SUDO) $(PY) -m pytest -ra tests
+
+test-vm: setup-vm
+	@$(MAKE) --no-print-directory all $(B)/kpod-loader-test
+	$(SUDO) $(PY) -m pytest -ra -v tests/vm
 
 check: all
 	$(VENV)/bin/ruff check $(PYTHON_SOURCES)

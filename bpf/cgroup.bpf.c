@@ -29,13 +29,16 @@ static char name[KPOD_NAME_TAIL + NAME_MAX]; /* the first KPOD_NAME_TAIL bytes s
 static __always_inline enum kpod_cgroup_kind kind_of(struct cgroup *cgrp, __u32 above)
 {
 	enum kpod_cgroup_kind kind;
+	char tail[KPOD_NAME_TAIL];
 	long size;
 
 	size = bpf_probe_read_kernel_str(name + KPOD_NAME_TAIL, NAME_MAX,
 					 BPF_CORE_READ(cgrp, kn, name));
 	if (size < 1 || size > NAME_MAX)
 		return KPOD_CGROUP_HOST;
-	kind = kpod_classify(above, name + size - 1);
+	/* Copied, so that the verifier sees constant offsets: 7.2 wants them. */
+	bpf_probe_read_kernel(tail, sizeof(tail), name + size - 1);
+	kind = kpod_classify(above, tail);
 	if (kpod_config.pods_only && kind != KPOD_CGROUP_POD && kind != KPOD_CGROUP_POD_CONTAINER)
 		return KPOD_CGROUP_HOST;
 	return kind;

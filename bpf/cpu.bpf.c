@@ -91,7 +91,7 @@ static __always_inline struct cpu_row *book(struct task_struct *task, struct sti
 			: stint->holder == *slot     ? KPOD_HELD_SELF
 						     : KPOD_HELD_OTHER;
 		kpod_add(row->wait_ns[class], wait);
-		kpod_add(row->wait[kpod_time_bucket(wait)], 1);
+		kpod_add(row->wait[kpod_bucket(wait)], 1);
 	}
 	if (account)
 		account->delayed_ns = delayed;

@@ -48,7 +48,9 @@ int kpod_doctor(const struct kpod_options *options)
 		const struct kpod_loaded *l = &bpf.loaded[i];
 
 		up += l->attachment != NULL;
-		snprintf(text, sizeof(text), "%s: %s", kpod_profile_names[l->collector->profile],
+		snprintf(text, sizeof(text), "%s%s%s: %s",
+			 kpod_profile_names[l->collector->profile], l->attachment ? ", " : "",
+			 l->attachment ? l->attachment->name : "",
 			 l->reason[0] ? l->reason : l->collector->help);
 		row(l->collector->name, l->attachment, text);
 	}

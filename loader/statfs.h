@@ -13,9 +13,7 @@
 #define KPOD_STATFS_MOUNTS 32
 #define KPOD_STATFS_POINT 1024
 #define KPOD_STATFS_TIMEOUT_SECONDS 1
-#define KPOD_STATFS_STUCK_MAX                                                                      \
-	16 /* threads left waiting; with so many, nobody is asked any more                         \
-	    */
+#define KPOD_STATFS_STUCK_MAX 16 /* threads left waiting; beyond, nobody is asked any more */
 
 struct kpod_statfs_mount {
 	uint64_t id; /* of mountinfo */

@@ -38,25 +38,26 @@ static int find_depth(int proc)
 	return -ENOENT;
 }
 
+static void *map_memory(const struct kpod_loaded *l, const char *name, size_t size)
+{
+	int fd = bpf_object__find_map_fd_by_name(l->object, name);
+	void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	return at == MAP_FAILED ? NULL : at;
+}
+
 int kpod_tasks_open(struct kpod_tasks *t, struct kpod_loaded *l, uint32_t slots,
 		    const struct kpod_options *o)
 {
-	struct bpf_map *bss = bpf_object__find_map_by_name(l->object, ".bss");
-	int map = bpf_object__find_map_fd_by_name(l->object, "tasks");
-	size_t size = 0;
 	int depth;
 
 	t->program = bpf_program__fd(
 		bpf_object__find_program_by_name(l->object, l->attachment->steps[0].program));
-	t->walk = bss ? (void *)bpf_map__initial_value(bss, &size) : NULL;
-	if (t->program < 0 || map < 0 || size < sizeof(*t->walk))
-		return -ENOENT;
 	t->size = slots * sizeof(*t->of);
-	t->of = mmap(NULL, t->size, PROT_READ | PROT_WRITE, MAP_SHARED, map, 0);
-	if (t->of == MAP_FAILED) {
-		t->of = NULL;
-		return -errno;
-	}
+	t->of = map_memory(l, "tasks", t->size);
+	t->walk = map_memory(l, ".bss", sizeof(*t->walk));
+	if (t->program < 0 || !t->of || !t->walk)
+		return t->program < 0 ? -ENOENT : -errno;
 	t->proc = open(o->proc, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	depth = t->proc < 0 ? -errno : find_depth(t->proc);
 	if (depth < 0) {
@@ -72,7 +73,9 @@ int kpod_tasks_open(struct kpod_tasks *t, struct kpod_loaded *l, uint32_t slots,
 void kpod_tasks_close(struct kpod_tasks *t)
 {
 	if (t->of)
-		munmap((void *)t->of, t->size);
+		munmap(t->of, t->size);
+	if (t->walk)
+		munmap(t->walk, sizeof(*t->walk));
 	if (t->proc > 0)
 		close(t->proc);
 }
@@ -82,7 +85,7 @@ void kpod_tasks_find(struct kpod_tasks *t, struct kpod_bpf *bpf)
 	LIBBPF_OPTS(bpf_test_run_opts, opts);
 	uint64_t cut = t->walk->cut;
 
-	memset((void *)t->of, 0, t->size);
+	memset(t->of, 0, t->size);
 	if (bpf_prog_test_run_opts(t->program, &opts) || t->walk->cut != cut)
 		bpf->walk_failures++;
 }

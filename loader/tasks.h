@@ -16,7 +16,7 @@
 	}
 
 struct kpod_tasks {
-	const struct kpod_task *of; /* by slot; of[0]: process 1 of the procfs */
+	struct kpod_task *of; /* by slot; of[0]: process 1 of the procfs */
 	size_t size;
 	struct kpod_walk *walk;
 	int program;

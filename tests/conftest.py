@@ -1,17 +1,33 @@
+import functools
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.live import Cgroup, cgroup_tree, missing
+from tests.live import GUEST, LOADER, Cgroup, cgroup_tree, collectors, missing
+
+collect_ignore = [] if GUEST else ["vm/guest"]
+
+
+@functools.cache
+def of_this_kernel() -> dict[str, tuple[bool, str]]:
+    command = [str(LOADER), "doctor", "--profile", "comprehensive"]
+    return collectors(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
 
 
 @pytest.fixture(autouse=True)
 def _needs_kernel(request: pytest.FixtureRequest) -> None:
-    """Tests in kernel/ and e2e/ skip, and say why, where no loader can run."""
-    if request.path.parent.name in ("kernel", "e2e") and (reason := missing()):
+    """Tests in kernel/, guest/ and e2e/ skip, and say why, where no loader can run."""
+    if request.path.parent.name in ("kernel", "guest", "e2e") and (reason := missing()):
         pytest.skip(reason)
+    # What a guest's kernel may lack is for tests/vm/test_vm.py to know.
+    marker = request.node.get_closest_marker("guest")
+    for name in marker.args if marker and GUEST else ():
+        up, text = of_this_kernel()[name]
+        if not up:
+            pytest.skip(f"collector {name}: {text}")
 
 
 @pytest.fixture

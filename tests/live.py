@@ -18,6 +18,9 @@ ROOT = Path(__file__).parent.parent
 LOADER = ROOT / "build/kpod-loader"
 TEST_LOADER = ROOT / "build/kpod-loader-test"  # has --inject-load-failure
 
+GUEST = os.environ.get("KPOD_GUEST")  # the kernel that tests/vm runs us on
+SLOWNESS = 10 if GUEST else 1  # as the guest's CPUs are emulated
+
 VOLUNTARY = "kpod_cpu_context_switches_total{voluntary}"
 INVOLUNTARY = "kpod_cpu_context_switches_total{involuntary}"
 IDLE = "kpod_cpu_context_switches_total{idle}"
@@ -38,6 +41,13 @@ def missing() -> str:
     return ""
 
 
+def collectors(doctor: str) -> dict[str, tuple[bool, str]]:
+    """From what `kpod-loader doctor` says: which collectors are up, with how or why not."""
+    rows = [line.split(maxsplit=2) for line in doctor.splitlines()]
+    first = next(i for i, row in enumerate(rows) if row[0] == "maps") + 1
+    return {name: (state == "ok", text) for name, state, text in rows[first:]}
+
+
 def cgroup2() -> Path:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         mount, _, kind = line.partition(" - ")
@@ -48,7 +58,7 @@ def cgroup2() -> Path:
 
 def wait_for(what: str, look: Callable[[], Any], timeout: float = 10) -> Any:
     """The first true answer of look()."""
-    end = time.monotonic() + timeout
+    end = time.monotonic() + timeout * SLOWNESS
     while not (answer := look()):
         if time.monotonic() > end:
             raise TimeoutError(what)
@@ -151,7 +161,7 @@ class Loader:
     def stop(self, number: int = signal.SIGTERM) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
-        self.log += self.process.communicate(timeout=20)[1].splitlines()
+        self.log += self.process.communicate(timeout=20 * SLOWNESS)[1].splitlines()
         return self.process.returncode
 
 
@@ -201,7 +211,12 @@ class Cgroup:
         """With everything below it and every process in it."""
         if not self.path.exists():
             return
-        (self.path / "cgroup.kill").write_text("1")
+        if (kill := self.path / "cgroup.kill").exists():  # since 5.14
+            kill.write_text("1")
+        else:
+            for processes in self.path.rglob("cgroup.procs"):
+                for pid in processes.read_text().split():
+                    os.kill(int(pid), signal.SIGKILL)
         for directory, _, _ in os.walk(self.path, topdown=False):
 
             def removed(directory: str = directory) -> bool:

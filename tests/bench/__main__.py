@@ -7,9 +7,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import collectors, loader, render
+from tests.bench import collectors, files, loader, render
 
-PARTS: tuple[Callable[[], bool], ...] = (collectors.main, render.main, loader.main)
+PARTS: tuple[Callable[[], bool], ...] = (
+    collectors.main,
+    render.main,
+    loader.main,
+    files.main,
+)
 
 sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a file or a pipe
 model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.live import (
+    GUEST,
     HOG,
     HOST,
     IDLER,
@@ -18,6 +19,7 @@ from tests.live import (
     LATENCY,
     ONCPU,
     SLEEPER,
+    SLOWNESS,
     SWITCHES,
     VOLUNTARY,
     WAITS,
@@ -54,6 +56,13 @@ def assert_unmoved(before: Dump, after: Dump, neighbour: Cgroup) -> None:
     assert before.total(neighbour.id, VOLUNTARY) > 0, "it started, so it has a row"
 
 
+def assert_host_unmoved(before: Dump, after: Dump, limit: float) -> None:
+    """But for what the test and the loader do themselves, which in a guest is too much to tell."""
+    if not GUEST:
+        assert moved(before, after, HOST, ONCPU) < limit
+
+
+@pytest.mark.guest("cpu")
 def test_wait_goes_to_the_one_that_waited(tmpfs: Path, cgroups: Cgroup) -> None:
     a, b = cgroups.child("hog.service"), cgroups.child("sleeper.service")
     with loader(tmpfs) as running, idle_neighbour(cgroups) as neighbour:
@@ -81,7 +90,7 @@ def test_wait_goes_to_the_one_that_waited(tmpfs: Path, cgroups: Cgroup) -> None:
     assert moved(before, after, b.id, other) > 0.8 * waited
     assert moved(before, after, b.id, WAITS[0]) < 0.05 * waited, "it never waited for itself"
     assert_unmoved(before, after, neighbour)
-    assert moved(before, after, HOST, ONCPU) < 0.2 * moved(before, after, a.id, ONCPU)
+    assert_host_unmoved(before, after, 0.2 * moved(before, after, a.id, ONCPU))
 
 
 PING_PONG = """
@@ -127,6 +136,7 @@ class PingPong(Worker):
         return mine[0] + theirs[0], mine[1] + theirs[1]
 
 
+@pytest.mark.guest("cpu")
 def test_context_switches(tmpfs: Path, cgroups: Cgroup) -> None:
     a = cgroups.child("pair.service")
     with loader(tmpfs) as running, idle_neighbour(cgroups) as neighbour:
@@ -173,8 +183,10 @@ with open("/proc/self/schedstat") as f, open("/proc/self/status") as g:
 """
 
 
+@pytest.mark.guest("cpu")
 def test_short_life_between_two_snapshots(tmpfs: Path, cgroups: Cgroup) -> None:
-    with loader(tmpfs, interval=3) as running, idle_neighbour(cgroups) as neighbour:
+    interval = 10.0 if GUEST else 3.0
+    with loader(tmpfs, interval=interval) as running, idle_neighbour(cgroups) as neighbour:
         before = running.fresh()
         # Everything from here to the removal is far inside one interval.
         a = cgroups.child("short.service")
@@ -189,9 +201,9 @@ def test_short_life_between_two_snapshots(tmpfs: Path, cgroups: Cgroup) -> None:
 
     assert slot
     assert slot["died_ns"] > slot["born_ns"] > before.monotonic_ns
-    assert slot["died_ns"] - slot["born_ns"] < 1e9
+    assert slot["died_ns"] - slot["born_ns"] < interval * 1e9
     ran = int(said.split()[0])
-    within(row[ONCPU], ran, 0.1, slack=5e6)  # it had still to read, write and exit
+    within(row[ONCPU], ran, 0.1, slack=5e6 * SLOWNESS**2)  # it had still to read, write and exit
     switched = int(re.findall(r"\nvoluntary_ctxt_switches:\t(\d+)", said)[0])
     assert switched >= 10
     assert 10 <= row[VOLUNTARY] <= switched + 3
@@ -199,6 +211,7 @@ def test_short_life_between_two_snapshots(tmpfs: Path, cgroups: Cgroup) -> None:
     assert_unmoved(before, after, neighbour)
 
 
+@pytest.mark.guest("cpu")
 @pytest.mark.parametrize(
     "name",
     [
@@ -222,9 +235,10 @@ def test_nested_cgroup_is_the_containers(tmpfs: Path, cgroups: Cgroup, name: str
     assert last[0] - first[0] > 0.3e9
     assert after.slot(inner.id) is None
     assert_unmoved(before, after, neighbour)
-    assert moved(before, after, HOST, ONCPU) < 0.2e9
+    assert_host_unmoved(before, after, 0.2e9)
 
 
+@pytest.mark.guest("cpu")
 def test_tree_that_was_there_before_the_loader(tmpfs: Path, cgroups: Cgroup) -> None:
     container = cgroups.child("cri-containerd-" + "ef" * 32 + ".scope")
     hog = Worker(container.child("inner"), HOG.format(seconds=0.5), cpu=CPU)
@@ -249,6 +263,7 @@ def test_running_task_is_in_the_snapshot(tmpfs: Path, cgroups: Cgroup) -> None:
     within(moved(first, second, a.id, ONCPU), elapsed, 0.1)
 
 
+@pytest.mark.guest("cpu")
 def test_move_between_cgroups(tmpfs: Path, cgroups: Cgroup) -> None:
     """Work is charged to where the task is when it is done."""
     a, b = cgroups.child("a.service"), cgroups.child("b.service")

@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
-from tests.live import Cgroup, Dump, Worker, loader
+import pytest
+
+from tests.live import SLOWNESS, Cgroup, Dump, Worker, loader
 
 LIVES = """
 import os, signal, threading
@@ -50,6 +52,7 @@ def moved(before: Dump, after: Dump, cgroup: int) -> dict[str, int]:
     return {name: last.get(name, 0) - first.get(name, 0) for name in EXPECTED}
 
 
+@pytest.mark.guest("exec")
 def test_every_life_is_counted_once(tmpfs: Path, cgroups: Cgroup) -> None:
     a, b = cgroups.child("a.service"), cgroups.child("b.service")
     with loader(tmpfs) as running:
@@ -64,6 +67,7 @@ def test_every_life_is_counted_once(tmpfs: Path, cgroups: Cgroup) -> None:
     assert all(host[name] < EXPECTED[name] for name in EXPECTED if "signal" not in name)
 
 
+@pytest.mark.guest("exec")
 def test_sum_is_what_the_kernel_counted(tmpfs: Path, cgroups: Cgroup) -> None:
     """`processes` of /proc/stat counts every task, threads included."""
 
@@ -81,12 +85,13 @@ def test_sum_is_what_the_kernel_counted(tmpfs: Path, cgroups: Cgroup) -> None:
             if "forks" in name
         )
 
-    churn = LIVES.replace("range(20)", "range(3000)")
+    count = 3000 // SLOWNESS
+    churn = LIVES.replace("range(20)", f"range({count})")
     with loader(tmpfs) as running:
         worker = Worker(cgroups.child("a.service"), churn)
         before, first = running.fresh(), counted()
         worker.go()
         worker.stopped()
         last, after = counted(), running.fresh()
-    assert last - first > 3000
+    assert last - first > count
     assert abs(everywhere(after) - everywhere(before) - (last - first)) <= 0.01 * (last - first)

@@ -6,6 +6,8 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 from tests.live import (
     HOG,
     HOST,
@@ -21,6 +23,7 @@ from tests.live import (
 )
 
 
+@pytest.mark.guest("cpu")
 def test_reused_slot_starts_from_zero(tmpfs: Path, cgroups: Cgroup) -> None:
     with loader(tmpfs, "--tombstone", "0", interval=0.1) as running:
         a = cgroups.child("a.service")
@@ -157,6 +160,7 @@ def test_shortage_is_counted_and_heals(tmpfs: Path, cgroups: Cgroup) -> None:
         assert running.fresh().total(left_out.id, ONCPU) > 0.15e9
 
 
+@pytest.mark.guest
 def test_pods_only(tmpfs: Path, cgroups: Cgroup) -> None:
     pod = "kubepods-pod12345678_1234_1234_1234_1234567890ab.slice"
     before = cgroups.child(pod).child("cri-containerd-" + "ab" * 32 + ".scope")

@@ -1,0 +1,104 @@
+"""Debian's kernels, unpacked below .cache/kernels: NAME/vmlinuz and NAME/lib/modules.
+
+The apt state is our own; where packages come from is the machine's.
+"""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.live import ROOT
+
+CACHE = ROOT / ".cache/kernels"
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+SUITES = {"5.10": "bullseye-security", "6.1": "bookworm", "6.12": "trixie", "7.2": "sid"}
+
+
+class UnavailableError(Exception):
+    """Why there is no guest to be had here."""
+
+
+def run(*command: str, cwd: Path | None = None) -> str:
+    try:
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True, cwd=cwd, timeout=600
+        ).stdout
+    except FileNotFoundError as error:
+        raise UnavailableError(f"{command[0]} is not installed (make setup-vm)") from error
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.strip().splitlines() or [f"exit status {error.returncode}"]
+        raise UnavailableError(f"{command[0]}: {said[-1]}") from error
+
+
+def mirror(suite: str) -> str:
+    """The machine's own mirror, of security updates if it is their suite."""
+    security = suite.endswith("-security")
+    said = run("apt-get", "indextargets", "--format", "$(SITE) $(RELEASE)", "Created-By: Packages")
+    for line in said.splitlines():
+        site, release = line.split()
+        if release.startswith("bookworm") and release.endswith("-security") == security:
+            return site
+    raise UnavailableError(f"apt has no source that could have {suite}")
+
+
+def dependencies(apt: list[str], package: str, pattern: str) -> list[str]:
+    said = run("apt-cache", *apt, "depends", package)
+    return re.findall(rf"Depends: ({pattern}.*)", said)
+
+
+def fetch(name: str, directory: Path) -> None:
+    suite, downloads = SUITES[name], directory / "apt"
+    for path in ("state/lists/partial", "cache/archives/partial"):
+        (downloads / path).mkdir(parents=True)
+    (downloads / "status").touch()
+    source = f"deb [signed-by={KEYRING}] {mirror(suite)} {suite} main\n"
+    (downloads / "sources.list").write_text(source)
+    settings = {
+        "APT::Architecture": "amd64",
+        "APT::Sandbox::User": "root",
+        "Dir::Cache": f"{downloads}/cache",
+        "Dir::Etc::SourceList": f"{downloads}/sources.list",
+        "Dir::Etc::SourceParts": "/dev/null",
+        "Dir::State": f"{downloads}/state",
+        "Dir::State::status": f"{downloads}/status",
+    }
+    apt = [f"-o{key}={value}" for key, value in settings.items()]
+    run("apt-get", *apt, "-qq", "update")
+    images = dependencies(apt, "linux-image-cloud-amd64", f"linux-image-{re.escape(name)}[.]")
+    if len(images) != 1:
+        raise UnavailableError(f"{suite} has no kernel {name} any more")
+    # In newer suites the image is an empty package.
+    parts = dependencies(apt, images[0], f"linux-(?:base|binary|modules)-{re.escape(name)}[.]")
+    run("apt-get", *apt, "-qq", "download", *images, *parts, cwd=downloads)
+    unpacked = downloads / "unpacked"
+    for package in downloads.glob("*.deb"):
+        run("dpkg-deb", "-x", str(package), str(unpacked))
+
+    (kernel,) = unpacked.rglob("vmlinuz*")
+    kernel.rename(directory / "vmlinuz")
+    (modules,) = (path for path in unpacked.rglob("lib/modules/*") if path.is_dir())
+    (directory / "lib/modules").mkdir(parents=True)
+    modules.rename(directory / "lib/modules" / modules.name)
+    if packed := [str(path) for path in directory.rglob("*.ko.xz")]:
+        run("xz", "--decompress", "--", *packed)
+    run("depmod", "--basedir", str(directory), modules.name)
+    shutil.rmtree(downloads)
+
+
+def kernel(name: str) -> Path:
+    """The directory of a kernel, fetched if it is not there yet."""
+    directory = CACHE / name
+    if not (directory / "vmlinuz").exists():
+        unfinished = CACHE / f"{name}.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        fetch(name, unfinished)
+        shutil.rmtree(directory, ignore_errors=True)
+        unfinished.rename(directory)
+    return directory
+
+
+def release(directory: Path) -> str:
+    (modules,) = (directory / "lib/modules").iterdir()
+    return modules.name
