@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from tests.bench import loader, render, sched
+from tests.bench import http, loader, render, sched
 
-good = [sched.main(Path("build")), render.main(), loader.main()]
+good = [sched.main(Path("build")), render.main(), http.main(), loader.main()]
 sys.exit(not all(good))
