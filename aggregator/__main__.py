@@ -19,7 +19,6 @@ from aggregator.protocol import Protocol
 from aggregator.resolver import standalone
 from aggregator.server import MAX_SCRAPES, Application
 from aggregator.store import Limits, Store
-from aggregator.webconfig import WebConfig, WebConfigError, load
 
 SHAPES = ("native", "classic", "both")
 
@@ -122,10 +121,15 @@ def main() -> None:
         level=options.log_level.upper(), format="kpod-aggregator: %(message)s", stream=sys.stderr
     )
     host, port = options.listen
-    try:
-        web = load(options.web_config) if options.web_config else WebConfig()
-    except WebConfigError as error:
-        sys.exit(f"kpod-aggregator: {error}")
+    tls = auth = None
+    if options.web_config:
+        # 3 MB that most do without.
+        from aggregator.webconfig import WebConfigError, load
+
+        try:
+            tls, auth = load(options.web_config)
+        except WebConfigError as error:
+            sys.exit(f"kpod-aggregator: {error}")
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family)
@@ -141,10 +145,10 @@ def main() -> None:
     )
     store.refresh()
     log.info("standalone: names come from cgroup paths")
-    application = Application(store, auth=web.auth, max_scrapes=options.max_scrapes)
+    application = Application(store, auth=auth, max_scrapes=options.max_scrapes)
     log.info(
         "serving %s://%s:%d/metrics",
-        "https" if web.tls else "http",
+        "https" if tls else "http",
         host or "0.0.0.0",
         listener.getsockname()[1],
     )
@@ -152,7 +156,7 @@ def main() -> None:
         application,
         loop="uvloop",
         http=partial(Protocol, application.own.timed_out.inc),  # type: ignore[arg-type]
-        ssl_context_factory=(lambda *_: tls.context()) if (tls := web.tls) else None,
+        ssl_context_factory=(lambda *_: tls.context()) if tls else None,
         ws="none",
         lifespan="off",
         interface="asgi3",

@@ -6,8 +6,9 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-# For a request to arrive whole and its answer to be taken. Prometheus gives up after 10 s.
-DEADLINE = 30.0
+# For a request to arrive whole and its answer to be taken. Prometheus gives up after 10 s. While
+# it lasts, a client that does not read keeps the snapshot it asked for in memory.
+DEADLINE = 20.0
 
 
 class Protocol(H11Protocol):

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isal import isal_zlib
 
@@ -12,7 +12,9 @@ from aggregator import __version__
 from aggregator.formats import FORMATS, Format, accepts_gzip, negotiate
 from aggregator.selfmetrics import SelfMetrics
 from aggregator.store import Store
-from aggregator.webconfig import BasicAuth
+
+if TYPE_CHECKING:
+    from aggregator.webconfig import BasicAuth
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -44,7 +46,7 @@ class Application:
     """The endpoints over one store. Beyond `max_scrapes` at once, the answer is 503."""
 
     def __init__(
-        self, store: Store, *, auth: BasicAuth | None = None, max_scrapes: int = MAX_SCRAPES
+        self, store: Store, *, auth: "BasicAuth | None" = None, max_scrapes: int = MAX_SCRAPES
     ) -> None:
         self._store = store
         self._auth = auth
@@ -105,7 +107,7 @@ class Application:
         if not accepts_gzip(headers.get("accept-encoding", "")):
             return Response(200, wanted.content_type, pieces, (vary,))
         encoding = (b"content-encoding", b"gzip")
-        return Response(200, wanted.content_type, _gzip(pieces), (vary, encoding))
+        return Response(200, wanted.content_type, gzipped(pieces), (vary, encoding))
 
     def _samples(self, wanted: Format) -> Iterator[bytes]:
         # Bound now: what is sent is one snapshot, whatever happens while the client reads.
@@ -152,7 +154,7 @@ Also <a href="healthz">/healthz</a> and <a href="readyz">/readyz</a>.</p>
         return Response(200, "text/html; charset=utf-8", page.encode())
 
 
-def _gzip(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
     packer = isal_zlib.compressobj(GZIP_LEVEL, isal_zlib.DEFLATED, GZIP_WINDOW)
     for piece in pieces:
         if packed := packer.compress(piece):

@@ -115,12 +115,6 @@ class BasicAuth:
         return bool(right and known)
 
 
-@dataclass(frozen=True, slots=True)
-class WebConfig:
-    tls: Tls | None = None
-    auth: BasicAuth | None = None
-
-
 def _section(value: Any, where: str, keys: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise WebConfigError(f"{where}: not a map")
@@ -163,24 +157,19 @@ def _auth(value: Any) -> BasicAuth | None:
     return BasicAuth(value) if value else None
 
 
-def load(path: Path) -> WebConfig:
-    """The configuration in the file; WebConfigError if it cannot be used."""
+def load(path: Path) -> tuple[Tls | None, BasicAuth | None]:
+    """What the file configures; WebConfigError if it cannot be used."""
     try:
         document = yaml.safe_load(path.read_text())
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise WebConfigError(f"{path}: {' '.join(str(error).split())}") from error
+    if document is None:
+        document = {}
     try:
-        root = _section(
-            {} if document is None else document, "file", ("tls_server_config", "basic_auth_users")
-        )
-        config = WebConfig(
-            tls=_tls(root["tls_server_config"], path.parent)
-            if "tls_server_config" in root
-            else None,
-            auth=_auth(root.get("basic_auth_users", {})),
-        )
-        if config.tls:
-            config.tls.context()
+        root = _section(document, "file", ("tls_server_config", "basic_auth_users"))
+        tls = _tls(root["tls_server_config"], path.parent) if "tls_server_config" in root else None
+        if tls:
+            tls.context()
+        return tls, _auth(root.get("basic_auth_users", {}))
     except WebConfigError as error:
         raise WebConfigError(f"{path}: {error}") from None
-    return config

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import collectors, files, loader, render
+from tests.bench import collectors, files, http, loader, render
 
 PARTS: tuple[Callable[[], bool], ...] = (
     collectors.main,
     render.main,
+    http.main,
     loader.main,
     files.main,
 )
