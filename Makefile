@@ -11,7 +11,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 APT_BUILD := clang llvm gcc libbpf-dev libelf-dev zlib1g-dev libmsgpack-dev linux-libc-dev \
 	python3 python3-venv python3-dev util-linux
-APT_TEST := bpftool clang-format iproute2 libclang-rt-14-dev libcmocka-dev runc strace
+APT_TEST := bpftool clang-format iproute2 libclang-rt-14-dev libcmocka-dev runc spin strace
 APT_BENCH := libbpf-tools
 
 ARCH_x86_64 := x86
