@@ -119,13 +119,21 @@ static int refresh(struct kpod_view *v)
 	return -ENODATA;
 }
 
+/* Words of one key; what is too large for any row stays too large when it is added up. */
+static uint64_t key_size(const msgpack_object *key)
+{
+	uint64_t words = get_int(key, "words");
+
+	return !words ? 1 : words < UINT32_MAX ? words : UINT32_MAX;
+}
+
 static uint64_t key_words(const msgpack_object *table)
 {
 	const msgpack_object *keys = get(table, "keys"), *key;
 	uint64_t words = 0;
 
 	for (uint64_t i = 0; (key = item(keys, i)); i++)
-		words += get_int(key, "words") ? get_int(key, "words") : 1;
+		words += key_size(key);
 	return words;
 }
 
@@ -255,21 +263,21 @@ static void print_keys(FILE *out, const msgpack_object *table, const uint64_t *w
 	if (json)
 		fputs(",\"keys\":[", out);
 	for (uint64_t i = 0; (key = item(keys, i)); i++) {
-		uint64_t size = get_int(key, "words");
+		bool is_text = get_int(key, "words");
 
 		if (json)
 			fputs(i ? "," : "", out);
 		else
 			fprintf(out, " %.*s=", TEXT(key, "label"));
-		value = size ? NULL : item(get(key, "values"), *words);
-		if (size)
+		value = is_text ? NULL : item(get(key, "values"), *words);
+		if (is_text)
 			kpod_print_text(out, (const char *)words,
-					strnlen((const char *)words, 8 * size));
+					strnlen((const char *)words, 8 * key_size(key)));
 		else if (value && value->type == MSGPACK_OBJECT_STR)
 			kpod_print_text(out, value->via.str.ptr, value->via.str.size);
 		else
 			fprintf(out, "\"%" PRIu64 "\"", *words);
-		words += size ? size : 1;
+		words += key_size(key);
 	}
 	if (json)
 		fputc(']', out);
@@ -441,7 +449,7 @@ int kpod_view_rates(struct kpod_view *v, FILE *out)
 		return err;
 	tables = get(&v->document.data, "tables");
 	seconds = (double)(v->reader.monotonic_ns - v->before_ns) / 1e9;
-	for (uint16_t i = 0; v->before && (table = item(tables, i)); i++)
+	for (uint16_t i = 0; v->before && i < KPOD_TABLES_MAX && (table = item(tables, i)); i++)
 		if (text_size(table, "scope") == 4 && !memcmp(text_of(table, "scope"), "slot", 4) &&
 		    !key_words(table))
 			print_table(v, table, i, seconds, out);
