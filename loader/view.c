@@ -407,8 +407,10 @@ static void print_table(const struct kpod_view *v, const msgpack_object *table, 
 
 	for (uint64_t i = 0; width < COLUMNS_SHOWN && (column = item(get(table, "columns"), i));
 	     i++)
-		if (!get(column, "buckets"))
+		if (*text_of(column, "kind") == 'c') /* a counter: it has a rate */
 			shown[width++] = column;
+	if (!width)
+		return;
 	while ((record = kpod_reader_next(&v->reader, record))) {
 		struct line *more;
 

@@ -35,6 +35,7 @@ def stalls(cgroup: Cgroup) -> dict[str, int]:
     return found
 
 
+@pytest.mark.guest
 def test_cpu_time_is_the_kernels(tmpfs: Path, cgroups: Cgroup) -> None:
     a, b = cgroups.child("a.service"), cgroups.child("b.service")
     inner = a.child("inner")  # its time is its parent's too
@@ -61,6 +62,7 @@ def test_cpu_time_is_the_kernels(tmpfs: Path, cgroups: Cgroup) -> None:
     assert set(errors(after).values()) == {0}
 
 
+@pytest.mark.guest
 def test_pressure_is_the_kernels(tmpfs: Path, cgroups: Cgroup) -> None:
     a, b = cgroups.child("a.service"), cgroups.child("b.service")
     if not stalls(a):
@@ -84,6 +86,7 @@ def test_pressure_is_the_kernels(tmpfs: Path, cgroups: Cgroup) -> None:
     assert set(errors(after).values()) == {0}
 
 
+@pytest.mark.guest
 def test_last_values_stay_when_the_cgroup_goes(tmpfs: Path, cgroups: Cgroup) -> None:
     a = cgroups.child("a.service")
     with loader(tmpfs) as running:

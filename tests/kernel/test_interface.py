@@ -3,6 +3,8 @@
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.live import HOST, IDLER, PRELUDE, Cgroup, Dump, Worker, loader
 
 PACKETS, PAYLOAD = 1000, 700
@@ -74,6 +76,7 @@ def container(above: Cgroup, number: int) -> Cgroup:
     return above.child(f"cri-containerd-{number:064x}.scope")
 
 
+@pytest.mark.guest("interface")
 def test_packets_are_counted_once_a_pod(tmpfs: Path, cgroups: Cgroup) -> None:
     pod = cgroups.child("kubepods-pod12345678_1234_1234_1234_1234567890ab.slice")
     a, sidecar, host = (container(pod, i) for i in range(3))
@@ -115,6 +118,7 @@ def test_packets_are_counted_once_a_pod(tmpfs: Path, cgroups: Cgroup) -> None:
         }
 
 
+@pytest.mark.guest("interface")
 def test_names_that_look_alike_and_many(tmpfs: Path, cgroups: Cgroup) -> None:
     """Prometheus refuses a scrape for one series that is there twice."""
     a = cgroups.child("a.service")

@@ -35,6 +35,7 @@ exec {loader} "$@" --proc {host}/proc' loader "$@"
 """
 
 
+@pytest.mark.guest("cpu", "interface", "filesystem")
 def test_no_host_pid_is_needed(tmpfs: Path, tmp_path: Path, cgroups: Cgroup) -> None:
     for name in ("proc", "cgroup"):
         (tmp_path / name).mkdir()
