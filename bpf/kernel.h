@@ -97,6 +97,9 @@ struct task_struct {
 	struct sched_entity se;
 	struct sched_info sched_info;
 	unsigned long nvcsw; /* voluntary context switches */
+	u64 start_time;	     /* CLOCK_MONOTONIC */
+	unsigned long min_flt;
+	unsigned long maj_flt;
 };
 
 struct bpf_iter__task {

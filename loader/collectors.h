@@ -3,4 +3,6 @@
 #define KPOD_COLLECTORS(X)                                                                         \
 	X(cgroup)                                                                                  \
 	X(cpu)                                                                                     \
-	X(exec)
+	X(exec)                                                                                    \
+	X(memory)                                                                                  \
+	X(pagefault)

@@ -197,7 +197,11 @@ def test_doctor() -> None:
     assert done.returncode == 0, done.stdout
     rows = {line.split()[0]: line.split()[1] for line in done.stdout.splitlines()}
     assert rows == dict.fromkeys(
-        ["kernel", "btf", "privilege", "cgroup2", "maps", "cgroup", "cpu", "exec"], "ok"
+        [
+            *("kernel", "btf", "privilege", "cgroup2", "maps"),
+            *("cgroup", "cpu", "exec", "memory", "pagefault"),
+        ],
+        "ok",
     )
 
 
