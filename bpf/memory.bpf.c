@@ -21,7 +21,7 @@ struct {
 /* Written by its CPU only. */
 struct memory_cpu {
 	__u64 faults[KPOD_FAULTS]; /* the running task's, as far as they are booked */
-	int pid;		   /* whose they are */
+	__u64 task;		   /* whose they are, by address: execve() may change a pid */
 	int killed;		   /* who was last sent a SIGKILL here, … */
 	__u32 killed_slot;	   /* … and whose that is */
 } __attribute__((aligned(64)));
@@ -60,7 +60,7 @@ static __always_inline void book(struct task_struct *task, struct memory_cpu *cp
 	__u64 minor = task->min_flt, major = task->maj_flt;
 	struct memory_row *row;
 
-	if (!task->pid || cpu->pid != task->pid ||
+	if (!task->pid || cpu->task != (__u64)task ||
 	    (minor == cpu->faults[KPOD_FAULT_MINOR] && major == cpu->faults[KPOD_FAULT_MAJOR]))
 		return;
 	row = row_of(task);
@@ -80,7 +80,7 @@ int BPF_PROG(kpod_memory_switch, bool preempt, struct task_struct *prev, struct 
 	if (!cpu)
 		return 0;
 	book(prev, cpu);
-	cpu->pid = next->pid;
+	cpu->task = (__u64)next;
 	cpu->faults[KPOD_FAULT_MINOR] = next->min_flt;
 	cpu->faults[KPOD_FAULT_MAJOR] = next->maj_flt;
 	return 0;

@@ -43,3 +43,19 @@ def tmpfs() -> Iterator[Path]:
 def cgroups() -> Iterator[Cgroup]:
     with cgroup_tree() as top:
         yield top
+
+
+@pytest.fixture
+def disk() -> Iterator[Path]:
+    """A directory on a disk: in a guest on a file system of its own, /dev/vdb."""
+    with tempfile.TemporaryDirectory(prefix="kpod-test-", dir="/tmp" if GUEST else None) as made:
+        path = Path(made)
+        if not GUEST:
+            yield path
+            return
+        subprocess.run(["mkfs.ext4", "-q", "-F", "/dev/vdb"], check=True)
+        subprocess.run(["mount", "/dev/vdb", path], check=True)
+        try:
+            yield path
+        finally:
+            subprocess.run(["umount", path], check=True)

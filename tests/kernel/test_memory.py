@@ -1,93 +1,230 @@
-"""Page faults, against the kernel's own count for the process. OOM: tests/vm/guest."""
+"""Kills, reclaim and page faults, with neighbours that must not move."""
 
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.live import IDLER, PRELUDE, Cgroup, Dump, Worker, loader
+import pytest
 
-MINOR, MAJOR = (f"kpod_memory_page_faults_total{{{kind}}}" for kind in ("minor", "major"))
+from tests.live import IDLER, PRELUDE, Cgroup, Dump, Worker, loader, wait_for
 
-# Touches new pages in threads, on and off the CPU, and pages of a file that is not in memory.
-FAULTER = (
-    PRELUDE.replace("gate()\n", "")
+KILLS = "kpod_memory_oom_kills_total"
+MINOR = "kpod_memory_page_faults_total{minor}"
+MAJOR = "kpod_memory_page_faults_total{major}"
+STALLS = "kpod_memory_reclaim_stalls_total{limit}"
+STALL_TIME = "kpod_memory_reclaim_stall_seconds_total{limit}"
+
+# Takes so many megabytes, and then waits.
+TAKER = PRELUDE + 'taken = b"x" * ({megabytes} << 20)\ngate()\n'
+
+
+def moved(before: Dump, after: Dump, cgroup: int, table: str, column: str) -> int:
+    first, last = before.row(cgroup, table), after.row(cgroup, table)
+    return int(last.get(column, 0)) - int(first.get(column, 0))
+
+
+@contextmanager
+def limited(cgroup: Cgroup, megabytes: int) -> Iterator[Path]:
+    """A limit for what is below the cgroup; the file takes the processes that it is for."""
+    if (cgroup.path / "memory.max").exists():
+        (cgroup.path / "cgroup.subtree_control").write_text("+memory")
+        (cgroup.path / "memory.max").write_text(str(megabytes << 20))
+        yield Path("/dev/null")
+        return
+    parent = Path("/sys/fs/cgroup/memory")
+    if not (parent / "memory.limit_in_bytes").exists():
+        pytest.skip("no memory controller, neither in cgroup2 nor in /sys/fs/cgroup/memory")
+    v1 = parent / cgroup.path.name
+    v1.mkdir()
+    try:
+        (v1 / "memory.limit_in_bytes").write_text(str(megabytes << 20))
+        yield v1 / "cgroup.procs"
+    finally:
+
+        def removed() -> bool:
+            try:
+                v1.rmdir()
+            except OSError:
+                return False
+            return True
+
+        cgroup.remove()
+        wait_for("an empty memory cgroup", removed)
+
+
+@pytest.mark.guest("memory")
+def test_kill_is_the_victims(tmpfs: Path, cgroups: Cgroup) -> None:
+    """Another container's process asks for the memory that is not there."""
+    a, b, c = (cgroups.child(f"{name}.service") for name in ("victim", "asker", "neighbour"))
+    with loader(tmpfs) as running, limited(cgroups, 100) as processes:
+        victim = Worker(a, TAKER.format(megabytes=60))
+        asker = Worker(b, TAKER.format(megabytes=55))
+        neighbour = Worker(c, TAKER.format(megabytes=1))
+        for worker in (victim, asker, neighbour):
+            processes.write_text(str(worker.pid))
+        before = running.fresh()
+        victim.go()
+        victim.stopped()
+        asker.go()
+        asker.stopped()
+        victim.process.wait(60)
+        after = running.fresh()
+        assert victim.process.returncode == -9
+        assert asker.process.poll() is None
+        if (events := a.path / "memory.events").exists():
+            assert "oom_kill 1\n" in events.read_text()
+        a.remove()
+        wait_for("the victim's end", lambda: (running.dump().slot(a.id) or {}).get("died_ns"))
+        later = running.fresh()
+    assert moved(before, after, a.id, "memory", KILLS) == 1
+    for other in (b.id, c.id, 1):
+        assert moved(before, after, other, "memory", KILLS) == 0
+    assert later.row(a.id, "memory")[KILLS] == 1, "its container is gone, its end is not"
+
+
+# Reads a file of so many megabytes, again and again, with the cache that it may have.
+READER = (
+    PRELUDE
     + """
-import mmap, threading
-fd = os.open({file!r}, os.O_RDWR | os.O_CREAT, 0o600)
-os.write(fd, bytes(256 * 4096))
-os.fsync(fd)
-def touch():
-    m = mmap.mmap(-1, 512 * 4096)
-    m.madvise(mmap.MADV_NOHUGEPAGE)
-    for page in range(512):
-        m[4096 * page] = 1
-        if page % 64 == 0: time.sleep(0.001)
-gate()
-for t in [threading.Thread(target=touch) for _ in range(4)]: t.start()
-while threading.active_count() > 1: time.sleep(0.01)
-os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-m = mmap.mmap(fd, 256 * 4096)
-m.madvise(mmap.MADV_RANDOM)
-assert sum(m[4096 * page] for page in range(256)) == 0
+with open({file!r}, "rb", buffering=0) as f:
+    for _ in range({times}):
+        f.seek(0)
+        while f.read(1 << 20): pass
 gate()
 """
 )
 
 
-def counted(pid: int) -> tuple[int, int]:
-    """(minor, major) of a process and the threads it had."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
-    return int(fields[7]), int(fields[9])
+def file_of(directory: Path, megabytes: int) -> Path:
+    """Of which nothing is in the cache, where it would be its writer's."""
+    path = directory / "file"
+    with path.open("wb") as file:
+        file.write(b"x" * (megabytes << 20))
+        file.flush()
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return path
 
 
-def moved(before: Dump, after: Dump, cgroup: int) -> tuple[int, ...]:
-    first, last = before.row(cgroup, "memory"), after.row(cgroup, "memory")
-    return tuple(last.get(c, 0) - first.get(c, 0) for c in (MINOR, MAJOR))
-
-
-def test_page_faults_are_the_kernels_own_count(
-    tmpfs: Path, cgroups: Cgroup, tmp_path: Path
-) -> None:
+@pytest.mark.guest("memory")
+def test_reclaim_is_whose_limit_is_short(tmpfs: Path, disk: Path, cgroups: Cgroup) -> None:
     a, b = cgroups.child("a.service"), cgroups.child("b.service")
-    with loader(tmpfs, "--collectors", "memory") as running:
-        worker = Worker(a, FAULTER.format(file=str(tmp_path / "file")))
-        idler = Worker(b, IDLER)
-        before, first, idle = running.fresh(), counted(worker.pid), counted(idler.pid)
-        worker.go()
-        worker.stopped()
-        last, after = counted(worker.pid), running.fresh()
-        assert counted(idler.pid) == idle
-    faults = tuple(y - x for x, y in zip(first, last, strict=True))
-    assert faults[0] > 4 * 512
-    assert faults[1] > 0
-    assert moved(before, after, a.id) == faults
-    assert moved(before, after, b.id) == (0, 0)
+    file = file_of(disk, 48)
+    with loader(tmpfs) as running, limited(cgroups, 32) as processes:
+        reader = Worker(a, READER.format(file=str(file), times=2))
+        neighbour = Worker(b, TAKER.format(megabytes=1))
+        for worker in (reader, neighbour):
+            processes.write_text(str(worker.pid))
+        before, start = running.fresh(), time.monotonic_ns()
+        reader.go()
+        reader.stopped()
+        elapsed = time.monotonic_ns() - start
+        after = running.fresh()
+        events = cgroups.path / "memory.events"
+        counted = re.findall(r"(?m)^max (\d+)", events.read_text() if events.exists() else "")
+    stalls = moved(before, after, a.id, "memory", STALLS)
+    assert stalls > 0
+    if counted:  # how often the limit was hit; a kernel thread may have been the one that did
+        everyone = (slot["cgroup_id"] for slot in after.slots.values())
+        assert sum(moved(before, after, i, "memory", STALLS) for i in everyone) == int(counted[0])
+        assert stalls >= 0.99 * int(counted[0])
+    assert 0 < moved(before, after, a.id, "memory", STALL_TIME) < elapsed
+    assert moved(before, after, b.id, "memory", STALLS) == 0
 
 
-def test_a_process_that_has_ended_is_counted_whole(tmpfs: Path, cgroups: Cgroup) -> None:
-    """Its end tears down memory, and is the last of its stints."""
-    a = cgroups.child("a.service")
-    told = tmpfs / "told"
-    code = (
-        PRELUDE
-        + f"""
-import mmap, resource
-if not os.fork():
-    m = mmap.mmap(-1, 300 * 4096)
-    m.madvise(mmap.MADV_NOHUGEPAGE)
-    for page in range(300): m[4096 * page] = 1
-    os._exit(0)
-os.wait()
-used = resource.getrusage(resource.RUSAGE_CHILDREN)
-open({str(told)!r}, "w").write(f"{{used.ru_minflt}} {{used.ru_majflt}}")
+# Touches so many pages for the first time, one fault each.
+TOUCHER = (
+    PRELUDE
+    + """
+import mmap
+m = mmap.mmap(-1, {pages} * 4096)
+m.madvise(mmap.MADV_NOHUGEPAGE)
+for i in range({pages}): m[i * 4096] = 1
 gate()
 """
-    )
-    with loader(tmpfs, "--collectors", "memory") as running:
-        worker = Worker(a, code)
-        before, first = running.fresh(), counted(worker.pid)
+)
+
+
+def faults(pid: int) -> tuple[int, int]:
+    """(minor, major) of the process's threads: the kernel's own totals."""
+    minor = major = 0
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        fields = (thread / "stat").read_text().rsplit(") ", 1)[1].split()
+        minor, major = minor + int(fields[7]), major + int(fields[9])
+    return minor, major
+
+
+@pytest.mark.guest("memory")
+def test_faults_of_a_living_task(tmpfs: Path, cgroups: Cgroup) -> None:
+    a, b = cgroups.child("a.service"), cgroups.child("b.service")
+    older = Worker(a, TOUCHER.format(pages=3000))
+    with loader(tmpfs) as running:
+        newer, neighbour = Worker(a, TOUCHER.format(pages=5000)), Worker(b, IDLER)
+        before, at_start = running.fresh(), (faults(older.pid), faults(newer.pid))
+        assert moved(before, before, a.id, "memory", MINOR) == 0
+        for worker in (older, newer):
+            worker.go()
+            worker.stopped()
+        after, at_end = running.fresh(), (faults(older.pid), faults(newer.pid))
+        assert neighbour.process.poll() is None
+    expected = [sum(at_end[i][kind] - at_start[i][kind] for i in range(2)) for kind in range(2)]
+    assert expected[0] >= 8000
+    assert moved(before, after, a.id, "memory", MINOR) == expected[0]
+    assert moved(before, after, a.id, "memory", MAJOR) == expected[1]
+    assert moved(before, after, b.id, "memory", MINOR) == 0
+    # What the older one had before the loader's start is not the loader's to count.
+    assert 0 < before.row(a.id, "memory")[MINOR] <= at_start[1][0]
+
+
+# Short lives, of processes and of threads, one of which replaces its process; then what the kernel
+# has counted for all that are gone.
+LIVES = (
+    PRELUDE
+    + """
+import mmap, resource, threading
+def touch(pages):
+    m = mmap.mmap(-1, pages * 4096)
+    m.madvise(mmap.MADV_NOHUGEPAGE)
+    for i in range(pages): m[i * 4096] = 1
+def threads(act):
+    for _ in range(3):
+        t = threading.Thread(target=act)
+        t.start()
+        t.join()
+def run(act):
+    pid = os.fork()
+    if not pid:
+        try: act()
+        finally: os._exit(0)
+    os.waitpid(pid, 0)
+for _ in range(20): run(lambda: touch(100))
+for _ in range(5): run(lambda: threads(lambda: touch(50)))
+for _ in range(5): run(lambda: threads(lambda: os.execv("/bin/true", ["true"])))
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+print("", usage.ru_minflt, usage.ru_majflt, flush=True)
+gate()
+"""
+)
+
+
+@pytest.mark.guest("memory")
+def test_faults_of_short_lives(tmpfs: Path, cgroups: Cgroup) -> None:
+    a = cgroups.child("a.service")
+    with loader(tmpfs, interval=0.05) as running:
+        worker = Worker(a, LIVES)
+        before, at_start = running.fresh(), faults(worker.pid)
         worker.go()
+        assert worker.process.stdout
+        line = b""
+        while not line.endswith(b"\n"):
+            line += worker.process.stdout.read(1)
         worker.stopped()
-        last, after = counted(worker.pid), running.fresh()
-        child = tuple(map(int, told.read_text().split()))
-    own = tuple(y - x for x, y in zip(first, last, strict=True))
-    assert child[0] >= 300
-    assert moved(before, after, a.id) == tuple(x + y for x, y in zip(own, child, strict=True))
+        of_children = [int(n) for n in line.split()]
+        after, at_end = running.fresh(), faults(worker.pid)
+    assert of_children[0] > 20 * 100 + 5 * 3 * 50
+    own = [y - x for x, y in zip(at_start, at_end, strict=True)]
+    assert moved(before, after, a.id, "memory", MINOR) == of_children[0] + own[0]
+    assert moved(before, after, a.id, "memory", MAJOR) == of_children[1] + own[1]
