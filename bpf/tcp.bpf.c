@@ -47,6 +47,47 @@ struct {
 	__type(value, struct account);
 } tcp_accounts SEC(".maps");
 
+/*
+ * A program that is running on a CPU is not run there again (6.1), so what a softirq does while it
+ * interrupts a process in kpod_tcp_state would be lost. Each such hook has two programs, one after
+ * the other; the second stands in for the first where that has left no word of the event. Processes
+ * own the socket meanwhile and softirqs do not, so the one does not overwrite the word of the
+ * other.
+ */
+enum hook { HOOK_STATE, HOOK_DESTROY, HOOKS };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 2 * HOOKS);
+	__type(key, __u32);
+	__type(value, __u64); /* the socket that the first program was run for last */
+} tcp_done SEC(".maps");
+
+static __always_inline __u64 *last_done(enum hook hook, const struct sock *sk)
+{
+	__u32 key = 2 * hook + (BPF_CORE_READ(sk, sk_lock.owned) != 0);
+
+	return bpf_map_lookup_elem(&tcp_done, &key);
+}
+
+static __always_inline void set_done(enum hook hook, const struct sock *sk)
+{
+	__u64 *done = last_done(hook, sk);
+
+	if (done)
+		*done = (__u64)sk;
+}
+
+static __always_inline bool is_done(enum hook hook, const struct sock *sk)
+{
+	__u64 *done = last_done(hook, sk);
+
+	if (!done || *done != (__u64)sk)
+		return false;
+	*done = 0;
+	return true;
+}
+
 static __u64 generations;
 
 static __always_inline __u64 new_generation(void)
@@ -57,6 +98,11 @@ static __always_inline __u64 new_generation(void)
 static __always_inline __u64 word_of(__u64 generation, __u64 value)
 {
 	return generation | (value & ((1ULL << VALUE_BITS) - 1));
+}
+
+static __always_inline __u64 cookie_of(const struct sock *sk)
+{
+	return BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
 }
 
 static __always_inline struct tcp_row *row_of(const struct sock *sk)
@@ -188,6 +234,20 @@ static __always_inline void try_book(const struct sock *sk, struct account *acco
 	}
 }
 
+/* NULL too if it is that of a socket that was here before, and whose end we have missed. */
+static __always_inline struct account *find_account(const struct sock *sk)
+{
+	__u64 key = (__u64)sk;
+	struct account *account = bpf_map_lookup_elem(&tcp_accounts, &key);
+
+	return account && account->cookie == cookie_of(sk) ? account : NULL;
+}
+
+static __always_inline bool is_opening(int state)
+{
+	return state == TCP_SYN_SENT || state == TCP_SYN_RECV;
+}
+
 static __always_inline bool sends_fin(int state)
 {
 	return state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2 || state == TCP_CLOSING ||
@@ -216,43 +276,47 @@ static __always_inline struct account *open_account(struct sock *sk, struct tcp_
 	return NULL;
 }
 
-/* Of a socket older than the loader. */
-static __always_inline struct account *adopt(struct sock *sk, struct tcp_row *row, int state)
+/* Of a socket whose beginning we have not seen. */
+static __always_inline struct account *adopt(struct sock *sk, struct tcp_row *row, int state,
+					     __u64 flags)
 {
 	struct account fresh = {.finished = sends_fin(state)};
 
-	if (state != TCP_SYN_SENT && state != TCP_SYN_RECV)
+	if (!is_opening(state))
 		fresh.first = first_byte(sk, false);
-	return open_account(sk, row, &fresh, BPF_NOEXIST);
+	return open_account(sk, row, &fresh, flags);
 }
 
-/* An attempt to connect has ended, one way or the other. */
+/*
+ * An attempt to connect has ended, one way or the other. The kernel has been seen to leave out
+ * hooks when softirqs interrupt processes, so this may come later than it should.
+ */
 static __always_inline void on_opened(struct sock *sk, struct tcp_row *row, struct account *account,
-				      bool active, bool failed)
+				      int before, int after)
 {
+	bool active = before == TCP_SYN_SENT || (account && account->connect_ns);
 	__u64 ns;
 
 	if (account)
 		account->first = first_byte(sk, active);
 	/* Of a socket that a listener made, all until now are SYN-ACKs: kpod_tcp_synack. */
-	if (account && !active)
+	if (account && before == TCP_SYN_RECV && !active)
 		account->booked[KPOD_TCP_SEGMENTS_RETRANSMITTED] = word_of(
 			account->generation, BPF_CORE_READ((struct tcp_sock *)sk, total_retrans));
-	if (failed) {
+	if (is_opening(before) && after == TCP_CLOSE) {
 		if (active)
 			kpod_add_shared(row->failed, 1);
 		return;
 	}
 	kpod_add_shared(row->opened[active ? KPOD_ACTIVE : KPOD_PASSIVE], 1);
-	if (account && account->connect_ns) {
+	if (is_opening(before) && account && account->connect_ns) {
 		ns = bpf_ktime_get_ns() - account->connect_ns;
 		kpod_add_shared(row->connect_ns, ns);
 		kpod_add_shared(row->connect[kpod_bucket(ns)], 1);
 	}
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(kpod_tcp_state, struct sock *sk, int before, int after)
+static __always_inline void on_state(struct sock *sk, int before, int after)
 {
 	struct account *account, fresh = {};
 	struct tcp_row *row;
@@ -260,29 +324,46 @@ int BPF_PROG(kpod_tcp_state, struct sock *sk, int before, int after)
 
 	if (sk->sk_protocol != IPPROTO_TCP || after == TCP_LISTEN ||
 	    (before == TCP_LISTEN && after != TCP_SYN_RECV))
-		return 0;
+		return;
 	row = row_of(sk);
 	if (!row)
-		return 0;
+		return;
+	account = find_account(sk);
 	if (after == TCP_SYN_SENT || before == TCP_LISTEN) {
+		if (!account && bpf_map_lookup_elem(&tcp_accounts, &key))
+			kpod_add_shared(row->untracked, 1); /* its last owner's end was missed */
 		fresh.connect_ns = after == TCP_SYN_SENT ? bpf_ktime_get_ns() : 0;
 		open_account(sk, row, &fresh, BPF_ANY);
-		return 0;
+		return;
 	}
-	account = bpf_map_lookup_elem(&tcp_accounts, &key);
+	if (!account && !is_opening(before))
+		kpod_add_shared(row->untracked, 1);
 	if (!account && after != TCP_CLOSE)
-		account = adopt(sk, row, before);
+		account = adopt(sk, row, before, BPF_ANY);
 	/* Two that connect to each other go from SYN_SENT to SYN_RECV. */
-	if ((before == TCP_SYN_SENT || before == TCP_SYN_RECV) && after != TCP_SYN_RECV)
-		on_opened(sk, row, account,
-			  before == TCP_SYN_SENT || (account && account->connect_ns),
-			  after == TCP_CLOSE);
+	if (after != TCP_SYN_RECV && (account ? !account->first : is_opening(before)))
+		on_opened(sk, row, account, before, after);
 	if (!account)
-		return 0;
-	if (sends_fin(after))
+		return;
+	if (sends_fin(before) || sends_fin(after))
 		account->finished = 1;
 	if (after == TCP_CLOSE)
 		book(sk, account, row, account->generation);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(kpod_tcp_state, struct sock *sk, int before, int after)
+{
+	on_state(sk, before, after);
+	set_done(HOOK_STATE, sk);
+	return 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(kpod_tcp_state2, struct sock *sk, int before, int after)
+{
+	if (!is_done(HOOK_STATE, sk))
+		on_state(sk, before, after);
 	return 0;
 }
 
@@ -297,26 +378,37 @@ int BPF_PROG(kpod_tcp_synack, const struct sock *sk)
 	return 0;
 }
 
-SEC("tp_btf/tcp_destroy_sock")
-int BPF_PROG(kpod_tcp_destroy, struct sock *sk)
+static __always_inline void on_destroy(struct sock *sk)
 {
+	struct account *account = find_account(sk);
 	__u64 key = (__u64)sk;
-	struct account *account = bpf_map_lookup_elem(&tcp_accounts, &key);
 	struct tcp_row *row;
 
-	if (!account)
-		return 0;
-	row = row_of(sk);
+	row = account ? row_of(sk) : NULL;
 	if (row)
 		book(sk, account, row, new_generation());
 	bpf_map_delete_elem(&tcp_accounts, &key);
+}
+
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(kpod_tcp_destroy, struct sock *sk)
+{
+	on_destroy(sk);
+	set_done(HOOK_DESTROY, sk);
+	return 0;
+}
+
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(kpod_tcp_destroy2, struct sock *sk)
+{
+	if (!is_done(HOOK_DESTROY, sk))
+		on_destroy(sk);
 	return 0;
 }
 
 SEC("tp_btf/tcp_send_reset")
 int BPF_PROG(kpod_tcp_reset_sent, const struct sock *sk)
 {
-	__u64 key = (__u64)sk;
 	struct account *account;
 	struct tcp_row *row;
 
@@ -326,8 +418,8 @@ int BPF_PROG(kpod_tcp_reset_sent, const struct sock *sk)
 		return 0;
 	kpod_add_shared(row->resets[KPOD_SENT], 1);
 	/* tcp_disconnect() sends it after the state has changed, and then sets all to zero. */
-	account = bpf_map_lookup_elem(&tcp_accounts, &key);
-	if (sk && account && BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE)
+	account = sk ? find_account(sk) : NULL;
+	if (account && BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE)
 		book(sk, account, row, account->generation);
 	return 0;
 }
@@ -350,8 +442,7 @@ static int walk_one(void *map, const __u64 *key, struct account *account, void *
 	struct tcp_row *row;
 
 	/* Its address may be another socket's by now. */
-	if ((__u64)BPF_CORE_READ(sk, __sk_common.skc_cookie.counter) != account->cookie ||
-	    state == TCP_SYN_RECV)
+	if (cookie_of(sk) != account->cookie || state == TCP_SYN_RECV)
 		return 0;
 	row = row_of(sk);
 	if (!row)
@@ -394,7 +485,7 @@ int kpod_tcp_adopt(struct bpf_iter__task_file *ctx)
 		return 0;
 	row = row_of(sk);
 	if (row)
-		adopt(sk, row, sk->__sk_common.skc_state);
+		adopt(sk, row, sk->__sk_common.skc_state, BPF_NOEXIST);
 	return 0;
 }
 

@@ -65,6 +65,10 @@ class Namespace:
     def path(self) -> str:
         return f"/run/netns/{self.name}"
 
+    def run(self, *command: str) -> str:
+        """With a /sys of the namespace's devices."""
+        return _must("ip", "netns", "exec", self.name, *command)
+
     def ip(self, *arguments: str) -> None:
         _must("ip", "-n", self.name, *arguments)
 
@@ -74,7 +78,7 @@ class Namespace:
     def snmp(self, protocol: str, counter: str) -> int:
         """One of the namespace's own totals: /proc/net/snmp, or snmp6 for Udp6."""
         file = "snmp6" if protocol.endswith("6") else "snmp"
-        text = _must("ip", "netns", "exec", self.name, "cat", f"/proc/net/{file}")
+        text = self.run("cat", f"/proc/net/{file}")
         lines = [line.split() for line in text.splitlines()]
         if file == "snmp6":
             return next(int(line[1]) for line in lines if line[0] == protocol + counter)

@@ -6,13 +6,15 @@
 KPOD_OBJECT(tcp);
 
 #define BYTES "kpod_tcp_bytes_total"
-#define BYTES_HELP "Payload sent, without retransmits, and payload received in order."
+#define BYTES_HELP "Payload sent and received, each byte once: without retransmits."
 #define SEGMENTS "kpod_tcp_segments_total"
-#define SEGMENTS_HELP "Segments sent, retransmits too, and segments received."
+#define SEGMENTS_HELP "Segments that sockets sent, retransmits too, and received."
 #define OPENED "kpod_tcp_connections_opened_total"
 #define OPENED_HELP "Connections established: by connect() (active) or by a listener (passive)."
 #define RESETS "kpod_tcp_resets_total"
-#define RESETS_HELP "RST segments sent and received; those that belong to no socket are the host's."
+#define RESETS_HELP                                                                                \
+	"RST segments sent and received; those that belong to no socket are the host's (of "       \
+	"those sent, since kernel 6.10)."
 
 #define COUNTER(field) .kind = KPOD_COUNTER, .word = KPOD_WORD(tcp_row, field)
 
@@ -31,7 +33,8 @@ static const struct kpod_column columns[] = {
 	 COUNTER(counters[KPOD_TCP_OUT_OF_ORDER])},
 	{OPENED, OPENED_HELP, "direction", "active", COUNTER(opened[KPOD_ACTIVE])},
 	{OPENED, OPENED_HELP, "direction", "passive", COUNTER(opened[KPOD_PASSIVE])},
-	{"kpod_tcp_connects_failed_total", "connect() that ended without a connection.",
+	{"kpod_tcp_connects_failed_total",
+	 "Attempts to connect that ended without a connection, those given up too.",
 	 COUNTER(failed)},
 	{RESETS, RESETS_HELP, "direction", "sent", COUNTER(resets[KPOD_SENT])},
 	{RESETS, RESETS_HELP, "direction", "received", COUNTER(resets[KPOD_RECEIVED])},
@@ -44,7 +47,11 @@ static const struct kpod_column columns[] = {
 	 "last sample: at every snapshot and when it closes.",
 	 KPOD_TIME_HISTOGRAM(tcp_row, rtt, rtt_ns)},
 	{"kpod_tcp_untracked_sockets_total",
-	 "Sockets the kernel had no memory to account for: their traffic is missing.",
+	 "Times that traffic of a socket is missing, because there was no room to account for it "
+	 "or "
+	 "its beginning was not seen (it is older than the loader and was in no process's hands, "
+	 "or "
+	 "the kernel left out the hook).",
 	 COUNTER(untracked)},
 };
 
@@ -60,7 +67,8 @@ static const struct kpod_table tables[] = {
 
 static const struct kpod_attachment attachments[] = {
 	{.name = "tp_btf",
-	 KPOD_STEPS({"kpod_tcp_state", KPOD_ATTACH}, {"kpod_tcp_destroy", KPOD_ATTACH},
+	 KPOD_STEPS({"kpod_tcp_state", KPOD_ATTACH_TWIN}, {"kpod_tcp_state2", KPOD_ATTACH_TWIN},
+		    {"kpod_tcp_destroy", KPOD_ATTACH_TWIN}, {"kpod_tcp_destroy2", KPOD_ATTACH_TWIN},
 		    {"kpod_tcp_adopt", KPOD_RUN_ONCE}, {"kpod_tcp_reset_sent", KPOD_ATTACH},
 		    {"kpod_tcp_reset_received", KPOD_ATTACH}, {"kpod_tcp_synack", KPOD_ATTACH},
 		    {"kpod_tcp_walk", KPOD_WALK})},

@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import math
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -222,28 +223,57 @@ def test_bytes_and_connections_are_exact(tmpfs: Path, cgroups: Cgroup, case: str
     assert all(abs(x - y) <= 3 * count for x, y in zip(sent, received, strict=True))
     assert after.row(n.id, "tcp") == before.row(n.id, "tcp")
     assert after.row(n.id, "tcp")[LIVE] == 2
-    assert moved(before, after, HOST, *columns) == (0, 0, 0, 0, 0, 0)
+    # The host may do what it likes meanwhile; of this it has nothing, as these have all of it.
 
 
-def test_short_connections_in_a_hurry(tmpfs: Path, cgroups: Cgroup) -> None:
-    """Thousands a second while snapshots are taken: not one is lost or counted twice."""
+def hurry(
+    tmpfs: Path, cgroups: Cgroup, *, spread: bool
+) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """What 10,000 connections of two pairs of processes move: their clients' row, and servers'."""
     plan = Plan(5000, 1, 100, 10)
     a, b = cgroups.child("clients.service"), cgroups.child("servers.service")
-    with loader(tmpfs, interval=0.02) as running:
+    with namespaces("a") as (own,), loader(tmpfs, interval=0.02) as running:
+        if spread:
+            cpus = (1 << min(os.cpu_count() or 1, 32)) - 1
+            own.run("sh", "-c", f"echo {cpus:x} >/sys/class/net/lo/queues/rx-0/rps_cpus")
         workers = []
-        for _ in range(2):
-            values = {**asdict(plan), "port": free_port()}
-            workers += [Worker(b, SERVER.format(**values)), Worker(a, CLIENT.format(**values))]
+        for port in (5000, 5001):
+            for code, cgroup in ((SERVER, b), (CLIENT, a)):
+                values = {**asdict(plan), "port": port}
+                workers.append(Worker(cgroup, with_namespace(code.format(**values), own.path)))
         before = running.fresh()
         for worker in workers:
             worker.go()
         for worker in workers:
             worker.stopped()
         after = running.fresh()
-    columns = (SENT, RECEIVED, ACTIVE, PASSIVE, FAILED, UNTRACKED, LIVE)
-    assert moved(before, after, a.id, *columns) == (1_000_000, 100_000, 10_000, 0, 0, 0, 0)
-    assert moved(before, after, b.id, *columns) == (100_000, 1_000_000, 0, 10_000, 0, 0, 0)
-    assert sum(after.row(a.id, "tcp")[CONNECT]) == 10_000
+    columns = (SENT, RECEIVED, ACTIVE, PASSIVE, FAILED, LIVE, UNTRACKED)
+    clients, servers = (moved(before, after, one.id, *columns) for one in (a, b))
+    return clients, servers, sum(after.row(a.id, "tcp")[CONNECT])
+
+
+def test_short_connections_in_a_hurry(tmpfs: Path, cgroups: Cgroup) -> None:
+    """As many a second as go, while snapshots are taken: none is lost or counted twice."""
+    clients, servers, connects = hurry(tmpfs, cgroups, spread=False)
+    assert clients == (1_000_000, 100_000, 10_000, 0, 0, 0, 0)
+    assert servers == (100_000, 1_000_000, 0, 10_000, 0, 0, 0)
+    assert connects == 10_000
+
+
+def test_softirqs_that_interrupt_our_programs(tmpfs: Path, cgroups: Cgroup) -> None:
+    """Received packets are spread over the CPUs (RPS): the kernel then leaves out one run of a
+    program in a hundred. With the second programs that stand in, what is missing is what has
+    been seen of the tracepoint itself, which perf does not get either: well below one in 1000.
+    """
+    clients, servers, connects = hurry(tmpfs, cgroups, spread=True)
+    exact = (
+        (clients, (1_000_000, 100_000, 10_000, 0, 0, 0)),
+        (servers, (100_000, 1_000_000, 0, 10_000, 0, 0)),
+    )
+    for counted, wanted in exact:
+        for have, want in zip(counted, wanted, strict=False):
+            assert 0.998 * want <= have <= want
+    assert 9_980 <= connects <= 10_000
 
 
 def test_sockets_older_than_the_loader(tmpfs: Path, cgroups: Cgroup) -> None:
@@ -410,7 +440,6 @@ def test_loss_is_the_senders(tmpfs: Path, cgroups: Cgroup) -> None:
     assert moved(before, after, a.id, SENT, RECEIVED) == (16_000_000, 160)
     assert moved(before, after, b.id, SENT, RECEIVED) == (160, 16_000_000)
     assert moved(before, after, a.id, RETRANSMITTED_BYTES)[0] > 500 * again
-    assert moved(before, after, HOST, RETRANSMITTED) == (0,)
     assert after.row(n.id, "tcp") == before.row(n.id, "tcp")
 
 
