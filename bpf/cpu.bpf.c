@@ -41,7 +41,8 @@ struct {
 } cpu_stints SEC(".maps");
 
 struct task_account {
-	__u64 delayed_ns; /* run_delay that is booked already */
+	__u64 ran_ns;	  /* sum_exec_runtime that is booked already */
+	__u64 delayed_ns; /* run_delay likewise */
 	struct kpod_owner owner;
 };
 
@@ -76,8 +77,10 @@ static __always_inline struct cpu_row *book(struct task_struct *task, struct sti
 	row = kpod_row(cpu_rows, *slot);
 	if (!row)
 		return NULL;
-	if (known && ran > stint->ran_ns)
-		kpod_add(row->oncpu_ns, ran - stint->ran_ns);
+	/* With an account nothing is lost if the hook was not run when the stint began. */
+	booked = account ? account->ran_ns : known ? stint->ran_ns : ran;
+	if (ran > booked)
+		kpod_add(row->oncpu_ns, ran - booked);
 	/* Not read again later: another CPU may bring it up to date meanwhile. */
 	stint->ran_ns = ran;
 	if (!account)
@@ -92,8 +95,10 @@ static __always_inline struct cpu_row *book(struct task_struct *task, struct sti
 		kpod_add(row->wait_ns[class], wait);
 		kpod_add(row->wait[kpod_bucket(wait)], 1);
 	}
-	if (account)
+	if (account) {
+		account->ran_ns = ran;
 		account->delayed_ns = delayed;
+	}
 	return row;
 }
 
@@ -139,18 +144,20 @@ int BPF_PROG(kpod_cpu_fork, struct task_struct *task)
 	return 0;
 }
 
-/* Run once at the start: tasks older than the loader, whose past waits are not ours. */
+/* Run once at the start: tasks older than the loader, whose past is not ours. */
 SEC("iter/task")
 int kpod_cpu_adopt(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
 	struct task_account *account;
 
-	if (!task)
+	if (!task || bpf_task_storage_get(&cpu_tasks, task, 0, 0))
 		return 0;
 	account = bpf_task_storage_get(&cpu_tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (account && !account->delayed_ns)
+	if (account) {
+		account->ran_ns = task->se.sum_exec_runtime;
 		account->delayed_ns = task->sched_info.run_delay;
+	}
 	return 0;
 }
 
