@@ -44,7 +44,7 @@ static __always_inline void book_one(__u64 *booked, __u64 now, __u64 *counter)
 	}
 }
 
-static __always_inline int book(struct task_struct *task)
+static __always_inline int book(struct task_struct *task, bool last)
 {
 	struct booked *booked = bpf_task_storage_get(&pagefault_tasks, task, 0, 0);
 	struct kpod_cgroup *owner;
@@ -65,7 +65,7 @@ static __always_inline int book(struct task_struct *task)
 	if (!row)
 		return 0;
 	if (!booked) {
-		kpod_add_shared(row->untracked, 1);
+		kpod_add_shared(row->untracked, last);
 		return 0;
 	}
 	book_one(&booked->minor, task->min_flt, &row->minor);
@@ -79,13 +79,23 @@ int kpod_pagefault_walk(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
 
-	return task ? book(task) : 0;
+	return task ? book(task, false) : 0;
 }
 
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(kpod_pagefault_exit, struct task_struct *task)
 {
-	return book(task);
+	return book(task, false);
+}
+
+/*
+ * When nobody can see the task any more: the rest. It may have faulted on its way out; and while
+ * the walk is at a task on this CPU, no other has its storage made.
+ */
+SEC("tp_btf/sched_process_free")
+int BPF_PROG(kpod_pagefault_free, struct task_struct *task)
+{
+	return book(task, true);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -16,8 +16,8 @@ static const struct kpod_column columns[] = {
 	{FAULTS, FAULTS_HELP, "kind", "major", .kind = KPOD_COUNTER,
 	 .word = KPOD_WORD(pagefault_row, major)},
 	{"kpod_memory_page_faults_untracked_total",
-	 "Times a task's faults could not be booked: they come later, or at its end are lost.",
-	 .kind = KPOD_COUNTER, .word = KPOD_WORD(pagefault_row, untracked)},
+	 "Tasks that ended and whose last faults could not be booked.", .kind = KPOD_COUNTER,
+	 .word = KPOD_WORD(pagefault_row, untracked)},
 };
 
 static const struct kpod_table tables[] = {
@@ -33,7 +33,7 @@ static const struct kpod_table tables[] = {
 static const struct kpod_attachment attachments[] = {
 	{.name = "tp_btf",
 	 KPOD_STEPS({"kpod_pagefault_walk", KPOD_RUN_ONCE}, {"kpod_pagefault_exit", KPOD_ATTACH},
-		    {"kpod_pagefault_walk", KPOD_WALK})},
+		    {"kpod_pagefault_free", KPOD_ATTACH}, {"kpod_pagefault_walk", KPOD_WALK})},
 };
 
 const struct kpod_collector kpod_collector_pagefault = {
