@@ -5,4 +5,5 @@
 	X(cpu)                                                                                     \
 	X(exec)                                                                                    \
 	X(memory)                                                                                  \
-	X(pagefault)
+	X(pagefault)                                                                               \
+	X(biolatency)

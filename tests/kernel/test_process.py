@@ -199,7 +199,7 @@ def test_doctor() -> None:
     assert rows == dict.fromkeys(
         [
             *("kernel", "btf", "privilege", "cgroup2", "maps"),
-            *("cgroup", "cpu", "exec", "memory", "pagefault"),
+            *("cgroup", "cpu", "exec", "memory", "pagefault", "biolatency"),
         ],
         "ok",
     )
