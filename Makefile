@@ -11,9 +11,10 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 APT_BUILD := clang llvm gcc libbpf-dev libelf-dev zlib1g-dev libmsgpack-dev linux-libc-dev \
 	python3 python3-venv python3-dev util-linux
-APT_TEST := clang-format libcmocka-dev runc strace
+APT_TEST := bpftool clang-format iproute2 libclang-rt-14-dev libcmocka-dev protobuf-compiler \
+	runc spin strace
 APT_VM := qemu-system-x86 busybox-static kmod xz-utils iproute2
-APT_BENCH := libbpf-tools bpftool
+APT_BENCH := libbpf-tools
 
 ARCH_x86_64 := x86
 ARCH_aarch64 := arm64
@@ -26,7 +27,7 @@ CFLAGS ?= -O2 -g
 CFLAGS += -std=gnu11 $(WARN)
 BPF_CFLAGS := -g -O2 -target bpf -mcpu=v3 -D__TARGET_ARCH_$(ARCH) $(WARN) \
 	-Wno-unused-parameter # BPF_PROG() always has ctx
-LDLIBS := -lbpf -lelf -lz -lmsgpackc
+LDLIBS := -lbpf -lelf -lz -lmsgpackc -lm
 
 BPF_OBJECTS := $(patsubst bpf/%.bpf.c,$(B)/bpf/%.bpf.o,$(wildcard bpf/*.bpf.c))
 SHARED_C := shared/abi.c shared/crc32c.c shared/reader.c shared/writer.c
@@ -35,9 +36,10 @@ LOADER_O := $(LOADER_C:%.c=$(B)/%.o)
 TEST_LOADER_O := $(LOADER_C:%.c=$(B)/testing/%.o)
 C_SOURCES := $(wildcard bpf/*.[ch] loader/*.[ch] loader/*/*.[ch] shared/*.[ch] \
 	aggregator/native/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
-PYTHON_SOURCES := aggregator tests
+PYTHON_SOURCES := aggregator tests docs
 
-.PHONY: all run test test-c test-python test-vm check bench setup setup-test setup-vm setup-bench native clean format
+.PHONY: all run test test-c test-fuzz test-python test-vm check docs bench fuzz setup setup-test \
+	setup-vm setup-bench native clean format
 
 all: $(B)/kpod-loader native
 
@@ -57,7 +59,7 @@ setup:
 	$(call apt,$(APT_BUILD))
 	@$(MAKE) --no-print-directory $(VENV)/ready
 
-setup-test: setup .cache/prometheus/usr/bin/promtool
+setup-test: setup .cache/prometheus/usr/bin/promtool .cache/client-model/usr
 	$(call apt,$(APT_TEST))
 	@$(MAKE) --no-print-directory $(VENV)/ready-dev
 
@@ -77,11 +79,15 @@ $(VENV)/ready-dev: $(VENV)/ready
 	touch $@
 
 # Unpacked, not installed: the package would start a server on our port.
-.cache/prometheus/usr/bin/promtool:
+.cache/prometheus/usr/bin/promtool: DEB := prometheus
+# Of this, only io/prometheus/client/metrics.proto is wanted.
+.cache/client-model/usr: DEB := golang-github-prometheus-client-model-dev
+
+.cache/prometheus/usr/bin/promtool .cache/client-model/usr:
 	mkdir -p .cache
-	cd .cache && { apt-get download -qq prometheus || \
-		{ $(SUDO) apt-get update -qq && apt-get download -qq prometheus; }; }
-	dpkg-deb -x .cache/prometheus_*.deb .cache/prometheus
+	cd .cache && { apt-get download -qq $(DEB) || \
+		{ $(SUDO) apt-get update -qq && apt-get download -qq $(DEB); }; }
+	dpkg-deb -x .cache/$(DEB)_*.deb .cache/$(word 2,$(subst /, ,$@))
 	touch $@
 
 # ---- build ------------------------------------------------------------------------------------
@@ -96,6 +102,22 @@ $(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
 $(foreach o,$(BPF_OBJECTS),$(eval \
 	$(B)/loader/collectors/$(notdir $(o:.bpf.o=.o)) \
 	$(B)/testing/loader/collectors/$(notdir $(o:.bpf.o=.o)): $(o)))
+# Some share one.
+$(foreach c,interface filesystem,$(eval \
+	$(B)/loader/collectors/$(c).o $(B)/testing/loader/collectors/$(c).o: $(B)/bpf/tasks.bpf.o))
+
+$(B)/loader/events.o $(B)/testing/loader/events.o: $(B)/bpf/events.bpf.o
+
+# The names of this architecture's system calls.
+SYSCALL_O := $(B)/loader/collectors/syscall.o $(B)/testing/loader/collectors/syscall.o
+$(SYSCALL_O): $(B)/syscalls.inc
+$(SYSCALL_O): CFLAGS += -I$(B)
+
+$(B)/syscalls.inc:
+	@mkdir -p $(@D)
+	@echo '#include <asm/unistd.h>' | $(CC) -E -dM - | \
+		sed -n 's/^#define __NR_\([a-z]\w*\) .*/[__NR_\1] = "\1",/p' | \
+		grep -v -e __NR_syscalls -e __NR_arch_specific_syscall >$@
 
 $(B)/testing/%.o: %.c
 	@mkdir -p $(@D)
@@ -135,19 +157,59 @@ CMOCKA := -lcmocka -lpthread -lm
 SAN_address := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 SAN_thread := -fsanitize=thread
 TEST_C := $(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c))
+TESTED_test_files := loader/parse.c loader/kept.c loader/cgroupfs.c \
+	$(wildcard loader/collectors/cgroup_*.c)
 TEST_BIN := $(TEST_C:%=$(B)/c/plain/%) $(TEST_C:%=$(B)/c/address/%) $(B)/c/thread/test_ring
 
 .SECONDEXPANSION:
-$(B)/c/%: tests/c/$$(notdir $$*).c $(SHARED_C) $(wildcard shared/*.h bpf/*.h tests/c/*.h)
+$(B)/c/%: tests/c/$$(notdir $$*).c $(SHARED_C) $$(TESTED_$$(notdir $$*)) \
+		$(wildcard shared/*.h bpf/*.h loader/*.h tests/c/*.h)
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
-	@$(CC) $(CFLAGS) $(SAN_$(notdir $(@D))) -Ishared -Ibpf -o $@ $< $(SHARED_C) $(CMOCKA)
+	@$(CC) $(CFLAGS) $(SAN_$(notdir $(@D))) -Ishared -Ibpf -Iloader -o $@ $(filter %.c,$^) $(CMOCKA)
 
 test: setup-vm
-	@$(MAKE) --no-print-directory check test-c test-python
+	@$(MAKE) --no-print-directory check test-c test-fuzz test-python
 
 test-c: $(TEST_BIN)
 	@for t in $^; do echo "== $$t"; $$t || exit 1; done
+
+FUZZ := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c))
+FUZZ_SECONDS := 600
+FUZZ_RUNS := 3000
+FUZZ_RUNS_parse := 20000
+FUZZED_parse := loader/parse.c
+FUZZED_reader := $(filter-out shared/writer.c,$(SHARED_C))
+FUZZED_render := aggregator/native/render.c aggregator/native/snapshot.c $(FUZZED_reader)
+FUZZED_view := loader/view.c $(FUZZED_reader)
+# Bus errors are the reader's own; large allocations fail as they do on a machine with less memory.
+# The first directory gets what is new; the second has what is known.
+FUZZ_RUN = ASAN_OPTIONS=allocator_may_return_null=1:max_allocation_size_mb=64 $(B)/fuzz/$$f \
+	-handle_bus=0 -max_len=8192 -artifact_prefix=$(B)/fuzz/$$f-
+
+# clang 14 does not have target_clones together with sanitizers.
+$(B)/fuzz/%: tests/fuzz/%.c $$(FUZZED_$$*) $(wildcard shared/*.h loader/*.h tests/fuzz/*.h \
+		aggregator/native/*.h)
+	@mkdir -p $(@D)
+	@echo '  CC   $@'
+	@$(CLANG) $(CFLAGS) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+		'-Dtarget_clones(...)=' -o $@ $(filter %.c,$^) -lmsgpackc
+
+# By runs, not by time: it does the same wherever it runs.
+test-fuzz: $(FUZZ:%=$(B)/fuzz/%)
+	@set -e; $(foreach f,$(FUZZ),f=$f; echo "== fuzz $$f"; \
+		rm -rf $(B)/fuzz/new; mkdir $(B)/fuzz/new; \
+		$(FUZZ_RUN) -seed=1 -runs=$(or $(FUZZ_RUNS_$f),$(FUZZ_RUNS)) \
+			$(B)/fuzz/new tests/fuzz/$$f 2>$(B)/fuzz/log || \
+			{ tail -50 $(B)/fuzz/log; exit 1; };)
+
+# What reaches new code joins the corpus in the repository.
+fuzz: $(FUZZ:%=$(B)/fuzz/%)
+	@for f in $(FUZZ); do \
+		mkdir -p $(B)/fuzz/corpus/$$f; \
+		$(FUZZ_RUN) -max_total_time=$(FUZZ_SECONDS) $(B)/fuzz/corpus/$$f tests/fuzz/$$f && \
+		$(FUZZ_RUN) -merge=1 -use_counters=0 tests/fuzz/$$f $(B)/fuzz/corpus/$$f || exit 1; \
+	done
 
 test-python: all $(B)/kpod-loader-test
 	$(SUDO) $(PY) -m pytest -ra tests
@@ -161,6 +223,12 @@ check: all
 	$(VENV)/bin/ruff format --check $(PYTHON_SOURCES)
 	$(VENV)/bin/mypy
 	clang-format --dry-run -Werror $(C_SOURCES)
+	$(METRICS) | diff docs/metrics.md - # else: make docs
+
+METRICS = $(B)/kpod-loader schema --profile comprehensive | $(PY) docs/metrics.py
+
+docs: all
+	$(METRICS) >docs/metrics.md
 
 format:
 	$(VENV)/bin/ruff format $(PYTHON_SOURCES)
@@ -168,7 +236,7 @@ format:
 
 bench: setup-bench
 	@$(MAKE) --no-print-directory all $(B)/bench/empty
-	$(SUDO) $(PY) -m tests.bench
+	set -o pipefail; $(SUDO) $(PY) -m tests.bench | tee docs/performance.md
 
 $(B)/bench/empty.bpf.o: tests/bench/empty.bpf.c
 	@mkdir -p $(@D)

@@ -7,15 +7,20 @@ import signal
 import socket
 import sys
 import time
+from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import uvicorn
 
-from aggregator.exposition import DEFAULT_LE_EXPONENTS
+from aggregator.exposition import Presentation
+from aggregator.protocol import Protocol
 from aggregator.resolver import standalone
-from aggregator.server import Application
-from aggregator.store import Store
+from aggregator.server import MAX_SCRAPES, Application
+from aggregator.store import Limits, Store
+
+SHAPES = ("native", "classic", "both")
 
 log = logging.getLogger("kpod")
 
@@ -27,11 +32,22 @@ def address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def exponents(text: str) -> tuple[int, ...]:
+def natural(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number")
+    return int(text)
+
+
+def presentation(text: str) -> Presentation:
+    pattern, equals, shape = text.rpartition("=")
+    kind, _, exponents = shape.partition(":")
+    if not equals or not pattern or kind not in SHAPES:
+        raise argparse.ArgumentTypeError(f"'{text}' is not PATTERN={'|'.join(SHAPES)}[:N,N,...]")
     try:
-        return tuple(int(part) for part in text.split(","))
+        ends = tuple(float(part) for part in exponents.split(",")) if exponents else None
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a list of integers") from None
+        raise argparse.ArgumentTypeError(f"'{text}': '{exponents}' are not numbers") from None
+    return Presentation(pattern, kind != "classic", kind != "native", ends)
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -52,12 +68,42 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="value of the label node (default: $NODE_NAME, or no such label)",
     )
     parser.add_argument(
-        "--le-exponents",
-        type=exponents,
-        default=DEFAULT_LE_EXPONENTS,
-        metavar="N,N,...",
-        help="histogram buckets end at these powers of two, in seconds; write --le-exponents=-1,0 "
-        f"(default: {','.join(map(str, DEFAULT_LE_EXPONENTS))})",
+        "--histogram",
+        type=presentation,
+        action="append",
+        default=[],
+        metavar="PATTERN=SHAPE[:N,N,...]",
+        help="how histograms of these names are shown; of several that match, the last holds. "
+        f"SHAPE is for protobuf: {', '.join(SHAPES)} (default: native). Classic buckets, of text "
+        "formats too, end at 2^N (default: 12 or less, evenly over the histogram's range)",
+    )
+    parser.add_argument(
+        "--max-series-per-family",
+        type=natural,
+        default=Limits().per_family,
+        metavar="N",
+        help="of a family, show no more series than this (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-series",
+        type=natural,
+        default=Limits().total,
+        metavar="N",
+        help="of all families together (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-scrapes",
+        type=natural,
+        default=MAX_SCRAPES,
+        metavar="N",
+        help="answer so many scrapes at once, further ones with 503 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--web.config.file",
+        dest="web_config",
+        type=Path,
+        metavar="PATH",
+        help="TLS and basic auth, as other exporters have it (exporter-toolkit)",
     )
     parser.add_argument(
         "--log-level", choices=["debug", "info", "warning", "error"], default="info"
@@ -75,6 +121,15 @@ def main() -> None:
         level=options.log_level.upper(), format="kpod-aggregator: %(message)s", stream=sys.stderr
     )
     host, port = options.listen
+    tls = auth = None
+    if options.web_config:
+        # 3 MB that most do without.
+        from aggregator.webconfig import WebConfigError, load
+
+        try:
+            tls, auth = load(options.web_config)
+        except WebConfigError as error:
+            sys.exit(f"kpod-aggregator: {error}")
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family)
@@ -85,19 +140,28 @@ def main() -> None:
         clock=time.monotonic_ns,
         resolver=standalone,
         node=options.node,
-        le_exponents=options.le_exponents,
+        presentations=options.histogram,
+        limits=Limits(options.max_series_per_family, options.max_series),
     )
     store.refresh()
     log.info("standalone: names come from cgroup paths")
-    log.info("serving http://%s:%d/metrics", host or "0.0.0.0", listener.getsockname()[1])
+    application = Application(store, auth=auth, max_scrapes=options.max_scrapes)
+    log.info(
+        "serving %s://%s:%d/metrics",
+        "https" if tls else "http",
+        host or "0.0.0.0",
+        listener.getsockname()[1],
+    )
     config = uvicorn.Config(
-        Application(store),
+        application,
         loop="uvloop",
-        http="h11",
+        http=partial(Protocol, application.own.timed_out.inc),  # type: ignore[arg-type]
+        ssl_context_factory=(lambda *_: tls.context()) if tls else None,
         ws="none",
         lifespan="off",
         interface="asgi3",
         access_log=False,
+        proxy_headers=False,
         log_config=None,
         log_level="warning",
         server_header=False,

@@ -59,6 +59,7 @@ class Column:
     decimals: int
     labels: tuple[tuple[str, str], ...]
     word: int
+    optional: bool
     histogram: Histogram | None
 
 
@@ -134,6 +135,8 @@ class _Node:
 def _histogram(column: _Node, word: int, words: int) -> Histogram:
     schema = column["schema"].integer(-4, 8)
     first_exponent = column["first_exponent"].integer(-64, 64)
+    if schema < 0 and first_exponent % (1 << -schema):
+        column["first_exponent"].fail(f"2^{first_exponent} is no bucket bound of schema {schema}")
     buckets = column["buckets"].integer(2, min(BUCKETS_MAX, words - word))
     total = column["sum"].integer(0, words - 1)
     sum_words = column["sum_words"].integer(1, words - total)
@@ -152,13 +155,17 @@ def _column(node: _Node, words: int) -> Column:
         label = _Node(name, f"{labels.where} key").text(LABEL)
         constant.append((label, labels[name].text()))
     word = node["word"].integer(0, words - 1)
+    name = node["name"].text(NAME)
+    if kind == "counter" and not name.endswith("_total"):
+        node["name"].fail(f"{name!r} is a counter and does not end in _total")
     return Column(
-        name=node["name"].text(NAME),
+        name=name,
         help=node["help"].text(),
         kind=kind,  # type: ignore[arg-type]  # checked above
         decimals=node["decimals"].integer(0, DECIMALS_MAX),
         labels=tuple(constant),
         word=word,
+        optional=node["optional"].flag(),
         histogram=_histogram(node, word, words) if kind == "histogram" else None,
     )
 
@@ -215,9 +222,18 @@ def decode(document: bytes) -> Schema:
     return schema
 
 
+# Names that OpenMetrics reserves for a family beside its own.
+SUFFIXES = {
+    "counter": ("_total", "_created"),
+    "gauge": (),
+    "histogram": ("_bucket", "_count", "_created", "_sum"),
+}
+
+
 def _check_families(schema: Schema) -> None:
     """A family is one table's, of one kind, and no two of its columns make the same series."""
     seen: dict[str, tuple[Table, Column]] = {}
+    names: dict[str, str] = {}
     series: set[tuple[str, tuple[tuple[str, str], ...]]] = set()
     for table in schema.tables:
         key_labels = [key.label for key in table.keys]
@@ -230,6 +246,10 @@ def _check_families(schema: Schema) -> None:
                 raise SchemaError(f"{where}: also a column of table {other[0].name}")
             if (other[1].kind, other[1].help) != (column.kind, column.help):
                 raise SchemaError(f"{where}: kind or help differs from the column before")
+            base = column.name.removesuffix("_total" if column.kind == "counter" else "")
+            for name in (base, *(base + suffix for suffix in SUFFIXES[column.kind])):
+                if names.setdefault(name, column.name) != column.name:
+                    raise SchemaError(f"{where}: {name} also belongs to {names[name]}")
             constant = [name for name, _ in column.labels]
             if set(key_labels) & set(constant):
                 raise SchemaError(f"{where}: a label is also the label of a key")

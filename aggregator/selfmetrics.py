@@ -17,6 +17,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from aggregator import __version__
+from aggregator.exposition import UNITS
 from aggregator.store import STATES, Store
 
 
@@ -103,14 +104,38 @@ class StoreCollector(Collector):
             "Rows of the snapshot that are not shown because no container owns them.",
             value=snapshot.native.orphans,
         )
+        cut = GaugeMetricFamily(
+            "kpod_series_cut",
+            "Series of the snapshot that are not shown, because there would be too many.",
+            labels=["family"],
+        )
+        for family, series in snapshot.cut.items():
+            cut.add_metric([family], series)
+        yield cut
 
 
-class SelfMetrics:
-    """The registry, and the counter that the server moves."""
+class SelfMetrics(Collector):
+    """All of it, with the counters that the server moves."""
 
     def __init__(self, store: Store) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        self.registry = CollectorRegistry()
-        self.registry.register(StoreCollector(store))
-        ProcessCollector(registry=self.registry)
-        self.scrapes = Counter("kpod_scrapes", "Scrapes begun.", registry=self.registry)
+        self._registry = CollectorRegistry()
+        self._registry.register(StoreCollector(store))
+        ProcessCollector(registry=self._registry)
+        self.scrapes = self._counter("kpod_scrapes", "Scrapes begun.")
+        self.refused = self._counter(
+            "kpod_scrapes_refused", "Scrapes refused because too many were under way."
+        )
+        self.timed_out = self._counter(
+            "kpod_http_timeouts",
+            "Connections cut because the client was too slow to send a request or read an answer.",
+        )
+
+    def _counter(self, name: str, help_text: str) -> Counter:
+        return Counter(name, help_text, registry=self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            # As the C renderer does; ProcessCollector does not say it.
+            metric.unit = next((u for u in UNITS if metric.name.endswith(f"_{u}")), "")
+            yield metric

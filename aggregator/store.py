@@ -1,11 +1,12 @@
 """The segment as Python sees it: its state, its schema and the last whole snapshot."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from aggregator._native import ffi, lib
-from aggregator.exposition import DEFAULT_LE_EXPONENTS, Labels, Plan, row_labels
+from aggregator.exposition import Labels, Plan, Presentation, protobuf_labels, row_labels
 from aggregator.resolver import Owner, Resolver
 from aggregator.schema import Schema, SchemaError, decode
 
@@ -14,33 +15,51 @@ log = logging.getLogger("kpod")
 STATES = ("absent", "incompatible", "live", "stale", "replaced", "closed")
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many series are shown of a family, and of all. In text; protobuf needs fewer."""
+
+    per_family: int = 100_000
+    total: int = 500_000
+
+
 class Snapshot:
     """One snapshot with the plan it is rendered by; usable as long as somebody holds it."""
 
     def __init__(self, native: Any, plan: Plan) -> None:
         self.native = native
         self.plan = plan
+        self.cut: dict[str, int] = {}  # series that are not shown, by family
 
-    def text(self) -> Iterator[bytes]:
-        """The samples in text format 0.0.4, in pieces of at most KPOD_CHUNK_SIZE bytes."""
+    def render(self, format_: int) -> Iterator[bytes]:
+        """The samples in one of enum kpod_format, in pieces of at most KPOD_CHUNK_SIZE bytes."""
         cursor = ffi.new("struct kpod_cursor *")
         chunk = ffi.new("char[]", lib.KPOD_CHUNK_SIZE)
-        while size := lib.kpod_render_text(cursor, self.plan.native, self.native, chunk):
+        while size := lib.kpod_render(cursor, self.plan.native, self.native, format_, chunk):
             yield ffi.unpack(chunk, size)
+
+    def limit(self, limits: Limits) -> None:
+        """Leaves out rows that are too many: the last of a family, the last families."""
+        left = limits.total
+        for index, name in enumerate(self.plan.names):
+            view = self.plan.native.families[index].views[lib.KPOD_TEXT]
+            there = self.native.shown[index]
+            rows = min(there, min(limits.per_family, left) // view.sample_count)
+            left -= rows * view.sample_count
+            if rows < there:
+                self.native.shown[index] = rows
+                self.cut[name] = (there - rows) * view.sample_count
 
     def label(self, resolver: Resolver) -> None:
         """Names the owners that have no labels yet, no two of them alike."""
         if not self.native.unlabelled:
             return
         owners = [self.native.owners + i for i in range(self.native.owner_count)]
-        taken = {
-            ffi.unpack(self.native.labels + owner.label_at, owner.label_size)
-            for owner in owners
-            if owner.label_size
-        }
+        known = [owner.labels[lib.KPOD_AS_TEXT] for owner in owners]
+        taken = {ffi.unpack(self.native.labels + k.at, k.size) for k in known if k.size}
         taken.add(row_labels(()).encode())  # a series of a container has a label
         for index, native in enumerate(owners):
-            if native.label_size:
+            if known[index].size:
                 continue
             path = ffi.unpack(native.path, native.path_size).decode(errors="replace")
             owner = Owner(native.kind, native.cgroup_id, path)
@@ -48,9 +67,13 @@ class Snapshot:
             text = row_labels(labels).encode()
             if text in taken:
                 # Prometheus refuses a whole scrape for one series that is there twice.
-                text = row_labels((*labels, ("cgroup_id", str(owner.cgroup_id)))).encode()
+                labels = (*labels, ("cgroup_id", str(owner.cgroup_id)))
+                text = row_labels(labels).encode()
             taken.add(text)
-            if not lib.kpod_snapshot_label(self.native, index, text, len(text)):
+            encoded = protobuf_labels(labels)
+            if not lib.kpod_snapshot_label(
+                self.native, index, text, len(text), encoded, len(encoded)
+            ):
                 raise MemoryError(f"labels of {path}")
 
 
@@ -64,7 +87,8 @@ class Store:
         clock: Callable[[], int],
         resolver: Resolver,
         node: str = "",
-        le_exponents: Iterable[int] = DEFAULT_LE_EXPONENTS,
+        presentations: Sequence[Presentation] = (),
+        limits: Limits = Limits(),
     ) -> None:
         """clock: CLOCK_MONOTONIC in ns. The resolver's labels come after the node's."""
         self.path = path
@@ -75,7 +99,9 @@ class Store:
         self._clock = clock
         self._node: Labels = (("node", node),)
         self._resolver: Resolver = lambda owner: (*resolver(owner), *self._node)
-        self._le_exponents = tuple(le_exponents)
+        self._presentations = presentations
+        self._limits = limits
+        self._cut: set[str] = set()  # families of which it has been said
         self._reader: Any = ffi.gc(ffi.new("struct kpod_reader *"), lib.kpod_reader_close)
         self._generation = 0
         self._logged: tuple[str, str] | None = None
@@ -129,7 +155,7 @@ class Store:
         reader = self._reader
         if self.plan is None or self._generation != reader.header.generation:
             document = bytes(ffi.buffer(reader.schema, reader.header.schema_size))
-            self.plan = Plan(decode(document), self._node, self._le_exponents)
+            self.plan = Plan(decode(document), self._node, self._presentations)
             self._generation = reader.header.generation
         if not reader.end or not reader.data:
             return
@@ -139,4 +165,8 @@ class Store:
             return
         snapshot = Snapshot(ffi.gc(native, lib.kpod_snapshot_free), self.plan)
         snapshot.label(self._resolver)
+        snapshot.limit(self._limits)
+        for family in snapshot.cut.keys() - self._cut:
+            self._cut.add(family)
+            log.warning("%s: more series than are shown; see kpod_series_cut", family)
         self.snapshot = snapshot

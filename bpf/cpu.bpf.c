@@ -26,10 +26,9 @@ struct stint {
 	__u64 ran_ns;	  /* its se.sum_exec_runtime */
 	__u64 delayed_ns; /* its sched_info.run_delay, without the wait just ended */
 	__u64 voluntary;  /* its nvcsw */
-	int pid;	  /* -1: not known */
-	__u32 holder;	  /* slot of the task before it, or HOLDER_IDLE */
-	__u32 waited;	  /* the wait before it is booked */
-	__u32 reserved;
+	__u64 task;   /* its address: a thread that calls execve() changes its pid. 0: not known */
+	__u32 holder; /* slot of the task before it, or HOLDER_IDLE */
+	__u32 waited; /* the wait before it is booked */
 } __attribute__((aligned(64)));
 
 #define HOLDER_IDLE 0xffffffff
@@ -43,10 +42,7 @@ struct {
 
 struct task_account {
 	__u64 delayed_ns; /* run_delay that is booked already */
-	__u64 cgroup_id;  /* slot is of this cgroup, as of epoch */
-	__u64 epoch;
-	__u32 slot;
-	__u32 reserved;
+	struct kpod_owner owner;
 };
 
 struct {
@@ -59,22 +55,9 @@ struct {
 static __always_inline __u32 slot_of(struct task_struct *task, struct task_account *account)
 {
 	struct cgroup *cgrp = task->cgroups->dfl_cgrp;
-	struct kpod_control *ctl = kpod_control();
-	struct kpod_cgroup *found;
-	__u64 id = cgrp->kn->id;
-	__u64 epoch = ctl ? ctl->epoch : 0;
-	__u32 slot;
+	struct kpod_owner unknown = {};
 
-	if (account && account->cgroup_id == id && account->epoch == epoch)
-		return account->slot;
-	found = kpod_nearest(cgrp);
-	slot = found ? found->slot : 0;
-	if (account) {
-		account->cgroup_id = id;
-		account->epoch = epoch;
-		account->slot = slot;
-	}
-	return slot;
+	return kpod_owner_slot(account ? &account->owner : &unknown, cgrp);
 }
 
 /* Books what the task on this CPU has done since `stint`; returns its row. */
@@ -84,7 +67,7 @@ static __always_inline struct cpu_row *book(struct task_struct *task, struct sti
 	struct task_account *account = bpf_task_storage_get(&cpu_tasks, task, 0, 0);
 	__u64 delayed = task->sched_info.run_delay;
 	__u64 ran = task->se.sum_exec_runtime;
-	bool known = stint->pid == task->pid;
+	bool known = stint->task == (__u64)task;
 	struct cpu_row *row;
 	__u64 booked, wait;
 	__u32 class;
@@ -129,7 +112,7 @@ int BPF_PROG(kpod_cpu_switch, bool preempt, struct task_struct *prev, struct tas
 		/* The kernel counted this switch just before this hook, by the rule we want. */
 		if (!row)
 			;
-		else if (stint->pid == prev->pid ? prev->nvcsw != stint->voluntary : !preempt)
+		else if (stint->task == (__u64)prev ? prev->nvcsw != stint->voluntary : !preempt)
 			kpod_add(row->switches[KPOD_SWITCH_VOLUNTARY], 1);
 		else
 			kpod_add(row->switches[KPOD_SWITCH_INVOLUNTARY], 1);
@@ -139,7 +122,7 @@ int BPF_PROG(kpod_cpu_switch, bool preempt, struct task_struct *prev, struct tas
 			kpod_add(row->switches[KPOD_SWITCH_IDLE], 1);
 	}
 
-	stint->pid = next->pid;
+	stint->task = (__u64)next;
 	stint->ran_ns = next->se.sum_exec_runtime;
 	stint->delayed_ns = next->sched_info.run_delay;
 	stint->voluntary = next->nvcsw;
@@ -179,7 +162,7 @@ int kpod_cpu_flush(void *ctx)
 	__u32 cpu = bpf_get_smp_processor_id(), slot;
 	struct stint *stint = bpf_map_lookup_elem(&cpu_stints, &cpu);
 
-	if (!stint || !task->pid || stint->pid != task->pid || !book(task, stint, &slot))
+	if (!stint || !task->pid || stint->task != (__u64)task || !book(task, stint, &slot))
 		return 0;
 	stint->waited = 1;
 	return 0;

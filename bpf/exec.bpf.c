@@ -6,9 +6,9 @@
 #include "slots.bpf.h"
 
 #include "exec.h"
+#include "life.bpf.h"
 
 #define CLONE_THREAD 0x10000
-#define SIGNAL_GROUP_EXIT 4 /* include/linux/sched/signal.h */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -49,31 +49,18 @@ int BPF_PROG(kpod_exec_fork, struct task_struct *task, unsigned long flags)
 	return 0;
 }
 
-/* A thread in execve() ends all others and takes the main thread's place: no process has ended. */
-static __always_inline bool is_replaced(struct signal_struct *signal)
-{
-	struct signal_struct___before_5_17 *old = (void *)signal;
-
-	if (bpf_core_field_exists(signal->group_exec_task))
-		return BPF_CORE_READ(signal, group_exec_task) != NULL;
-	return !(BPF_CORE_READ(signal, flags) & SIGNAL_GROUP_EXIT) &&
-	       BPF_CORE_READ(old, group_exit_task) != NULL;
-}
-
-/* Counted when the main thread ends; the status is what wait() shows (wait_task_zombie()). */
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(kpod_exec_exit, struct task_struct *task)
 {
-	struct signal_struct *signal = task->signal;
 	struct exec_row *row;
 	int status;
 
-	if (task->pid != task->tgid || is_replaced(signal))
+	if (!kpod_process_ends(task))
 		return 0;
 	row = row_of(task);
 	if (!row)
 		return 0;
-	status = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : task->exit_code;
+	status = kpod_wait_status(task);
 	if (status & 0x7f)
 		kpod_add(row->exits[KPOD_EXIT_SIGNAL], 1);
 	else if (status)

@@ -18,8 +18,10 @@ typedef __u16 __be16;
 typedef __u32 __be32;
 typedef __u32 __wsum;
 typedef __u8 u8;
+typedef __u16 u16;
 typedef __u32 u32;
 typedef __u64 u64;
+typedef __s64 s64;
 typedef _Bool bool;
 #define true 1
 #define false 0
@@ -27,7 +29,9 @@ typedef _Bool bool;
 enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_STACK = 23,
+	BPF_MAP_TYPE_RINGBUF = 27,
 	BPF_MAP_TYPE_TASK_STORAGE = 29,
 };
 
@@ -76,6 +80,70 @@ struct sched_info {
 	u64 run_delay; /* ns runnable but not running, added up by sched_info_arrive() */
 };
 
+/* The number of a system call. */
+struct pt_regs___number {
+	unsigned long orig_ax; /* x86 */
+	int syscallno;	       /* arm64 */
+};
+
+struct thread_info {
+	unsigned long flags;
+	u32 status; /* x86 */
+};
+
+struct task_io_accounting {
+	u64 syscr; /* reads that ended */
+};
+
+struct list_head {
+	struct list_head *next;
+};
+
+struct ns_common {
+	unsigned int inum;
+};
+
+struct net {
+	struct ns_common ns;
+};
+
+struct mnt_namespace {
+	struct ns_common ns;
+};
+
+struct nsproxy {
+	struct mnt_namespace *mnt_ns;
+	struct net *net_ns;
+};
+
+struct pid_namespace;
+
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+};
+
+struct pid {
+	unsigned int level;	/* of the innermost namespace it has a number in */
+	struct upid numbers[1]; /* level + 1 of them */
+};
+
+struct mm_struct {
+	unsigned long arg_start, arg_end;
+};
+
+struct linux_binprm {
+	const char *filename;
+};
+
+typedef struct {
+	unsigned int val;
+} kuid_t;
+
+struct cred {
+	kuid_t uid;
+};
+
 struct task_struct;
 
 struct signal_struct {
@@ -89,17 +157,49 @@ struct signal_struct___before_5_17 {
 };
 
 struct task_struct {
+	struct thread_info thread_info;
+	unsigned int flags;
 	int pid;
 	int tgid;
 	int exit_code;
+	struct task_struct *real_parent;
+	struct mm_struct *mm;
+	const struct cred *cred;
+	char comm[16];
 	struct signal_struct *signal;
 	struct css_set *cgroups;
+	struct nsproxy *nsproxy;
+	struct pid *thread_pid;
+	struct task_struct *group_leader;
+	struct list_head tasks; /* of thread group leaders, circular */
+	u64 start_boottime;	/* ns, CLOCK_BOOTTIME */
 	struct sched_entity se;
 	struct sched_info sched_info;
+	struct task_io_accounting ioac;
 	unsigned long nvcsw; /* voluntary context switches */
-	u64 start_time;	     /* CLOCK_MONOTONIC */
-	unsigned long min_flt;
-	unsigned long maj_flt;
+	unsigned long min_flt, maj_flt;
+};
+
+struct inode {
+	u64 i_size;
+};
+
+struct address_space {
+	struct inode *host;
+};
+
+enum pageflags { PG_head = 6 };
+
+struct folio {
+	unsigned long _flags_1; /* of a large one: the order, since 6.6, in the lowest byte */
+};
+
+struct folio___before_6_6 {
+	unsigned char _folio_order;
+};
+
+struct irqaction {
+	const char *name; /* as in /proc/interrupts */
 };
 
 enum { REQ_OP_FLUSH = 2, REQ_OP_DISCARD = 3 }; /* of cmd_flags, the lowest byte */
@@ -139,6 +239,117 @@ struct request___before_5_17 {
 
 struct bpf_iter__task {
 	struct task_struct *task;
+};
+
+/* ---- sockets ------------------------------------------------------------------------------- */
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+typedef struct {
+	s64 counter;
+} atomic64_t;
+
+struct sock_common {
+	unsigned short skc_family;
+	unsigned char skc_state;
+	unsigned long skc_flags;
+	atomic64_t skc_cookie;
+};
+
+struct qspinlock {
+	atomic_t val;
+};
+
+struct raw_spinlock {
+	struct qspinlock raw_lock;
+};
+
+struct spinlock {
+	struct raw_spinlock rlock;
+};
+
+typedef struct {
+	struct spinlock slock;
+	int owned;
+} socket_lock_t;
+
+struct sock_cgroup_data {
+	struct cgroup *cgroup; /* 5.15 */
+};
+
+struct sock_cgroup_data___before_5_15 {
+	u64 val; /* a struct cgroup *, or with bit 0 something of cgroup v1 */
+};
+
+struct sock {
+	struct sock_common __sk_common;
+	socket_lock_t sk_lock;
+	u16 sk_type;
+	u16 sk_protocol;
+	u8 sk_shutdown;
+	struct sock_cgroup_data sk_cgrp_data;
+};
+
+enum sock_flags {
+	SOCK_DONE = 1,
+};
+
+/* Of TCP_ESTATS (RFC 4898) what we use; "segments" are those of the wire. */
+struct tcp_sock {
+	u32 segs_in;
+	u32 segs_out;
+	u32 total_retrans; /* segments, SYNs too */
+	u32 rcv_ooopack;
+	u32 srtt_us;	/* eighths of a microsecond */
+	u32 snd_una;	/* first sequence number that is not acknowledged, … */
+	u32 snd_nxt;	/* … to be sent next, … */
+	u32 write_seq;	/* … after all that is queued */
+	u64 bytes_sent; /* payload, with what was sent again or could not be sent */
+	u64 bytes_retrans;
+	u64 bytes_acked;    /* SYN and FIN count as one each */
+	u64 bytes_received; /* in order; the FIN counts as one */
+};
+
+enum skb_drop_reason {
+	SKB_DROP_REASON_NOT_SPECIFIED = 1,
+	SKB_DROP_REASON_MAX = 2,
+};
+
+struct sk_buff {
+	struct sock *sk;
+	__be16 protocol;
+	u16 network_header; /* from head */
+	unsigned char *head;
+	unsigned char *data;
+};
+
+struct trace_event_raw_kfree_skb {
+	void *rx_sk; /* 6.11 */
+};
+
+struct udp_sock {
+	int pending; /* address family of what is corked; 0: nothing is */
+};
+
+struct socket {
+	struct sock *sk;
+};
+
+struct file;
+
+struct bpf_iter__task_file {
+	struct task_struct *task;
+	struct file *file;
+};
+
+struct bpf_iter_meta {
+	u64 seq_num;
+};
+
+struct bpf_iter__bpf_map {
+	struct bpf_iter_meta *meta;
 };
 
 #pragma clang attribute pop

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * Who was killed for want of memory, and who had to wait while the kernel looked for some. The
- * owner of a kill is the victim, whoever asked for the memory; of a wait, the task that waited.
+ * Page faults without a hook per fault: the kernel counts them for each task, and only the task
+ * that runs has any, so what was added during a stint on a CPU is a difference of its counters. A
+ * stint is booked when it ends, and up to a snapshot by kpod_memory_flush.
  */
 #include "slots.bpf.h"
 
 #include "memory.h"
+
+#define SIGKILL 9
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -15,100 +18,188 @@ struct {
 	__type(value, struct memory_row);
 } memory_rows SEC(".maps");
 
-/* Tasks that reclaim: since when. Not task storage, which 5.10 lacks; made in advance, as there
- * is no memory to be had in reclaim.
- */
+/* Written by its CPU only. */
+struct memory_cpu {
+	__u64 faults[KPOD_FAULTS]; /* the running task's, as far as they are booked */
+	__u64 task;		   /* whose they are, by address: execve() may change a pid */
+	int killed;		   /* who was last sent a SIGKILL here, … */
+	__u32 killed_slot;	   /* … and whose that is */
+} __attribute__((aligned(64)));
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct memory_cpu);
+} memory_cpus SEC(".maps");
+
+/* Tasks that reclaim memory now, by pid, since when. Allocated ahead: there is no memory then. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 4096);
-	__type(key, __u32);
+	__uint(max_entries, 8192);
+	__type(key, int);
 	__type(value, __u64);
 } memory_stalls SEC(".maps");
+
+static __always_inline struct memory_cpu *this_cpu(void)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+
+	return bpf_map_lookup_elem(&memory_cpus, &cpu);
+}
 
 static __always_inline struct memory_row *row_of(struct task_struct *task)
 {
 	struct kpod_cgroup *owner = kpod_nearest(BPF_CORE_READ(task, cgroups, dfl_cgrp));
 
-	return kpod_shared_row(memory_rows, owner ? owner->slot : 0);
+	return kpod_row(memory_rows, owner ? owner->slot : 0);
 }
 
-static __always_inline int killed(struct task_struct *victim)
+static __always_inline void book(struct task_struct *task, struct memory_cpu *cpu)
 {
-	struct memory_row *row = row_of(victim);
+	__u64 minor = task->min_flt, major = task->maj_flt;
+	struct memory_row *row;
 
-	if (row)
-		kpod_add_shared(row->oom_kills, 1);
+	if (!task->pid || cpu->task != (__u64)task ||
+	    (minor == cpu->faults[KPOD_FAULT_MINOR] && major == cpu->faults[KPOD_FAULT_MAJOR]))
+		return;
+	row = row_of(task);
+	if (!row)
+		return;
+	kpod_add(row->faults[KPOD_FAULT_MINOR], minor - cpu->faults[KPOD_FAULT_MINOR]);
+	kpod_add(row->faults[KPOD_FAULT_MAJOR], major - cpu->faults[KPOD_FAULT_MAJOR]);
+	cpu->faults[KPOD_FAULT_MINOR] = minor;
+	cpu->faults[KPOD_FAULT_MAJOR] = major;
+}
+
+SEC("tp_btf/sched_switch")
+int BPF_PROG(kpod_memory_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
+{
+	struct memory_cpu *cpu = this_cpu();
+
+	if (!cpu)
+		return 0;
+	book(prev, cpu);
+	cpu->task = (__u64)next;
+	cpu->faults[KPOD_FAULT_MINOR] = next->min_flt;
+	cpu->faults[KPOD_FAULT_MAJOR] = next->maj_flt;
 	return 0;
 }
 
-SEC("fentry/__oom_kill_process")
-int BPF_PROG(kpod_memory_kill, struct task_struct *victim)
+/* Run by the loader on every CPU before a snapshot. */
+SEC("raw_tp")
+int kpod_memory_flush(void *ctx)
 {
-	return killed(victim);
+	struct memory_cpu *cpu = this_cpu();
+
+	if (cpu)
+		book(bpf_get_current_task_btf(), cpu);
+	return 0;
 }
 
-/* Before 6.8 this has a pid instead, and does not load. */
+/*
+ * An OOM kill is a SIGKILL to the victim and then, on the same CPU with the victim locked, its mark
+ * (__oom_kill_process()). A mark alone is a task that was ending anyway, and is not a kill.
+ */
+SEC("tp_btf/signal_generate")
+int BPF_PROG(kpod_memory_signal, int signal, void *info, struct task_struct *task)
+{
+	struct memory_cpu *cpu;
+	struct kpod_cgroup *owner;
+
+	if (signal != SIGKILL)
+		return 0;
+	cpu = this_cpu();
+	if (!cpu)
+		return 0;
+	owner = kpod_nearest(BPF_CORE_READ(task, cgroups, dfl_cgrp));
+	cpu->killed = task->pid;
+	cpu->killed_slot = owner ? owner->slot : 0;
+	return 0;
+}
+
+static __always_inline int killed(int pid)
+{
+	struct memory_cpu *cpu = this_cpu();
+	struct memory_row *row;
+
+	if (!cpu || cpu->killed != pid)
+		return 0;
+	cpu->killed = 0;
+	row = kpod_row(memory_rows, cpu->killed_slot);
+	if (row)
+		kpod_add(row->oom_kills, 1);
+	return 0;
+}
+
 SEC("tp_btf/mark_victim")
-int BPF_PROG(kpod_memory_victim, struct task_struct *victim)
+int BPF_PROG(kpod_memory_victim, struct task_struct *task)
 {
-	return killed(victim);
+	return killed(task->pid);
 }
 
-static __always_inline int begin(void)
+/* Before 6.8. */
+SEC("tp_btf/mark_victim")
+int BPF_PROG(kpod_memory_victim_pid, int pid)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	__u32 pid = bpf_get_current_pid_tgid();
+	return killed(pid);
+}
+
+static __always_inline int stall_begin(void)
+{
+	int pid = (__u32)bpf_get_current_pid_tgid();
 	__u64 now = bpf_ktime_get_ns();
 	struct memory_row *row;
 
 	if (!bpf_map_update_elem(&memory_stalls, &pid, &now, BPF_ANY))
 		return 0;
-	row = row_of(task);
+	row = row_of((struct task_struct *)bpf_get_current_task());
 	if (row)
-		kpod_add_shared(row->untracked, 1);
+		kpod_add(row->untracked, 1);
 	return 0;
 }
 
-static __always_inline int end(enum kpod_reclaim why)
+static __always_inline int stall_end(enum kpod_reclaim kind)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	__u32 pid = bpf_get_current_pid_tgid();
-	__u64 *since = bpf_map_lookup_elem(&memory_stalls, &pid);
+	int pid = (__u32)bpf_get_current_pid_tgid();
+	__u64 *began = bpf_map_lookup_elem(&memory_stalls, &pid);
 	struct memory_row *row;
+	__u64 ns;
 
-	if (!since)
+	if (!began)
 		return 0;
-	row = row_of(task);
-	if (row) {
-		kpod_add_shared(row->stalls[why], 1);
-		kpod_add_shared(row->stall_ns[why], bpf_ktime_get_ns() - *since);
-	}
+	ns = bpf_ktime_get_ns() - *began;
 	bpf_map_delete_elem(&memory_stalls, &pid);
+	row = row_of((struct task_struct *)bpf_get_current_task());
+	if (row) {
+		kpod_add(row->stalls[kind], 1);
+		kpod_add(row->stall_ns[kind], ns);
+	}
 	return 0;
 }
 
 SEC("tp_btf/mm_vmscan_direct_reclaim_begin")
-int BPF_PROG(kpod_memory_node_begin)
+int BPF_PROG(kpod_memory_direct_begin)
 {
-	return begin();
+	return stall_begin();
 }
 
 SEC("tp_btf/mm_vmscan_direct_reclaim_end")
-int BPF_PROG(kpod_memory_node_end)
+int BPF_PROG(kpod_memory_direct_end)
 {
-	return end(KPOD_RECLAIM_NODE);
+	return stall_end(KPOD_RECLAIM_NODE);
 }
 
 SEC("tp_btf/mm_vmscan_memcg_reclaim_begin")
-int BPF_PROG(kpod_memory_cgroup_begin)
+int BPF_PROG(kpod_memory_memcg_begin)
 {
-	return begin();
+	return stall_begin();
 }
 
 SEC("tp_btf/mm_vmscan_memcg_reclaim_end")
-int BPF_PROG(kpod_memory_cgroup_end)
+int BPF_PROG(kpod_memory_memcg_end)
 {
-	return end(KPOD_RECLAIM_CGROUP);
+	return stall_end(KPOD_RECLAIM_LIMIT);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -97,4 +97,29 @@ static __always_inline struct kpod_cgroup *kpod_nearest(struct cgroup *cgrp)
 	return NULL;
 }
 
+/* A slot that was looked up, to be kept with what it was looked up for. */
+struct kpod_owner {
+	__u64 cgroup_id; /* slot is of this cgroup, as of epoch */
+	__u64 epoch;
+	__u32 slot;
+	__u32 reserved;
+};
+
+/* For programs that may follow pointers (tp_btf). */
+static __always_inline __u32 kpod_owner_slot(struct kpod_owner *owner, struct cgroup *cgrp)
+{
+	struct kpod_control *ctl = kpod_control();
+	struct kpod_cgroup *found;
+	__u64 id = cgrp->kn->id;
+	__u64 epoch = ctl ? ctl->epoch : 0;
+
+	if (owner->cgroup_id != id || owner->epoch != epoch) {
+		found = kpod_nearest(cgrp);
+		owner->cgroup_id = id;
+		owner->epoch = epoch;
+		owner->slot = found ? found->slot : 0;
+	}
+	return owner->slot;
+}
+
 #endif

@@ -12,7 +12,7 @@ struct kpod_config {
 	__u32 shards; /* rows per slot; a power of two */
 	__u32 shared; /* shards < CPUs: two CPUs may write one row, so add atomically */
 	__u32 pods_only;
-	__u32 reserved;
+	__u32 page_size;
 	__u64 start_ns; /* of the loader: what is older has a past that is not ours */
 };
 

@@ -24,6 +24,12 @@ static const struct kpod_collector *const collectors[] = {
 #undef X
 };
 
+const char *const kpod_profile_names[KPOD_PROFILES] = {
+	[KPOD_MINIMAL] = "minimal",
+	[KPOD_STANDARD] = "standard",
+	[KPOD_COMPREHENSIVE] = "comprehensive",
+};
+
 /* Kernel memory that all rows together may take; more CPUs than fit share rows atomically. */
 #define ROWS_BUDGET (12u << 20)
 
@@ -136,12 +142,14 @@ static int size_map(struct kpod_bpf *bpf, const struct kpod_collector *c, struct
 			       : bpf_map__set_max_entries(map, 4 * bpf->max_containers);
 	if (!strcmp(name, "slots") || !strcmp(name, "free_slots"))
 		return bpf_map__set_max_entries(map, bpf->max_containers);
+	if (c->sized_by_slot && !strcmp(name, c->sized_by_slot))
+		return bpf_map__set_max_entries(map, bpf->max_containers);
 	if (c->sized_by_cpu && !strcmp(name, c->sized_by_cpu))
 		return bpf_map__set_max_entries(map, (uint32_t)bpf->cpus);
 	for (size_t i = 0; i < c->table_count; i++) {
 		const struct kpod_table *t = &c->tables[i];
 
-		if (!strcmp(name, t->map))
+		if (t->map && !strcmp(name, t->map))
 			return bpf_map__set_max_entries(
 				map, whole_windows(kpod_unit_count(bpf, t)) * shards_of(bpf, t));
 		if (is_units(t, name, "_index") || is_units(t, name, "_free") ||
@@ -165,11 +173,15 @@ static int set_config(struct kpod_bpf *bpf, struct bpf_object *object)
 
 static void unload(struct kpod_loaded *l)
 {
+	if (l->state)
+		l->collector->source->close(l);
+	l->state = NULL;
 	for (size_t i = 0; i < l->link_count; i++)
 		bpf_link__destroy(l->links[i]);
 	for (size_t i = 0; l->tables && i < l->collector->table_count; i++) {
 		rows_close(&l->tables[i].rows);
 		rows_close(&l->tables[i].units);
+		kpod_kept_close(&l->tables[i].kept);
 	}
 	free(l->tables);
 	free(l->links);
@@ -199,20 +211,6 @@ static int iterate(int link)
 	return (int)n;
 }
 
-static struct bpf_link *attach_iterator(struct kpod_loaded *l, struct bpf_program *program,
-					const char *map)
-{
-	union bpf_iter_link_info info = {};
-	LIBBPF_OPTS(bpf_iter_attach_opts, opts);
-
-	if (map) {
-		info.map.map_fd = (__u32)bpf_object__find_map_fd_by_name(l->object, map);
-		opts.link_info = &info;
-		opts.link_info_len = sizeof(info);
-	}
-	return bpf_program__attach_iter(program, &opts);
-}
-
 static int take_step(struct kpod_loaded *l, const struct kpod_step *step)
 {
 	struct bpf_program *program = bpf_object__find_program_by_name(l->object, step->program);
@@ -221,13 +219,13 @@ static int take_step(struct kpod_loaded *l, const struct kpod_step *step)
 
 	if (!program)
 		return -ENOENT;
+	if (step->kind == KPOD_LOAD)
+		return 0;
 	if (step->kind == KPOD_PER_CPU) {
 		l->per_cpu[l->per_cpu_count++] = bpf_program__fd(program);
 		return 0;
 	}
-	link = step->kind == KPOD_ATTACH ? bpf_program__attach(program)
-	       : step->kind == KPOD_WALK ? attach_iterator(l, program, l->collector->walked)
-					 : attach_iterator(l, program, NULL);
+	link = bpf_program__attach(program);
 	if (!link)
 		return -errno;
 	if (step->kind == KPOD_RUN_ONCE) {
@@ -283,9 +281,14 @@ static int open_tables(struct kpod_bpf *bpf, struct kpod_loaded *l)
 		return -ENOMEM;
 	for (size_t i = 0; !err && i < c->table_count; i++) {
 		struct kpod_loaded_table *t = &l->tables[i];
-		int fd = map_fd(l, c->tables[i].map, "");
+		int fd;
 
 		t->table = &c->tables[i];
+		if (!t->table->map) {
+			kpod_kept_open(&t->kept, t->table, kpod_key_words(t->table));
+			continue;
+		}
+		fd = map_fd(l, t->table->map, "");
 		t->shards = shards_of(bpf, t->table);
 		err = fd < 0 ? -ENOENT
 			     : rows_open(&t->rows, fd, t->table->row_size * t->shards,
@@ -300,7 +303,7 @@ void kpod_table_forget(struct kpod_loaded_table *t, uint32_t slot)
 {
 	void *rows;
 
-	if (t->table->scope != KPOD_PER_SLOT)
+	if (t->table->scope != KPOD_PER_SLOT || !t->table->map)
 		return;
 	if (!t->table->units) {
 		rows = kpod_rows_of(&t->rows, slot);
@@ -323,36 +326,48 @@ void kpod_table_forget(struct kpod_loaded_table *t, uint32_t slot)
 	}
 }
 
-static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
-			  const struct kpod_attachment *a)
+static int load_object(struct kpod_bpf *bpf, struct kpod_loaded *l, const struct kpod_attachment *a,
+		       const char **step)
 {
 	const struct kpod_collector *c = l->collector;
 	struct bpf_program *program;
 	struct bpf_map *map;
-	const char *step = "open";
 	int err;
 	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = c->name);
 
-	last_warning[0] = '\0';
 	l->links = calloc(a->step_count, sizeof(*l->links));
 	l->per_cpu = calloc(a->step_count, sizeof(*l->per_cpu));
 	l->walks = calloc(a->step_count, sizeof(*l->walks));
 	l->object = bpf_object__open_mem(c->object, (size_t)(c->object_end - c->object), &opts);
 	err = !l->links || !l->per_cpu || !l->walks ? -ENOMEM : l->object ? 0 : -errno;
-	if (!err)
-		err = set_config(bpf, l->object);
-	if (!err) {
-		bpf_object__for_each_map (map, l->object) {
-			if (!err && !strcmp(bpf_map__name(map), "control") && bpf->control)
-				err = bpf_map__reuse_fd(map, bpf->control_fd);
-			else if (!err)
-				err = size_map(bpf, c, map);
-		}
-		bpf_object__for_each_program (program, l->object)
-			bpf_program__set_autoload(program, is_step(a, bpf_program__name(program)));
-		step = "load";
-		err = err ? err : bpf_object__load(l->object);
+	err = err ? err : set_config(bpf, l->object);
+	if (!err && c->prepare)
+		err = c->prepare(l->object);
+	if (err)
+		return err;
+	bpf_object__for_each_map (map, l->object) {
+		if (!err && a->omit && !strcmp(bpf_map__name(map), a->omit))
+			err = bpf_map__set_autocreate(map, false);
+		else if (!err && !strcmp(bpf_map__name(map), "control") && bpf->control)
+			err = bpf_map__reuse_fd(map, bpf->control_fd);
+		else if (!err)
+			err = size_map(bpf, c, map);
 	}
+	bpf_object__for_each_program (program, l->object)
+		bpf_program__set_autoload(program, is_step(a, bpf_program__name(program)));
+	*step = "load";
+	return err ? err : bpf_object__load(l->object);
+}
+
+static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
+			  const struct kpod_attachment *a)
+{
+	const char *step = "open";
+	int err = 0;
+
+	last_warning[0] = '\0';
+	if (l->collector->object)
+		err = load_object(bpf, l, a, &step);
 	err = err ? err : open_tables(bpf, l);
 	for (size_t i = 0; !err && i < a->step_count; i++) {
 		step = a->steps[i].program;
@@ -366,6 +381,8 @@ static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
 	}
 	l->reason[0] = '\0';
 	l->attachment = a;
+	if (l->collector->started)
+		l->collector->started();
 	return 0;
 }
 
@@ -473,7 +490,7 @@ static uint64_t shard_bytes(const struct kpod_bpf *bpf)
 		const struct kpod_collector *c = bpf->loaded[i].collector;
 
 		for (size_t t = 0; t < c->table_count; t++)
-			if (!c->tables[t].unsharded)
+			if (c->tables[t].map && !c->tables[t].unsharded)
 				bytes += (uint64_t)kpod_unit_count(bpf, &c->tables[t]) *
 					 c->tables[t].row_size;
 	}
@@ -498,6 +515,7 @@ int kpod_bpf_open(struct kpod_bpf *bpf, const struct kpod_options *o)
 	bpf->config.start_ns = kpod_clock(CLOCK_MONOTONIC);
 	bpf->config.shared = bpf->config.shards < (uint32_t)bpf->cpus;
 	bpf->config.pods_only = o->pods_only;
+	bpf->config.page_size = (uint32_t)getpagesize();
 
 	for (size_t i = 0; i < bpf->loaded_count; i++) {
 		struct kpod_loaded *l = &bpf->loaded[i];
@@ -539,6 +557,29 @@ static void reset_gauges(struct kpod_loaded_table *t, uint32_t slots)
 	}
 }
 
+uint64_t kpod_bpf_misses(const struct kpod_bpf *bpf)
+{
+	uint64_t misses = 0;
+
+	for (size_t i = 0; i < bpf->loaded_count; i++) {
+		const struct kpod_loaded *l = &bpf->loaded[i];
+
+		for (size_t s = 0; l->attachment && s < l->attachment->step_count; s++) {
+			const struct kpod_step *step = &l->attachment->steps[s];
+			struct bpf_prog_info info = {};
+			__u32 size = sizeof(info);
+
+			if (step->kind == KPOD_ATTACH &&
+			    !bpf_obj_get_info_by_fd(
+				    bpf_program__fd(bpf_object__find_program_by_name(
+					    l->object, step->program)),
+				    &info, &size))
+				misses += info.recursion_misses;
+		}
+	}
+	return misses;
+}
+
 void kpod_bpf_flush(struct kpod_bpf *bpf, uint32_t slots)
 {
 	for (size_t i = 0; i < bpf->loaded_count; i++) {
@@ -560,4 +601,28 @@ void kpod_bpf_flush(struct kpod_bpf *bpf, uint32_t slots)
 			}
 		}
 	}
+}
+
+void kpod_sources_open(struct kpod_bpf *bpf, struct kpod_slots *slots,
+		       const struct kpod_options *options)
+{
+	for (size_t i = 0; i < bpf->loaded_count; i++) {
+		struct kpod_loaded *l = &bpf->loaded[i];
+		const struct kpod_source *source = l->collector->source;
+		int err = source && l->attachment ? source->open(l, slots, options) : 0;
+
+		if (!err)
+			continue;
+		if (!l->reason[0])
+			snprintf(l->reason, sizeof(l->reason), "%s: %s", l->attachment->name,
+				 strerror(-err));
+		unload(l);
+	}
+}
+
+void kpod_sources_read(struct kpod_bpf *bpf, struct kpod_slots *slots)
+{
+	for (size_t i = 0; i < bpf->loaded_count; i++)
+		if (bpf->loaded[i].state)
+			bpf->loaded[i].collector->source->read(&bpf->loaded[i], slots);
 }

@@ -21,15 +21,19 @@ struct kpod_column {
 	const char *help;
 	const char *label; /* a constant label, or NULL; columns of one name differ in value only */
 	const char *value;
+	const char *label2; /* another, or NULL */
+	const char *value2;
 	enum kpod_column_kind kind;
 	uint8_t decimals;   /* 9: the word counts nanoseconds and is shown in seconds */
 	uint16_t word;	    /* of a histogram: its first bucket */
 	uint16_t sum;	    /* histograms: first word of the sum, … */
 	uint16_t sum_words; /* … and how many words it is spread over */
+	bool lasts;	    /* of a source's gauges: still true when the container has ended */
 };
 
 #define KPOD_WORD(row, field) (offsetof(struct row, field) / 8)
 #define KPOD_SECONDS 9
+#define KPOD_MICROSECONDS 6 /* what the word counts, shown in seconds */
 #define KPOD_TIME_HISTOGRAM(row, field, sum_field)                                                 \
 	.kind = KPOD_HISTOGRAM, .decimals = KPOD_SECONDS, .word = KPOD_WORD(row, field),           \
 	.sum = KPOD_WORD(row, sum_field), .sum_words = sizeof(((struct row *)0)->sum_field) / 8
@@ -49,7 +53,7 @@ struct kpod_key {
 };
 
 /*
- * Rows are in a BPF ARRAY, [unit][shard]. A unit is
+ * Rows are the source's, or in a BPF ARRAY, [unit][shard]. A unit is
  *   - the slot, or, in tables of the node, 0;
  *   - the number in the only key, where there are `direct` of them; or
  *   - what bpf/units.bpf.h has handed out for a slot and key, in tables with `units`.
@@ -58,8 +62,8 @@ struct kpod_key {
 struct kpod_table {
 	const char *name;
 	enum kpod_scope scope;
-	const char *map;   /* NULL: filled by the loader itself */
-	uint32_t row_size; /* bytes of a row in the map, a multiple of 64 */
+	const char *map;   /* NULL: filled by the loader itself, or by the collector's source */
+	uint32_t row_size; /* bytes of a row; in a map, a multiple of 64 */
 	uint32_t words;	   /* of a row that are exported, from its start */
 	const struct kpod_column *columns;
 	size_t column_count;
@@ -76,10 +80,12 @@ struct kpod_table {
 #define KPOD_KEYS(array) .keys = (array), .key_count = KPOD_COUNT(array)
 
 enum kpod_step_kind {
-	KPOD_ATTACH,   /* to the hook that its section names */
-	KPOD_RUN_ONCE, /* an iterator, read to its end */
-	KPOD_PER_CPU,  /* a raw_tp program, run on every CPU before each snapshot */
-	KPOD_WALK,     /* an iterator, read to its end before each snapshot */
+	KPOD_ATTACH,	  /* to the hook that its section names */
+	KPOD_ATTACH_TWIN, /* likewise; two that stand in for each other, so misses lose nothing */
+	KPOD_RUN_ONCE,	  /* an iterator, read to its end */
+	KPOD_PER_CPU,	  /* a raw_tp program, run on every CPU before each snapshot */
+	KPOD_WALK,	  /* an iterator, read to its end before each snapshot */
+	KPOD_LOAD,	  /* nothing more: the collector's source runs it */
 };
 
 struct kpod_step {
@@ -92,9 +98,27 @@ struct kpod_attachment {
 	const char *name;
 	const struct kpod_step *steps;
 	size_t step_count;
+	const char *omit; /* a map that none of them uses and old kernels cannot make, or NULL */
 };
 
-enum kpod_profile { KPOD_MINIMAL, KPOD_STANDARD, KPOD_COMPREHENSIVE };
+enum kpod_profile { KPOD_MINIMAL, KPOD_STANDARD, KPOD_COMPREHENSIVE, KPOD_PROFILES };
+
+struct bpf_object;
+struct kpod_loaded;
+struct kpod_options;
+struct kpod_slots;
+
+/*
+ * Rows that the loader reads from files. Works beside a BPF object, or without one; then its only
+ * attachment has no steps.
+ */
+struct kpod_source {
+	/* Once all slots are known. -errno: the collector does not run. May write a note to reason.
+	 */
+	int (*open)(struct kpod_loaded *l, struct kpod_slots *slots, const struct kpod_options *o);
+	void (*read)(struct kpod_loaded *l, struct kpod_slots *slots); /* before each snapshot */
+	void (*close)(struct kpod_loaded *l);
+};
 
 struct kpod_collector {
 	const char *name;
@@ -102,14 +126,18 @@ struct kpod_collector {
 	const char *owner;	     /* for people: whose an event is */
 	const char *since;	     /* for people: the oldest kernel that has all it needs */
 	enum kpod_profile profile;   /* the smallest that has it */
-	const unsigned char *object; /* the BPF object file */
+	const unsigned char *object; /* the BPF object file, or NULL */
 	const unsigned char *object_end;
 	const struct kpod_attachment *attachments; /* best first; the first that works is used */
 	size_t attachment_count;
 	const struct kpod_table *tables;
 	size_t table_count;
-	const char *sized_by_cpu; /* a map with one element per possible CPU, or NULL */
-	const char *walked;	  /* the map that its walk walks, NULL: it walks no map */
+	int (*prepare)(struct bpf_object *object); /* before it loads; -errno; or NULL */
+	void (*started)(void);			   /* when it is attached, or NULL */
+	const char *sized_by_cpu;  /* a map with one element per possible CPU, or NULL */
+	const char *sized_by_slot; /* a map with one element per slot, or NULL */
+	const struct kpod_source *source;
+	const struct kpod_cgroup_files *files; /* of kpod_cgroup_source */
 };
 
 #define KPOD_STEPS(...)                                                                            \

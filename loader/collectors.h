@@ -5,5 +5,18 @@
 	X(cpu)                                                                                     \
 	X(exec)                                                                                    \
 	X(memory)                                                                                  \
-	X(pagefault)                                                                               \
-	X(biolatency)
+	X(biolatency)                                                                              \
+	X(tcp)                                                                                     \
+	X(tcpdrop)                                                                                 \
+	X(udp)                                                                                     \
+	X(softirqs)                                                                                \
+	X(hardirqs)                                                                                \
+	X(syscall)                                                                                 \
+	X(cachestat)                                                                               \
+	X(cgroup_cpu)                                                                              \
+	X(cgroup_memory)                                                                           \
+	X(cgroup_io)                                                                               \
+	X(cgroup_pids)                                                                             \
+	X(cgroup_pressure)                                                                         \
+	X(interface)                                                                               \
+	X(filesystem)

@@ -8,17 +8,18 @@
 
 static void row(const char *what, bool ok, const char *text)
 {
-	printf("%-10s %-5s %s\n", what, ok ? "ok" : "NO", text);
+	printf("%-16s %-5s %s\n", what, ok ? "ok" : "NO", text);
 }
 
 int kpod_doctor(const struct kpod_options *options)
 {
 	bool btf = !access("/sys/kernel/btf/vmlinux", R_OK);
 	const char *missing = kpod_missing_privilege();
+	struct kpod_options every = *options;
 	struct utsname kernel;
 	struct kpod_bpf bpf;
 	struct kpod_slots slots;
-	char text[128];
+	char text[320];
 	size_t up = 0;
 	int err;
 
@@ -30,13 +31,16 @@ int kpod_doctor(const struct kpod_options *options)
 	row("privilege", !*missing, *missing ? missing : "may load BPF programs");
 	if (*missing)
 		return 1;
-	err = kpod_bpf_open(&bpf, options);
+	every.profile = KPOD_PROFILES;
+	err = kpod_bpf_open(&bpf, &every);
 	if (err) {
 		row("maps", false, strerror(-err));
 		return 1;
 	}
 	err = kpod_slots_open(&slots, &bpf, options->tombstone_ns);
 	row("cgroup2", !err, err ? "no cgroup2 hierarchy is mounted: mount one" : slots.root);
+	if (!err)
+		kpod_sources_open(&bpf, &slots, options);
 	snprintf(text, sizeof(text), "%u slots, %u rows each for %d CPUs", bpf.max_containers,
 		 bpf.config.shards, bpf.cpus);
 	row("maps", true, text);
@@ -44,10 +48,11 @@ int kpod_doctor(const struct kpod_options *options)
 		const struct kpod_loaded *l = &bpf.loaded[i];
 
 		up += l->attachment != NULL;
-		if (l->attachment)
-			snprintf(text, sizeof(text), "%s: %s", l->attachment->name,
-				 l->collector->help);
-		row(l->collector->name, l->attachment, l->attachment ? text : l->reason);
+		snprintf(text, sizeof(text), "%s%s%s: %s",
+			 kpod_profile_names[l->collector->profile], l->attachment ? ", " : "",
+			 l->attachment ? l->attachment->name : "",
+			 l->reason[0] ? l->reason : l->collector->help);
+		row(l->collector->name, l->attachment, text);
 	}
 	if (!err)
 		kpod_slots_close(&slots);

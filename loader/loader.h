@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "collector.h"
+#include "kept.h"
 
 #include "../bpf/slots.h"
 #include "../bpf/units.h"
@@ -18,6 +19,7 @@
 #define KPOD_SECOND 1000000000ULL
 
 struct bpf_object;
+struct kpod_slots;
 struct bpf_link;
 
 struct kpod_options {
@@ -31,6 +33,7 @@ struct kpod_options {
 	bool print;
 	bool verbose;
 	enum kpod_profile profile;
+	const char *proc;	    /* the host's procfs */
 	const char *collectors;	    /* instead of a profile: names, separated by commas */
 	const char *inject_failure; /* test builds: this collector does not load */
 };
@@ -58,6 +61,8 @@ struct kpod_loaded_table {
 	struct kpod_rows units; /* struct kpod_unit */
 	int index_fd, free_fd;
 	uint32_t units_used; /* as of the last snapshot */
+	/* Of a source only: */
+	struct kpod_kept kept;
 };
 
 struct kpod_loaded {
@@ -70,6 +75,7 @@ struct kpod_loaded {
 	int *walks;   /* link descriptors */
 	size_t link_count, per_cpu_count, walk_count;
 	struct kpod_loaded_table *tables;
+	void *state; /* the source's; NULL: it is not open */
 };
 
 struct kpod_bpf {
@@ -83,6 +89,8 @@ struct kpod_bpf {
 	size_t loaded_count;
 	uint64_t flush_failures, walk_failures;
 };
+
+extern const char *const kpod_profile_names[KPOD_PROFILES];
 
 /* "" if the process may load BPF programs, else what it lacks. */
 const char *kpod_missing_privilege(void);
@@ -100,6 +108,14 @@ void kpod_bpf_close(struct kpod_bpf *bpf);
 /* Runs the per-CPU programs and the walks, so that the maps are current. */
 void kpod_bpf_flush(struct kpod_bpf *bpf, uint32_t slots);
 
+/* Opens what collectors read themselves; what cannot be opened is left with its reason. */
+void kpod_sources_open(struct kpod_bpf *bpf, struct kpod_slots *slots,
+		       const struct kpod_options *options);
+void kpod_sources_read(struct kpod_bpf *bpf, struct kpod_slots *slots);
+
+/* Runs of attached programs that the kernel has left out, and no other program has made up for. */
+uint64_t kpod_bpf_misses(const struct kpod_bpf *bpf);
+
 /* The rows of a unit, NULL if they cannot be mapped (counted by the caller). */
 void *kpod_rows_of(struct kpod_rows *rows, uint32_t unit);
 
@@ -108,6 +124,12 @@ uint32_t kpod_unit_count(const struct kpod_bpf *bpf, const struct kpod_table *ta
 
 /* Frees what a table keeps of a slot that is no more. */
 void kpod_table_forget(struct kpod_loaded_table *t, uint32_t slot);
+
+/* ---- collectors/syscall.c ------------------------------------------------------------------ */
+
+/* Which calls are measured by name; NULL: those that matter most. On an error one line on stderr
+ * has said which. */
+int kpod_syscalls_choose(const char *comma_separated);
 
 /* ---- slots.c: who has which slot ----------------------------------------------------------- */
 
@@ -166,7 +188,7 @@ int kpod_publisher_snapshot(struct kpod_publisher *p);
 void kpod_publisher_close(struct kpod_publisher *p);
 
 /* The loader's own tables, the first of every schema. */
-#define KPOD_OWN_TABLES 2
+#define KPOD_OWN_TABLES 3
 extern const struct kpod_table kpod_own_tables[KPOD_OWN_TABLES];
 
 /* Words that a table's keys take in a row of the segment. */
@@ -187,6 +209,9 @@ void kpod_view_close(struct kpod_view *view);
 /* All rows of the last snapshot. -ENODATA: not LIVE, and one line on stderr has said so. */
 int kpod_view_dump(struct kpod_view *view, bool json, FILE *out);
 
+/* Bytes as a JSON string, printable ASCII: what is not is escaped byte by byte. */
+void kpod_print_text(FILE *out, const char *text, size_t size);
+
 /* A schema document as JSON. */
 int kpod_view_schema(const void *document, size_t size, FILE *out);
 
@@ -197,6 +222,11 @@ int kpod_view_rates(struct kpod_view *view, FILE *out);
 
 /* Prints a line for everything it looks at; returns the exit status, 0 if all is well. */
 int kpod_doctor(const struct kpod_options *options);
+
+/* ---- events.c ------------------------------------------------------------------------------ */
+
+/* Prints a line for each exec and exit until SIGINT or SIGTERM. On an error stderr has a line. */
+int kpod_events_exec(bool json);
 
 /* ---- main.c -------------------------------------------------------------------------------- */
 

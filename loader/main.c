@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/timerfd.h>
 #include <time.h>
@@ -20,6 +21,7 @@ static const char usage[] =
 	"\n"
 	"  kpod-loader run [options]          attach, and write snapshots until stopped\n"
 	"  kpod-loader dump SEGMENT [--json]  print the last snapshot of a segment\n"
+	"  kpod-loader events exec [--json]   print programs started and processes ended\n"
 	"  kpod-loader schema                 print the schema as JSON\n"
 	"  kpod-loader doctor                 print what works on this machine, and why not\n"
 	"\n"
@@ -32,6 +34,8 @@ static const char usage[] =
 	"  --ring-max BYTES       to which it may grow (default 268435456)\n"
 	"  --profile NAME         minimal, standard (default) or comprehensive\n"
 	"  --collectors LIST      these instead of a profile, separated by commas\n"
+	"  --syscalls LIST        the system calls that collector syscall measures by name\n"
+	"  --proc PATH            the host's procfs (default /proc)\n"
 	"  --pods-only            slots for Kubernetes pods only; all else is the host\n"
 	"  --print                also print a live table\n"
 	"  --verbose              also print what libbpf says\n"
@@ -74,14 +78,8 @@ static bool parse_number(const char *name, const char *text, double low, double 
 
 static bool parse_profile(const char *text, enum kpod_profile *out)
 {
-	static const char *const names[] = {
-		[KPOD_MINIMAL] = "minimal",
-		[KPOD_STANDARD] = "standard",
-		[KPOD_COMPREHENSIVE] = "comprehensive",
-	};
-
-	for (size_t i = 0; i < KPOD_COUNT(names); i++) {
-		if (!strcmp(text, names[i])) {
+	for (size_t i = 0; i < KPOD_PROFILES; i++) {
+		if (!strcmp(text, kpod_profile_names[i])) {
 			*out = (enum kpod_profile)i;
 			return true;
 		}
@@ -98,8 +96,10 @@ enum {
 	OPT_RING,
 	OPT_RING_MAX,
 	OPT_PODS,
+	OPT_PROC,
 	OPT_PROFILE,
 	OPT_COLLECTORS,
+	OPT_SYSCALLS,
 	OPT_PRINT,
 	OPT_VERBOSE,
 	OPT_INJECT,
@@ -114,9 +114,11 @@ static const struct option long_options[] = {
 	{"max-containers", required_argument, NULL, OPT_MAX},
 	{"ring-size", required_argument, NULL, OPT_RING},
 	{"ring-max", required_argument, NULL, OPT_RING_MAX},
+	{"proc", required_argument, NULL, OPT_PROC},
 	{"pods-only", no_argument, NULL, OPT_PODS},
 	{"profile", required_argument, NULL, OPT_PROFILE},
 	{"collectors", required_argument, NULL, OPT_COLLECTORS},
+	{"syscalls", required_argument, NULL, OPT_SYSCALLS},
 	{"print", no_argument, NULL, OPT_PRINT},
 	{"verbose", no_argument, NULL, OPT_VERBOSE},
 #ifdef KPOD_TESTING
@@ -130,6 +132,7 @@ static const struct option long_options[] = {
 /* 0: go on; -1: done; else the exit status. */
 static int parse_options(int argc, char **argv, struct kpod_options *o)
 {
+	const char *syscalls = NULL;
 	double number;
 	int option;
 
@@ -141,6 +144,7 @@ static int parse_options(int argc, char **argv, struct kpod_options *o)
 		.ring_size = 1 << 20,
 		.ring_max = 256 << 20,
 		.profile = KPOD_STANDARD,
+		.proc = "/proc",
 	};
 	while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
 		switch (option) {
@@ -169,6 +173,9 @@ static int parse_options(int argc, char **argv, struct kpod_options *o)
 				return 2;
 			*(option == OPT_RING ? &o->ring_size : &o->ring_max) = (uint64_t)number;
 			break;
+		case OPT_PROC:
+			o->proc = optarg;
+			break;
 		case OPT_PODS:
 			o->pods_only = true;
 			break;
@@ -178,6 +185,9 @@ static int parse_options(int argc, char **argv, struct kpod_options *o)
 			break;
 		case OPT_COLLECTORS:
 			o->collectors = optarg;
+			break;
+		case OPT_SYSCALLS:
+			syscalls = optarg;
 			break;
 		case OPT_PRINT:
 			o->print = true;
@@ -203,7 +213,7 @@ static int parse_options(int argc, char **argv, struct kpod_options *o)
 		kpod_log("--ring-size: a power of two, at most --ring-max");
 		return 2;
 	}
-	return 0;
+	return kpod_syscalls_choose(syscalls) ? 2 : 0;
 }
 
 static int watch(int epoll, int fd)
@@ -284,6 +294,17 @@ static void report(const struct kpod_bpf *bpf, const struct kpod_options *o)
 	kpod_log("snapshots every %g s into %s", (double)o->interval_ns / 1e9, o->segment);
 }
 
+/* One cgroup file of one container is one descriptor: take all we may have. */
+static void raise_descriptors(void)
+{
+	struct rlimit limit;
+
+	if (!getrlimit(RLIMIT_NOFILE, &limit)) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
 static int run(const struct kpod_options *o)
 {
 	const char *missing = kpod_missing_privilege();
@@ -305,6 +326,7 @@ static int run(const struct kpod_options *o)
 	sigaddset(&stop, SIGTERM);
 	sigprocmask(SIG_BLOCK, &stop, NULL);
 
+	raise_descriptors();
 	err = kpod_bpf_open(&bpf, o);
 	if (err) {
 		if (err != -EINVAL || !o->collectors)
@@ -316,6 +338,7 @@ static int run(const struct kpod_options *o)
 		kpod_log("%s", err == -ENOENT ? "no cgroup2 hierarchy is mounted" : strerror(-err));
 		goto out;
 	}
+	kpod_sources_open(&bpf, &slots, o);
 	err = kpod_publisher_open(&publisher);
 	if (err) {
 		kpod_log("cannot make %s: %s", o->segment, strerror(-err));
@@ -354,6 +377,17 @@ static int dump(int argc, char **argv)
 	return err ? 1 : 0;
 }
 
+static int events(int argc, char **argv)
+{
+	bool json = argc == 3 && !strcmp(argv[2], "--json");
+
+	if (argc < 2 || argc > 3 || strcmp(argv[1], "exec") || (argc == 3 && !json)) {
+		fputs("usage: kpod-loader events exec [--json]\n", stderr);
+		return 2;
+	}
+	return kpod_events_exec(json) ? 1 : 0;
+}
+
 static int schema(const struct kpod_options *o)
 {
 	struct kpod_bpf bpf = {};
@@ -376,6 +410,8 @@ int main(int argc, char **argv)
 
 	if (!strcmp(command, "dump"))
 		return dump(argc - 1, argv + 1);
+	if (!strcmp(command, "events"))
+		return events(argc - 1, argv + 1);
 	if (command[0] != '-') {
 		argc--;
 		argv++;

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/utsname.h>
 
+#include <bpf/libbpf.h>
 #include <msgpack.h>
 
 #include "loader.h"
@@ -25,20 +26,32 @@ static void int_entry(msgpack_packer *pk, const char *key, int64_t value)
 	msgpack_pack_int64(pk, value);
 }
 
-static void pack_column(msgpack_packer *pk, const struct kpod_column *c)
+static void bool_entry(msgpack_packer *pk, const char *key, bool value)
+{
+	text(pk, key);
+	if (value)
+		msgpack_pack_true(pk);
+	else
+		msgpack_pack_false(pk);
+}
+
+static void pack_column(msgpack_packer *pk, const struct kpod_column *c, bool optional)
 {
 	static const char *const kinds[] = {"counter", "gauge", "histogram"};
 
-	msgpack_pack_map(pk, c->kind == KPOD_HISTOGRAM ? 11 : 6);
+	msgpack_pack_map(pk, c->kind == KPOD_HISTOGRAM ? 12 : 7);
 	text_entry(pk, "name", c->name);
 	text_entry(pk, "help", c->help);
 	text_entry(pk, "kind", kinds[c->kind]);
 	int_entry(pk, "decimals", c->decimals);
 	int_entry(pk, "word", c->word);
+	bool_entry(pk, "optional", optional);
 	text(pk, "labels");
-	msgpack_pack_map(pk, c->label ? 1 : 0);
+	msgpack_pack_map(pk, (c->label != NULL) + (c->label2 != NULL));
 	if (c->label)
 		text_entry(pk, c->label, c->value);
+	if (c->label2)
+		text_entry(pk, c->label2, c->value2);
 	if (c->kind == KPOD_HISTOGRAM) {
 		int_entry(pk, "schema", KPOD_HIST_SCHEMA);
 		int_entry(pk, "first_exponent", KPOD_HIST_FIRST_EXPONENT);
@@ -75,7 +88,36 @@ static void pack_table(msgpack_packer *pk, const char *collector, const struct k
 	text(pk, "columns");
 	msgpack_pack_array(pk, t->column_count);
 	for (size_t i = 0; i < t->column_count; i++)
-		pack_column(pk, &t->columns[i]);
+		pack_column(pk, &t->columns[i], !t->map);
+}
+
+/* The hooks of each way to attach, as the sections of its programs name them. */
+static void pack_attachments(msgpack_packer *pk, const struct kpod_collector *c)
+{
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = c->name);
+	struct bpf_object *object =
+		c->object ? bpf_object__open_mem(c->object, (size_t)(c->object_end - c->object),
+						 &opts)
+			  : NULL;
+
+	msgpack_pack_array(pk, c->attachment_count);
+	for (size_t i = 0; i < c->attachment_count; i++) {
+		const struct kpod_attachment *a = &c->attachments[i];
+
+		msgpack_pack_map(pk, 2);
+		text_entry(pk, "name", a->name);
+		text(pk, "hooks");
+		msgpack_pack_array(pk, a->step_count);
+		for (size_t s = 0; s < a->step_count; s++) {
+			const struct bpf_program *program =
+				object ? bpf_object__find_program_by_name(object,
+									  a->steps[s].program)
+				       : NULL;
+
+			text(pk, program ? bpf_program__section_name(program) : "");
+		}
+	}
+	bpf_object__close(object);
 }
 
 int kpod_schema_encode(const struct kpod_bpf *bpf, void **document, size_t *size)
@@ -100,18 +142,17 @@ int kpod_schema_encode(const struct kpod_bpf *bpf, void **document, size_t *size
 		const struct kpod_loaded *l = &bpf->loaded[i];
 
 		tables += l->collector->table_count;
-		msgpack_pack_map(pk, 7);
+		msgpack_pack_map(pk, 9);
 		text_entry(pk, "name", l->collector->name);
 		text_entry(pk, "help", l->collector->help);
 		text_entry(pk, "owner", l->collector->owner);
 		text_entry(pk, "since", l->collector->since);
-		text(pk, "up");
-		if (l->attachment)
-			msgpack_pack_true(pk);
-		else
-			msgpack_pack_false(pk);
+		text_entry(pk, "profile", kpod_profile_names[l->collector->profile]);
+		bool_entry(pk, "up", l->attachment);
 		text_entry(pk, "reason", l->reason);
 		text_entry(pk, "attach", l->attachment ? l->attachment->name : "");
+		text(pk, "attachments");
+		pack_attachments(pk, l->collector);
 	}
 	text(pk, "tables");
 	msgpack_pack_array(pk, tables);

@@ -17,51 +17,44 @@
 #include <bpf/bpf.h>
 
 #include "loader.h"
+#include "parse.h"
 
 #define DEPTH_MAX 32
+#define ROOT_ID 1 /* the root's cgroup id, in every cgroup2 hierarchy */
 
 struct kpod_slot_info *kpod_slot_info(struct kpod_slots *s, uint32_t slot)
 {
 	return kpod_rows_of(&s->bpf->slots, slot);
 }
 
-/* Octal escapes of mountinfo (proc(5)): space, tab, newline, backslash. */
-static void unescape(char *text)
-{
-	char *to = text;
-
-	for (char *from = text; *from; from++) {
-		if (from[0] == '\\' && from[1] && from[2] && from[3]) {
-			*to++ = (char)((from[1] - '0') * 64 + (from[2] - '0') * 8 + from[3] - '0');
-			from += 3;
-		} else {
-			*to++ = *from;
-		}
-	}
-	*to = '\0';
-}
-
+/*
+ * The mount that shows the whole hierarchy, wherever it is: in a cgroup namespace of our own, the
+ * usual place shows our own part only. Without one, the first.
+ */
 static int find_cgroup2(char *root, size_t size)
 {
 	FILE *f = fopen("/proc/self/mountinfo", "re");
-	char *line = NULL;
+	char *line = NULL, path[PATH_MAX];
 	size_t room = 0;
-	int err = -ENOENT;
+	struct stat st = {};
+	ssize_t length;
 
 	if (!f)
 		return -errno;
-	while (err && getline(&line, &room, f) > 0) {
-		char *type = strstr(line, " - "), mount[PATH_MAX];
+	root[0] = '\0';
+	while (st.st_ino != ROOT_ID && (length = getline(&line, &room, f)) > 0) {
+		struct kpod_mount mount;
 
-		if (!type || strncmp(type, " - cgroup2 ", 11) ||
-		    sscanf(line, "%*s %*s %*s %*s %4095s", mount) != 1)
+		if (!kpod_parse_mount((struct kpod_span){line, (size_t)length - 1}, &mount) ||
+		    !kpod_span_is(mount.type, "cgroup2") ||
+		    !kpod_unescape(mount.point, path, sizeof(path)) || stat(path, &st))
 			continue;
-		unescape(mount);
-		err = snprintf(root, size, "%s", mount) < (int)size ? 0 : -ENAMETOOLONG;
+		if (!root[0] || st.st_ino == ROOT_ID)
+			snprintf(root, size, "%s", path);
 	}
 	free(line);
 	fclose(f);
-	return err;
+	return root[0] ? 0 : -ENOENT;
 }
 
 static void name_tail(char tail[KPOD_NAME_TAIL], const char *name)
@@ -191,7 +184,7 @@ int kpod_slots_open(struct kpod_slots *s, struct kpod_bpf *bpf, uint64_t tombsto
 	host = kpod_slot_info(s, 0);
 	if (!host)
 		return -ENOMEM;
-	host->cgroup_id = 1; /* the root's, in every cgroup2 hierarchy */
+	host->cgroup_id = ROOT_ID;
 	host->born_ns = s->start_ns;
 	host->path[0] = '/';
 	host->path_size = 1;

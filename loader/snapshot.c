@@ -6,12 +6,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cgroupfs.h"
 #include "loader.h"
 
 struct loader_row {
 	uint64_t slots_used, slots_dead, slots_capacity;
 	uint64_t slots_exhausted, slots_evicted, cgroups_full, paths_truncated;
-	uint64_t snapshots, failures, rows_unmapped, flush_failures, walk_failures;
+	uint64_t snapshots, failures, rows_unmapped, flush_failures, walk_failures, misses;
 	uint64_t snapshot_ns, snapshot_size, ring_size;
 	uint64_t cpu_ns;
 };
@@ -46,6 +47,9 @@ static const struct kpod_column columns[] = {
 	COLUMN(KPOD_COUNTER, walk_failures, "kpod_walk_failures_total",
 	       "Walks over sockets or tasks that failed: their numbers come with a later "
 	       "snapshot."),
+	COLUMN(KPOD_COUNTER, misses, "kpod_program_misses_total",
+	       "Events not counted because they came while their program ran on the same CPU (the "
+	       "kernel's recursion_misses; none before 6.1)."),
 	COLUMN(KPOD_GAUGE, snapshot_ns, "kpod_snapshot_duration_seconds",
 	       "How long the snapshot before this one took.", .decimals = KPOD_SECONDS),
 	COLUMN(KPOD_GAUGE, snapshot_size, "kpod_snapshot_size_bytes",
@@ -54,6 +58,8 @@ static const struct kpod_column columns[] = {
 	COLUMN(KPOD_COUNTER, cpu_ns, "kpod_loader_cpu_seconds_total",
 	       "CPU time of the loader itself, user and system.", .decimals = KPOD_SECONDS),
 };
+
+#define FILE_WORDS 4
 
 struct units_row {
 	uint64_t used, capacity, exhausted;
@@ -68,6 +74,15 @@ static const struct kpod_column units_columns[] = {
 	 .kind = KPOD_COUNTER, .word = KPOD_WORD(units_row, exhausted)},
 };
 
+static const struct kpod_column files_columns[] = {
+	{"kpod_cgroup_read_errors_total",
+	 "Cgroup files that could not be read or understood. Files that are not there are no "
+	 "error.",
+	 .kind = KPOD_COUNTER, .word = 0},
+};
+
+static const struct kpod_key files_keys[] = {{.label = "file", .words = FILE_WORDS}};
+
 static const struct kpod_key units_keys[] = {{.label = "table", .words = 2}};
 
 const struct kpod_table kpod_own_tables[KPOD_OWN_TABLES] = {
@@ -80,6 +95,11 @@ const struct kpod_table kpod_own_tables[KPOD_OWN_TABLES] = {
 	 .words = sizeof(struct units_row) / 8,
 	 KPOD_COLUMNS(units_columns),
 	 KPOD_KEYS(units_keys)},
+	{.name = "files",
+	 .scope = KPOD_PER_NODE,
+	 .words = 1,
+	 KPOD_COLUMNS(files_columns),
+	 KPOD_KEYS(files_keys)},
 };
 
 uint32_t kpod_key_words(const struct kpod_table *table)
@@ -107,6 +127,7 @@ static int write_own(struct kpod_publisher *p)
 		.rows_unmapped = p->stats.rows_unmapped,
 		.flush_failures = p->bpf->flush_failures,
 		.walk_failures = p->bpf->walk_failures,
+		.misses = kpod_bpf_misses(p->bpf),
 		.snapshot_ns = p->stats.last_ns,
 		.snapshot_size = p->stats.last_size,
 		.ring_size = p->writer.capacity,
@@ -114,6 +135,21 @@ static int write_own(struct kpod_publisher *p)
 	};
 
 	return kpod_writer_row(&p->writer, 0, 0, 0, (const uint64_t *)&row, sizeof(row) / 8);
+}
+
+static int write_file_errors(struct kpod_publisher *p, const struct kpod_loaded *l)
+{
+	uint64_t words[FILE_WORDS + 1];
+	const char *file;
+	int err = 0;
+
+	for (size_t i = 0; !err && (file = kpod_cgroup_file_errors(l, i, &words[FILE_WORDS]));
+	     i++) {
+		memset(words, 0, 8 * FILE_WORDS);
+		memcpy(words, file, strnlen(file, 8 * FILE_WORDS));
+		err = kpod_writer_row(&p->writer, 2, 0, 0, words, FILE_WORDS + 1);
+	}
+	return err;
 }
 
 static int write_units(struct kpod_publisher *p, struct kpod_loaded_table *t)
@@ -169,6 +205,18 @@ static bool identify(struct kpod_loaded_table *t, uint32_t unit, uint64_t now, u
 	return true;
 }
 
+/* Rows of a source, as it has read them. */
+static int write_kept(struct kpod_publisher *p, uint16_t index, const struct kpod_loaded_table *t)
+{
+	uint32_t slot, generation, count = kpod_key_words(t->table) + t->table->words;
+	const uint64_t *words;
+	int err = 0;
+
+	for (size_t i = 0; !err && (words = kpod_kept_row(&t->kept, i, &slot, &generation)); i++)
+		err = kpod_writer_row(&p->writer, index, slot, generation, words, count);
+	return err;
+}
+
 static int write_table(struct kpod_publisher *p, uint16_t index, struct kpod_loaded_table *t)
 {
 	uint32_t units = t->table->scope == KPOD_PER_SLOT && !t->table->units
@@ -177,6 +225,8 @@ static int write_table(struct kpod_publisher *p, uint16_t index, struct kpod_loa
 	uint32_t keys = kpod_key_words(t->table);
 	uint64_t now = kpod_clock(CLOCK_MONOTONIC);
 
+	if (!t->table->map)
+		return write_kept(p, index, t);
 	t->units_used = 0;
 	for (uint32_t unit = 0; unit < units; unit++) {
 		const void *at;
@@ -238,6 +288,7 @@ static int write_snapshot(struct kpod_publisher *p)
 	for (size_t i = 0; i < p->bpf->loaded_count; i++) {
 		struct kpod_loaded *l = &p->bpf->loaded[i];
 
+		err = err ? err : write_file_errors(p, l);
 		for (size_t t = 0; t < l->collector->table_count; t++, index++)
 			if (!err && l->attachment)
 				err = write_table(p, index, &l->tables[t]);
@@ -297,6 +348,7 @@ int kpod_publisher_snapshot(struct kpod_publisher *p)
 
 	kpod_slots_scan(p->slots, start);
 	kpod_bpf_flush(p->bpf, p->slots->scanned);
+	kpod_sources_read(p->bpf, p->slots);
 	err = write_snapshot(p);
 	if (err == -ENOSPC)
 		err = renew(p, 2 * p->writer.capacity, "a snapshot needs more room");

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -118,13 +119,21 @@ static int refresh(struct kpod_view *v)
 	return -ENODATA;
 }
 
+/* Words of one key; what is too large for any row stays too large when it is added up. */
+static uint64_t key_size(const msgpack_object *key)
+{
+	uint64_t words = get_int(key, "words");
+
+	return !words ? 1 : words < UINT32_MAX ? words : UINT32_MAX;
+}
+
 static uint64_t key_words(const msgpack_object *table)
 {
 	const msgpack_object *keys = get(table, "keys"), *key;
 	uint64_t words = 0;
 
 	for (uint64_t i = 0; (key = item(keys, i)); i++)
-		words += get_int(key, "words") ? get_int(key, "words") : 1;
+		words += key_size(key);
 	return words;
 }
 
@@ -143,7 +152,7 @@ static const msgpack_object *table_of(const struct kpod_view *v, const struct kp
 	return table;
 }
 
-static void print_json_text(FILE *out, const char *text, size_t size)
+void kpod_print_text(FILE *out, const char *text, size_t size)
 {
 	fputc('"', out);
 	for (size_t i = 0; i < size; i++) {
@@ -179,7 +188,7 @@ static void print_json(FILE *out, const msgpack_object *v)
 		fputc(']', out);
 		break;
 	case MSGPACK_OBJECT_STR:
-		print_json_text(out, v->via.str.ptr, v->via.str.size);
+		kpod_print_text(out, v->via.str.ptr, v->via.str.size);
 		break;
 	default: /* numbers, true, false and null look the same in both */
 		msgpack_object_print(out, *v);
@@ -202,15 +211,29 @@ int kpod_view_schema(const void *document, size_t size, FILE *out)
 	return err;
 }
 
+static bool is_none(const msgpack_object *column, uint64_t word)
+{
+	const msgpack_object *optional = get(column, "optional");
+
+	return word == KPOD_NO_VALUE && optional && optional->type == MSGPACK_OBJECT_BOOLEAN &&
+	       optional->via.boolean;
+}
+
 static void print_name(FILE *out, const msgpack_object *column)
 {
 	const msgpack_object *labels = get(column, "labels");
 
 	fprintf(out, "%.*s", TEXT(column, "name"));
-	if (labels && labels->type == MSGPACK_OBJECT_MAP && labels->via.map.size &&
-	    labels->via.map.ptr[0].val.type == MSGPACK_OBJECT_STR)
-		fprintf(out, "{%.*s}", (int)labels->via.map.ptr[0].val.via.str.size,
-			labels->via.map.ptr[0].val.via.str.ptr);
+	if (!labels || labels->type != MSGPACK_OBJECT_MAP || !labels->via.map.size)
+		return;
+	for (uint32_t i = 0; i < labels->via.map.size; i++) {
+		const msgpack_object *value = &labels->via.map.ptr[i].val;
+
+		if (value->type == MSGPACK_OBJECT_STR)
+			fprintf(out, "%c%.*s", i ? ',' : '{', (int)value->via.str.size,
+				value->via.str.ptr);
+	}
+	fputc('}', out);
 }
 
 static void print_column(FILE *out, const msgpack_object *column, const uint64_t *words,
@@ -240,21 +263,21 @@ static void print_keys(FILE *out, const msgpack_object *table, const uint64_t *w
 	if (json)
 		fputs(",\"keys\":[", out);
 	for (uint64_t i = 0; (key = item(keys, i)); i++) {
-		uint64_t size = get_int(key, "words");
+		bool is_text = get_int(key, "words");
 
 		if (json)
 			fputs(i ? "," : "", out);
 		else
 			fprintf(out, " %.*s=", TEXT(key, "label"));
-		value = size ? NULL : item(get(key, "values"), *words);
-		if (size)
-			print_json_text(out, (const char *)words,
-					strnlen((const char *)words, 8 * size));
+		value = is_text ? NULL : item(get(key, "values"), *words);
+		if (is_text)
+			kpod_print_text(out, (const char *)words,
+					strnlen((const char *)words, 8 * key_size(key)));
 		else if (value && value->type == MSGPACK_OBJECT_STR)
-			print_json_text(out, value->via.str.ptr, value->via.str.size);
+			kpod_print_text(out, value->via.str.ptr, value->via.str.size);
 		else
 			fprintf(out, "\"%" PRIu64 "\"", *words);
-		words += size ? size : 1;
+		words += key_size(key);
 	}
 	if (json)
 		fputc(']', out);
@@ -275,6 +298,8 @@ static void dump_row(FILE *out, const msgpack_object *table, const struct kpod_r
 
 		/* People want what happened; programs want every column. */
 		if (!json && (get(column, "buckets") || word >= count || !words[word]))
+			continue;
+		if (word < count && is_none(column, words[word]))
 			continue;
 		if (json)
 			fputc(',', out);
@@ -312,7 +337,7 @@ int kpod_view_dump(struct kpod_view *v, bool json, FILE *out)
 				       " died=%" PRIu64 " kind=%u ",
 				slot->slot, slot->generation, slot->cgroup_id, slot->born_ns,
 				slot->died_ns, slot->kind);
-			print_json_text(out, (const char *)(slot + 1), slot->path_size);
+			kpod_print_text(out, (const char *)(slot + 1), slot->path_size);
 			fputs(json ? "}\n" : "\n", out);
 		}
 	}
@@ -362,11 +387,13 @@ static void fill_line(const struct kpod_view *v, struct line *line, const struct
 		table_of(v, &then->record, &then_words, &then_count);
 	for (size_t i = 0; i < width; i++) {
 		uint64_t word = get_int(shown[i], "word");
-		uint64_t old = word < then_count ? then_words[word] : 0;
+		uint64_t old = word < then_count && !is_none(shown[i], then_words[word])
+				       ? then_words[word]
+				       : 0;
 
-		if (word < count)
+		if (word < count && !is_none(shown[i], now_words[word]))
 			line->rate[i] = (double)(now_words[word] - old) / seconds /
-					(get_int(shown[i], "decimals") == 9 ? 1e9 : 1);
+					pow(10, (double)get_int(shown[i], "decimals"));
 	}
 }
 
@@ -380,8 +407,10 @@ static void print_table(const struct kpod_view *v, const msgpack_object *table, 
 
 	for (uint64_t i = 0; width < COLUMNS_SHOWN && (column = item(get(table, "columns"), i));
 	     i++)
-		if (!get(column, "buckets"))
+		if (*text_of(column, "kind") == 'c') /* a counter: it has a rate */
 			shown[width++] = column;
+	if (!width)
+		return;
 	while ((record = kpod_reader_next(&v->reader, record))) {
 		struct line *more;
 
@@ -422,7 +451,7 @@ int kpod_view_rates(struct kpod_view *v, FILE *out)
 		return err;
 	tables = get(&v->document.data, "tables");
 	seconds = (double)(v->reader.monotonic_ns - v->before_ns) / 1e9;
-	for (uint16_t i = 0; v->before && (table = item(tables, i)); i++)
+	for (uint16_t i = 0; v->before && i < KPOD_TABLES_MAX && (table = item(tables, i)); i++)
 		if (text_size(table, "scope") == 4 && !memcmp(text_of(table, "scope"), "slot", 4) &&
 		    !key_words(table))
 			print_table(v, table, i, seconds, out);

@@ -97,6 +97,9 @@ struct kpod_slot {
 	/* path_size bytes, path below the cgroup2 root, no NUL; then zeros to the alignment */
 };
 
+/* Of a counter or gauge: there is no value, and no sample is to be made of it. */
+#define KPOD_NO_VALUE UINT64_MAX
+
 /* Absolute totals of one slot in one table: never deltas. */
 struct kpod_row {
 	struct kpod_record record;

@@ -112,6 +112,11 @@ class Dump:
             if row["table"] == table and (row["slot"], row["generation"]) == owner
         }
 
+    def node(self, table: str) -> dict[str, int]:
+        """The only row of a table of the node."""
+        row = self.rows[table, 0, 0]
+        return {name: value for name, value in row.items() if name.startswith("kpod_")}
+
     def total(self, cgroup_id: int, *columns: str) -> int:
         row = self.row(cgroup_id)
         return sum(row.get(c, 0) for c in columns)

@@ -15,10 +15,19 @@
 
 #include "../../shared/reader.h"
 
+/* What a scrape can be answered with, and how the bytes of labels and values are written in it. */
+enum kpod_format { KPOD_TEXT, KPOD_OPENMETRICS, KPOD_PROTOBUF, KPOD_FORMATS };
+enum kpod_encoding { KPOD_AS_TEXT, KPOD_AS_PROTOBUF, KPOD_ENCODINGS };
+
 /* A piece of kpod_plan.text. */
 struct kpod_text {
 	uint32_t at;
 	uint32_t size;
+};
+
+/* A value that a key's number stands for: escaped; as it is. */
+struct kpod_value {
+	struct kpod_text encoded[KPOD_ENCODINGS];
 };
 
 /*
@@ -26,7 +35,8 @@ struct kpod_text {
  * With text_words the value is the text in so many words, NUL-padded.
  */
 struct kpod_key {
-	struct kpod_text label; /* ,name=" */
+	struct kpod_text
+		label[KPOD_ENCODINGS]; /* ,name=" or the name's field and the value's tag */
 	uint32_t first_value;
 	uint32_t value_count;
 	uint32_t text_words;
@@ -41,28 +51,60 @@ struct kpod_shape {
 	bool per_slot;
 };
 
+/* Where a value starts from: from nothing, the sample before it, or the time counting began (ns).
+ */
+enum kpod_base { KPOD_FROM_ZERO, KPOD_FROM_PREVIOUS, KPOD_FROM_CREATED };
+
 /*
- * One line per row: head, keys, labels of the row, value. The value is the sum of `count` words
- * from `first`, plus the value of the sample before it if `continues`, divided by 10^decimals. This
- * one form is counter and gauge (one word) as well as cumulative bucket, count and sum.
+ * The value is the sum of `count` words from `first`, plus what it starts from, divided by
+ * 10^decimals. This one form is counter and gauge (one word) as well as cumulative bucket, count
+ * and sum, and time of creation. In text, it is a line: head, keys, labels of the row, value. In
+ * protobuf, it is a Metric, and a histogram's value is its sum.
  */
 struct kpod_sample {
-	struct kpod_text head; /* name{ and its constant labels */
+	struct kpod_text head; /* name{ and constant labels; protobuf: constant labels */
 	uint32_t first;
 	uint32_t count;
 	uint32_t decimals;
-	bool continues;
-	bool opens; /* the head has no label: what follows it needs no comma */
+	enum kpod_base base;
+	uint32_t histogram; /* protobuf: index into histograms */
+	uint32_t field;	    /* protobuf: of Metric, where the value goes */
+	uint32_t optional;  /* 1 + the word that says whether there is a value; 0: there is */
+	bool opens;	    /* text: the head has no label, so what follows it needs no comma */
+};
+
+/* An upper bound, and how many buckets end at or below it. */
+struct kpod_bound {
+	double le;
+	uint32_t buckets;
+};
+
+/* What protobuf shows of a histogram beyond its sum. */
+struct kpod_histogram {
+	uint32_t word;
+	uint32_t buckets;
+	int32_t schema;
+	int32_t first_index; /* of bucket 1 in this schema; bucket 0 is the zero bucket */
+	double zero_threshold;
+	uint32_t first_bound;
+	uint32_t bound_count; /* 0: no classic buckets */
+	bool native;
+};
+
+/* A family in one format. */
+struct kpod_view {
+	struct kpod_text
+		header; /* HELP, TYPE and UNIT lines; protobuf: all fields but the metrics */
+	uint32_t first_sample;
+	uint32_t sample_count;
+	uint32_t line_size; /* no line or Metric is longer, the labels of the row not counted */
 };
 
 struct kpod_family {
-	struct kpod_text header; /* HELP and TYPE lines */
-	struct kpod_text
-		labels; /* of rows that have no slot, as kpod_snapshot_label() wants them */
+	struct kpod_view views[KPOD_FORMATS];
+	/* Of rows that have no slot, as kpod_snapshot_label() wants them. */
+	struct kpod_text labels[KPOD_ENCODINGS];
 	uint32_t table;
-	uint32_t first_sample;
-	uint32_t sample_count;
-	uint32_t line_size; /* no line is longer, the labels of the row not counted */
 };
 
 /* A schema, made ready for rendering. Python has checked every index and size in it. */
@@ -71,10 +113,12 @@ struct kpod_plan {
 	const struct kpod_shape *shapes;
 	uint32_t shape_count;
 	const struct kpod_key *keys;
-	const struct kpod_text *values;
+	const struct kpod_value *values;
 	const struct kpod_family *families;
 	uint32_t family_count;
 	const struct kpod_sample *samples;
+	const struct kpod_histogram *histograms;
+	const struct kpod_bound *bounds;
 };
 
 /* A SLOT record of a snapshot; path is not NUL-terminated. */
@@ -87,8 +131,8 @@ struct kpod_owner {
 	uint32_t kind;
 	uint32_t path_size;
 	const char *path;
-	uint32_t label_at; /* in the snapshot's own text */
-	uint32_t label_size;
+	uint64_t created_ns;			 /* CLOCK_REALTIME: since when its totals count */
+	struct kpod_text labels[KPOD_ENCODINGS]; /* in the snapshot's own text */
 };
 
 struct kpod_row_ref {
@@ -101,12 +145,14 @@ struct kpod_snapshot {
 	uint64_t sequence;
 	uint64_t monotonic_ns;
 	uint64_t realtime_ns;
+	uint64_t created_ns; /* of what has no owner: the loader's start */
 	struct kpod_owner *owners;
 	uint32_t owner_count;
 	uint32_t unlabelled; /* owners that `previous` had no labels for */
 	uint32_t orphans;    /* rows whose slot is not in the snapshot: left out */
 	struct kpod_row_ref *rows;
 	uint32_t *first_row; /* by table; one more at the end */
+	uint32_t *shown;     /* by family: so many rows of its table are rendered */
 	char *labels;
 	size_t labels_size;
 	size_t labels_room;
@@ -122,11 +168,12 @@ struct kpod_snapshot *kpod_snapshot_new(struct kpod_reader *reader, const struct
 void kpod_snapshot_free(struct kpod_snapshot *snapshot);
 
 /*
- * Labels of one owner, all that is between the constant labels and the value:
- * ,name="value",name="value"} and a space. False: longer than KPOD_LABELS_MAX, or no memory.
+ * Labels of one owner, all that is between the constant labels and the value: as text,
+ * ,name="value",name="value"} and a space; as protobuf, fields of Metric. False: longer than
+ * KPOD_LABELS_MAX, or no memory.
  */
-bool kpod_snapshot_label(struct kpod_snapshot *snapshot, uint32_t owner, const char *labels,
-			 size_t size);
+bool kpod_snapshot_label(struct kpod_snapshot *snapshot, uint32_t owner, const char *text,
+			 size_t text_size, const char *protobuf, size_t protobuf_size);
 
 /* Where a rendering is; zeroed at the start. */
 struct kpod_cursor {
@@ -139,15 +186,17 @@ struct kpod_cursor {
 };
 
 /*
- * Writes the next piece of the text exposition format 0.0.4, of whole lines, into
- * KPOD_CHUNK_SIZE bytes. Returns its size, 0 at the end.
+ * Writes the next piece of an exposition, of whole lines or messages, into KPOD_CHUNK_SIZE bytes:
+ * text format 0.0.4, OpenMetrics 1.0 without its end mark, or length-delimited
+ * io.prometheus.client.MetricFamily. Returns its size, 0 at the end.
  */
-size_t kpod_render_text(struct kpod_cursor *at, const struct kpod_plan *plan,
-			const struct kpod_snapshot *snapshot, char *out);
+size_t kpod_render(struct kpod_cursor *at, const struct kpod_plan *plan,
+		   const struct kpod_snapshot *snapshot, enum kpod_format format, char *out);
 
 #define KPOD_TEXT_PAD 64      /* how far beyond the end of a text its bytes may be read */
 #define KPOD_LABELS_MAX 16384 /* of an owner */
-#define KPOD_LINE_MAX 16384   /* kpod_family.line_size, and a header */
+#define KPOD_LINE_MAX 32768   /* kpod_view.line_size, and a header */
 #define KPOD_CHUNK_SIZE 65536
+#define KPOD_HISTOGRAM_BUCKETS_MAX 1024
 
 #endif

@@ -157,14 +157,16 @@ static char *put_keys(char *out, bool opens, const struct kpod_plan *plan,
 {
 	for (uint32_t k = 0; k < shape->key_count; k++) {
 		const struct kpod_key *key = &plan->keys[shape->first_key + k];
+		const struct kpod_text *label = &key->label[KPOD_AS_TEXT];
 		uint32_t skip = opens && !k;
 
-		out = put(out, plan->text + key->label.at + skip, key->label.size - skip);
+		out = put(out, plan->text + label->at + skip, label->size - skip);
 		if (key->text_words) {
 			out = put_text(out, words, key->text_words);
 			words += key->text_words - 1;
 		} else if (*words < key->value_count) {
-			const struct kpod_text *v = &plan->values[key->first_value + *words];
+			const struct kpod_text *v =
+				&plan->values[key->first_value + *words].encoded[KPOD_AS_TEXT];
 
 			out = put(out, plan->text + v->at, v->size);
 		} else {
@@ -177,6 +179,323 @@ static char *put_keys(char *out, bool opens, const struct kpod_plan *plan,
 	return out;
 }
 
+/* What a row brings to each of its samples. */
+struct row {
+	const struct kpod_shape *shape;
+	const uint64_t *keys;
+	const uint64_t *words;
+	const char *labels;
+	size_t labels_size;
+	uint64_t created;
+};
+
+static inline __attribute__((always_inline)) char *put_line(char *p, const struct kpod_plan *plan,
+							    const struct row *row,
+							    const struct kpod_sample *s,
+							    uint64_t value)
+{
+	p = put(p, plan->text + s->head.at, s->head.size);
+	if (row->shape->key_count) {
+		p = put_keys(p, s->opens, plan, row->shape, row->keys);
+		p = put(p, row->labels, row->labels_size);
+	} else {
+		p = put(p, row->labels + s->opens, row->labels_size - s->opens);
+	}
+	p = put_value(p, value, s->decimals);
+	*p++ = '\n';
+	return p;
+}
+
+/* Protobuf: https://protobuf.dev/programming-guides/encoding. All our fields are below 16. */
+enum { VARINT, FIXED64, LENGTH };
+#define TAG(field, type) ((char)((field) << 3 | (type)))
+
+static inline char *put_varint(char *out, uint64_t v)
+{
+	for (; v >= 0x80; v >>= 7)
+		*out++ = (char)(v | 0x80);
+	*out++ = (char)v;
+	return out;
+}
+
+static inline char *put_number(char *out, unsigned int field, uint64_t v)
+{
+	*out++ = TAG(field, VARINT);
+	return put_varint(out, v);
+}
+
+static inline uint64_t zigzag(int64_t v)
+{
+	return (uint64_t)v << 1 ^ (uint64_t)(v >> 63);
+}
+
+static inline char *put_double(char *out, unsigned int field, double v)
+{
+	*out++ = TAG(field, FIXED64);
+	memcpy(out, &v, 8);
+	return out + 8;
+}
+
+/* Starts a field whose size is known at its end: one byte is left for it. */
+static inline char *open_field(char *out, unsigned int field)
+{
+	out[0] = TAG(field, LENGTH);
+	return out + 2;
+}
+
+static inline char *close_field(char *body, char *end)
+{
+	size_t size = (size_t)(end - body), more = size < 128 ? 0 : size < 16384 ? 1 : 2;
+
+	if (more)
+		memmove(body + more, body, size);
+	put_varint(body - 1, size);
+	return end + more;
+}
+
+/* The double nearest to v / 10^decimals, which is what a parser makes of the text. */
+static double to_double(uint64_t v, unsigned int decimals)
+{
+	unsigned __int128 shifted, quotient;
+
+	if (!decimals || v < 1ULL << 53)
+		return (double)v / (double)power_of_ten[decimals];
+	/* Two roundings could be one too many: divide whole numbers, note the rest, round once. */
+	shifted = (unsigned __int128)v << 63;
+	quotient = shifted / power_of_ten[decimals];
+	if (shifted % power_of_ten[decimals])
+		quotient |= 1;
+	return (double)quotient * 0x1p-63;
+}
+
+static char *put_label_keys(char *out, const struct kpod_plan *plan, const struct kpod_shape *shape,
+			    const uint64_t *words)
+{
+	for (uint32_t k = 0; k < shape->key_count; k++) {
+		const struct kpod_key *key = &plan->keys[shape->first_key + k];
+		const struct kpod_text *label = &key->label[KPOD_AS_PROTOBUF];
+		char *pair = open_field(out, 1), *value;
+
+		out = put(pair, plan->text + label->at, label->size);
+		value = open_field(out, 2);
+		if (key->text_words) {
+			out = put_text(value, words, key->text_words);
+			words += key->text_words - 1;
+		} else if (*words < key->value_count) {
+			const struct kpod_text *v =
+				&plan->values[key->first_value + *words].encoded[KPOD_AS_PROTOBUF];
+
+			out = put(value, plan->text + v->at, v->size);
+		} else {
+			out = put_integer(value, *words);
+		}
+		out = close_field(pair, close_field(value, out));
+		words++;
+	}
+	return out;
+}
+
+static char *put_created(char *out, unsigned int field, uint64_t ns)
+{
+	char *body = open_field(out, field);
+
+	out = put_number(body, 1, ns / (10 * E8));
+	return close_field(body, put_number(out, 2, ns % (10 * E8)));
+}
+
+/*
+ * Spans of buckets in use, and the difference of each bucket to the one before. A gap of one or two
+ * is cheaper as empty buckets than as a new span.
+ */
+static char *put_native(char *p, const struct kpod_histogram *h, const uint64_t *buckets)
+{
+	char deltas[10 * KPOD_HISTOGRAM_BUCKETS_MAX], *delta = deltas, *body;
+	uint64_t before = 0;
+	int32_t span_end = 0; /* the index that the next bucket of a span would have */
+
+	p = put_number(p, 5, zigzag(h->schema));
+	p = put_double(p, 6, h->zero_threshold);
+	p = put_number(p, 7, buckets[0]);
+	for (uint32_t i = 1; i < h->buckets;) {
+		int32_t index = h->first_index + (int32_t)i - 1;
+		uint32_t length = 0, used = 0;
+
+		if (!buckets[i]) {
+			i++;
+			continue;
+		}
+		/* As far as no three empty ones follow one another. */
+		for (uint32_t j = i; j < h->buckets && j - i - used <= 2; j++)
+			if (buckets[j])
+				used = j - i + 1;
+		body = open_field(p, 12);
+		p = put_number(body, 1, zigzag(index - span_end));
+		p = close_field(body, put_number(p, 2, used));
+		for (; length < used; length++, i++) {
+			delta = put_varint(delta, zigzag((int64_t)(buckets[i] - before)));
+			before = buckets[i];
+		}
+		span_end = index + (int32_t)used;
+	}
+	if (delta == deltas)
+		return p;
+	body = open_field(p, 13);
+	memcpy(body, deltas, (size_t)(delta - deltas));
+	return close_field(body, body + (delta - deltas));
+}
+
+static char *put_histogram(char *p, const struct kpod_plan *plan, const struct kpod_histogram *h,
+			   const uint64_t *buckets)
+{
+	uint64_t count = 0;
+	uint32_t at = 0;
+
+	for (uint32_t b = 0; b < h->bound_count; b++) {
+		const struct kpod_bound *bound = &plan->bounds[h->first_bound + b];
+		char *body = open_field(p, 3);
+
+		while (at < bound->buckets)
+			count += buckets[at++];
+		p = put_number(body, 1, count);
+		p = close_field(body, put_double(p, 2, bound->le));
+	}
+	while (at < h->buckets)
+		count += buckets[at++];
+	p = put_number(p, 1, count);
+	return h->native ? put_native(p, h, buckets) : p;
+}
+
+enum { METRIC_GAUGE = 2, METRIC_COUNTER = 3, METRIC_HISTOGRAM = 7 };
+
+static char *put_metric(char *p, const struct kpod_plan *plan, const struct row *row,
+			const struct kpod_sample *s, uint64_t value)
+{
+	double number = to_double(value, s->decimals);
+	char *metric = open_field(p, 4), *body;
+
+	p = put(metric, plan->text + s->head.at, s->head.size);
+	p = put_label_keys(p, plan, row->shape, row->keys);
+	p = put(p, row->labels, row->labels_size);
+	body = open_field(p, s->field);
+	if (s->field == METRIC_HISTOGRAM) {
+		const struct kpod_histogram *h = &plan->histograms[s->histogram];
+
+		p = put_double(body, 2, number);
+		p = put_histogram(p, plan, h, row->words + h->word);
+		p = put_created(p, 15, row->created);
+	} else {
+		p = put_double(body, 1, number);
+		if (s->field == METRIC_COUNTER)
+			p = put_created(p, 3, row->created);
+	}
+	return close_field(metric, close_field(body, p));
+}
+
+/* Rows of the cursor's family, as many as there is room for. */
+static inline __attribute__((always_inline)) char *
+put_rows(struct kpod_cursor *at, const struct kpod_plan *plan, const struct kpod_snapshot *snapshot,
+	 enum kpod_format format, enum kpod_encoding encoding, char *p, const char *end)
+{
+	const struct kpod_family *f = &plan->families[at->family];
+	const struct kpod_view *view = &f->views[format];
+	const struct kpod_sample *samples = plan->samples + view->first_sample;
+	const struct kpod_row_ref *rows = snapshot->rows + snapshot->first_row[f->table];
+	struct row row = {.shape = &plan->shapes[f->table]};
+
+	for (; at->row < snapshot->shown[at->family]; at->row++, at->sample = 0) {
+		const struct kpod_owner *owner = rows[at->row].owner;
+		const struct kpod_text *labels = owner ? owner->labels : f->labels;
+		size_t line;
+		uint32_t i = at->sample, fit, stop;
+		uint64_t value = at->value;
+
+		row.keys = rows[at->row].words;
+		row.words = row.keys + row.shape->key_words;
+		row.labels = (owner ? snapshot->labels : plan->text) + labels[encoding].at;
+		row.labels_size = labels[encoding].size;
+		row.created = owner ? owner->created_ns : snapshot->created_ns;
+		/* The room is looked at once a row, not once a line. */
+		line = view->line_size + row.labels_size + KPOD_TEXT_PAD;
+		fit = (uint32_t)((size_t)(end - p) / line);
+		stop = view->sample_count - i > fit ? i + fit : view->sample_count;
+		for (; i < stop; i++) {
+			const struct kpod_sample *s = &samples[i];
+			const uint64_t *word = row.words + s->first, *last = word + s->count;
+
+			if (s->optional && row.words[s->optional - 1] == KPOD_NO_VALUE) {
+				at->samples--;
+				continue;
+			}
+			if (s->base != KPOD_FROM_PREVIOUS)
+				value = s->base == KPOD_FROM_CREATED ? row.created : 0;
+			for (; last - word >= 4; word += 4)
+				value += word[0] + word[1] + word[2] + word[3];
+			while (word < last)
+				value += *word++;
+			p = encoding == KPOD_AS_TEXT ? put_line(p, plan, &row, s, value)
+						     : put_metric(p, plan, &row, s, value);
+		}
+		at->samples += i - at->sample;
+		if (i < view->sample_count) {
+			at->sample = i;
+			at->value = value;
+			break;
+		}
+	}
+	return p;
+}
+
+/*
+ * A MetricFamily starts with its size, so it is rendered twice: first to see how large it is, into
+ * the room where it will be written. NULL: there is not enough of it for a Metric.
+ */
+static char *put_size(const struct kpod_cursor *at, const struct kpod_plan *plan,
+		      const struct kpod_snapshot *snapshot, char *p, const char *end)
+{
+	struct kpod_cursor dry = *at;
+	size_t size = plan->families[at->family].views[KPOD_PROTOBUF].header.size;
+
+	while (dry.row < snapshot->shown[at->family]) {
+		uint32_t row = dry.row, sample = dry.sample;
+		char *to = put_rows(&dry, plan, snapshot, KPOD_PROTOBUF, KPOD_AS_PROTOBUF, p, end);
+
+		if (dry.row == row && dry.sample == sample)
+			return NULL;
+		size += (size_t)(to - p);
+	}
+	return put_varint(p, size);
+}
+
+static inline __attribute__((always_inline)) size_t
+render(struct kpod_cursor *at, const struct kpod_plan *plan, const struct kpod_snapshot *snapshot,
+       enum kpod_format format, enum kpod_encoding encoding, char *out)
+{
+	char *p = out, *end = out + KPOD_CHUNK_SIZE;
+
+	for (; at->family < plan->family_count; at->family++, at->row = 0, at->inside = false) {
+		const struct kpod_text *header = &plan->families[at->family].views[format].header;
+
+		if (!snapshot->shown[at->family])
+			continue;
+		if (!at->inside) {
+			char *to = p;
+
+			if ((size_t)(end - p) < header->size + KPOD_TEXT_PAD + 10)
+				break;
+			if (encoding == KPOD_AS_PROTOBUF)
+				to = put_size(at, plan, snapshot, p, end);
+			if (!to)
+				break;
+			p = put(to, plan->text + header->at, header->size);
+			at->inside = true;
+		}
+		p = put_rows(at, plan, snapshot, format, encoding, p, end);
+		if (at->row < snapshot->shown[at->family])
+			break;
+	}
+	return (size_t)(p - out);
+}
+
 /* Compiled for wide registers too; the dynamic linker takes what the CPU has. */
 #ifdef __x86_64__
 #define FOR_EACH_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
@@ -184,68 +503,17 @@ static char *put_keys(char *out, bool opens, const struct kpod_plan *plan,
 #define FOR_EACH_CPU
 #endif
 
-FOR_EACH_CPU size_t kpod_render_text(struct kpod_cursor *at, const struct kpod_plan *plan,
-				     const struct kpod_snapshot *snapshot, char *out)
+FOR_EACH_CPU static size_t render_text(struct kpod_cursor *at, const struct kpod_plan *plan,
+				       const struct kpod_snapshot *snapshot,
+				       enum kpod_format format, char *out)
 {
-	const char *text = plan->text;
-	char *p = out, *end = out + KPOD_CHUNK_SIZE;
+	return render(at, plan, snapshot, format, KPOD_AS_TEXT, out);
+}
 
-	for (; at->family < plan->family_count; at->family++, at->row = 0, at->inside = false) {
-		const struct kpod_family *f = &plan->families[at->family];
-		const struct kpod_shape *shape = &plan->shapes[f->table];
-		const struct kpod_sample *samples = plan->samples + f->first_sample;
-		const struct kpod_row_ref *rows = snapshot->rows + snapshot->first_row[f->table];
-		uint32_t count = snapshot->first_row[f->table + 1] - snapshot->first_row[f->table];
-
-		if (!count)
-			continue;
-		if (!at->inside) {
-			if ((size_t)(end - p) < f->header.size + KPOD_TEXT_PAD)
-				return (size_t)(p - out);
-			p = put(p, plan->text + f->header.at, f->header.size);
-			at->inside = true;
-		}
-		for (; at->row < count; at->row++, at->sample = 0) {
-			const struct kpod_row_ref *row = &rows[at->row];
-			const struct kpod_owner *owner = row->owner;
-			const char *labels =
-				owner ? snapshot->labels + owner->label_at : text + f->labels.at;
-			size_t size = owner ? owner->label_size : f->labels.size;
-			const uint64_t *words = row->words + shape->key_words;
-			size_t line = f->line_size + size + KPOD_TEXT_PAD;
-			uint32_t i = at->sample;
-			uint64_t value = at->value;
-			/* The room is looked at once a row, not once a line. */
-			uint32_t fit = (uint32_t)((size_t)(end - p) / line);
-			uint32_t stop = f->sample_count - i > fit ? i + fit : f->sample_count;
-
-			for (; i < stop; i++) {
-				const struct kpod_sample *s = &samples[i];
-				const uint64_t *word = words + s->first, *last = word + s->count;
-
-				if (!s->continues)
-					value = 0;
-				for (; last - word >= 4; word += 4)
-					value += word[0] + word[1] + word[2] + word[3];
-				while (word < last)
-					value += *word++;
-				p = put(p, text + s->head.at, s->head.size);
-				if (shape->key_count) {
-					p = put_keys(p, s->opens, plan, shape, row->words);
-					p = put(p, labels, size);
-				} else {
-					p = put(p, labels + s->opens, size - s->opens);
-				}
-				p = put_value(p, value, s->decimals);
-				*p++ = '\n';
-			}
-			at->samples += i - at->sample;
-			if (i < f->sample_count) {
-				at->sample = i;
-				at->value = value;
-				return (size_t)(p - out);
-			}
-		}
-	}
-	return (size_t)(p - out);
+size_t kpod_render(struct kpod_cursor *at, const struct kpod_plan *plan,
+		   const struct kpod_snapshot *snapshot, enum kpod_format format, char *out)
+{
+	if (format == KPOD_PROTOBUF)
+		return render(at, plan, snapshot, format, KPOD_AS_PROTOBUF, out);
+	return render_text(at, plan, snapshot, format, out);
 }

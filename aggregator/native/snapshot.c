@@ -55,13 +55,24 @@ static bool keep_labels(struct kpod_snapshot *s, const struct kpod_snapshot *pre
 		while (at < previous->owner_count && previous->owners[at].slot < s->owners[i].slot)
 			at++;
 		old = &previous->owners[at];
-		if (at == previous->owner_count || !old->label_size ||
+		if (at == previous->owner_count || !old->labels[KPOD_AS_TEXT].size ||
 		    !same_owner(old, &s->owners[i]))
 			continue;
-		if (!kpod_snapshot_label(s, i, previous->labels + old->label_at, old->label_size))
+		if (!kpod_snapshot_label(s, i, previous->labels + old->labels[KPOD_AS_TEXT].at,
+					 old->labels[KPOD_AS_TEXT].size,
+					 previous->labels + old->labels[KPOD_AS_PROTOBUF].at,
+					 old->labels[KPOD_AS_PROTOBUF].size))
 			return false;
 	}
 	return true;
+}
+
+/* Nothing was counted before the loader started, whatever is older. */
+static uint64_t created(const struct kpod_header *header, uint64_t born_ns)
+{
+	if (born_ns < header->start_monotonic_ns)
+		return header->start_realtime_ns;
+	return header->start_realtime_ns + (born_ns - header->start_monotonic_ns);
 }
 
 static void fill(struct kpod_snapshot *s, const struct kpod_reader *reader,
@@ -85,6 +96,7 @@ static void fill(struct kpod_snapshot *s, const struct kpod_reader *reader,
 			.kind = slot->kind,
 			.path_size = slot->path_size,
 			.path = (const char *)(slot + 1),
+			.created_ns = created(&reader->header, slot->born_ns),
 		};
 	}
 	while ((rec = kpod_reader_next(reader, rec))) {
@@ -135,7 +147,8 @@ struct kpod_snapshot *kpod_snapshot_new(struct kpod_reader *reader, const struct
 	if (!s || !owner_of)
 		goto fail;
 	s->first_row = calloc(plan->shape_count + 1, sizeof(*s->first_row));
-	if (!s->first_row)
+	s->shown = calloc(plan->family_count ? plan->family_count : 1, sizeof(*s->shown));
+	if (!s->first_row || !s->shown)
 		goto fail;
 	fault = count_records(s, reader, plan, &rows);
 	if (fault)
@@ -146,6 +159,11 @@ struct kpod_snapshot *kpod_snapshot_new(struct kpod_reader *reader, const struct
 	}
 	fill(s, reader, plan, owner_of, next);
 	compact(s, plan, next);
+	for (uint32_t f = 0; f < plan->family_count; f++) {
+		uint32_t table = plan->families[f].table;
+
+		s->shown[f] = s->first_row[table + 1] - s->first_row[table];
+	}
 	if (!keep_labels(s, previous)) {
 		fault = KPOD_FAULT_MEMORY;
 		goto fail;
@@ -153,6 +171,7 @@ struct kpod_snapshot *kpod_snapshot_new(struct kpod_reader *reader, const struct
 	s->sequence = reader->sequence;
 	s->monotonic_ns = reader->monotonic_ns;
 	s->realtime_ns = reader->realtime_ns;
+	s->created_ns = reader->header.start_realtime_ns;
 	s->data = kpod_reader_take(reader);
 	free(owner_of);
 	return s;
@@ -170,16 +189,28 @@ void kpod_snapshot_free(struct kpod_snapshot *s)
 	free(s->owners);
 	free(s->rows);
 	free(s->first_row);
+	free(s->shown);
 	free(s->labels);
 	free(s->data);
 	free(s);
 }
 
-bool kpod_snapshot_label(struct kpod_snapshot *s, uint32_t owner, const char *labels, size_t size)
+static struct kpod_text add(struct kpod_snapshot *s, const char *labels, size_t size)
+{
+	struct kpod_text text = {(uint32_t)s->labels_size, (uint32_t)size};
+
+	memcpy(s->labels + s->labels_size, labels, size);
+	s->labels_size += size;
+	return text;
+}
+
+bool kpod_snapshot_label(struct kpod_snapshot *s, uint32_t owner, const char *text,
+			 size_t text_size, const char *protobuf, size_t protobuf_size)
 {
 	struct kpod_owner *o = &s->owners[owner];
+	size_t size = text_size + protobuf_size;
 
-	if (size > KPOD_LABELS_MAX)
+	if (text_size > KPOD_LABELS_MAX || protobuf_size > KPOD_LABELS_MAX)
 		return false;
 	if (s->labels_size + size + KPOD_TEXT_PAD > s->labels_room) {
 		size_t room = 2 * s->labels_room + size + 4096;
@@ -190,11 +221,9 @@ bool kpod_snapshot_label(struct kpod_snapshot *s, uint32_t owner, const char *la
 		s->labels = larger;
 		s->labels_room = room;
 	}
-	memcpy(s->labels + s->labels_size, labels, size);
-	if (!o->label_size && size)
+	if (!o->labels[KPOD_AS_TEXT].size && text_size)
 		s->unlabelled--;
-	o->label_at = (uint32_t)s->labels_size;
-	o->label_size = (uint32_t)size;
-	s->labels_size += size;
+	o->labels[KPOD_AS_TEXT] = add(s, text, text_size);
+	o->labels[KPOD_AS_PROTOBUF] = add(s, protobuf, protobuf_size);
 	return true;
 }

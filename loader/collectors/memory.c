@@ -5,28 +5,30 @@
 
 KPOD_OBJECT(memory);
 
+#define FAULTS "kpod_memory_page_faults_total"
+#define FAULTS_HELP "Page faults: without (minor) and with (major) a wait for a disk."
 #define STALLS "kpod_memory_reclaim_stalls_total"
 #define STALLS_HELP                                                                                \
-	"Times a task had to free memory before it got some, because the node was short of it "    \
-	"(node) or a cgroup at its limit (cgroup)."
-#define STALL_TIME "kpod_memory_reclaim_stall_seconds_total"
-#define STALL_TIME_HELP "Time tasks spent so, counted when each stall ends."
+	"Times a task had to free memory itself: because the node was short of it (node), or at "  \
+	"a cgroup's limit (limit)."
+#define STALLED "kpod_memory_reclaim_stall_seconds_total"
+#define STALLED_HELP "Time that this took."
+
+#define COUNTER(field) .kind = KPOD_COUNTER, .word = KPOD_WORD(memory_row, field)
+#define SECONDS(field) COUNTER(field), .decimals = KPOD_SECONDS
 
 static const struct kpod_column columns[] = {
+	{FAULTS, FAULTS_HELP, "kind", "minor", COUNTER(faults[KPOD_FAULT_MINOR])},
+	{FAULTS, FAULTS_HELP, "kind", "major", COUNTER(faults[KPOD_FAULT_MAJOR])},
 	{"kpod_memory_oom_kills_total",
-	 "Processes killed because memory ran out, whoever had asked for it.", .kind = KPOD_COUNTER,
-	 .word = KPOD_WORD(memory_row, oom_kills)},
-	{STALLS, STALLS_HELP, "level", "node", .kind = KPOD_COUNTER,
-	 .word = KPOD_WORD(memory_row, stalls[KPOD_RECLAIM_NODE])},
-	{STALLS, STALLS_HELP, "level", "cgroup", .kind = KPOD_COUNTER,
-	 .word = KPOD_WORD(memory_row, stalls[KPOD_RECLAIM_CGROUP])},
-	{STALL_TIME, STALL_TIME_HELP, "level", "node", .kind = KPOD_COUNTER,
-	 .decimals = KPOD_SECONDS, .word = KPOD_WORD(memory_row, stall_ns[KPOD_RECLAIM_NODE])},
-	{STALL_TIME, STALL_TIME_HELP, "level", "cgroup", .kind = KPOD_COUNTER,
-	 .decimals = KPOD_SECONDS, .word = KPOD_WORD(memory_row, stall_ns[KPOD_RECLAIM_CGROUP])},
-	{"kpod_memory_reclaim_untracked_total",
-	 "Stalls not counted because too many tasks stalled at once.", .kind = KPOD_COUNTER,
-	 .word = KPOD_WORD(memory_row, untracked)},
+	 "Processes killed by the kernel for want of memory, by the container they were in.",
+	 COUNTER(oom_kills)},
+	{STALLS, STALLS_HELP, "cause", "node", COUNTER(stalls[KPOD_RECLAIM_NODE])},
+	{STALLS, STALLS_HELP, "cause", "limit", COUNTER(stalls[KPOD_RECLAIM_LIMIT])},
+	{STALLED, STALLED_HELP, "cause", "node", SECONDS(stall_ns[KPOD_RECLAIM_NODE])},
+	{STALLED, STALLED_HELP, "cause", "limit", SECONDS(stall_ns[KPOD_RECLAIM_LIMIT])},
+	{"kpod_memory_untracked_stalls_total",
+	 "Stalls not counted because too many tasks were in one at once.", COUNTER(untracked)},
 };
 
 static const struct kpod_table tables[] = {
@@ -34,36 +36,33 @@ static const struct kpod_table tables[] = {
 	 .scope = KPOD_PER_SLOT,
 	 .map = "memory_rows",
 	 .row_size = sizeof(struct memory_row),
-	 .words = KPOD_WORD(memory_row, reserved),
-	 .unsharded = true,
+	 .words = sizeof(struct memory_row) / 8,
 	 KPOD_COLUMNS(columns)},
 };
 
-#define RECLAIM                                                                                    \
-	{"kpod_memory_node_begin", KPOD_ATTACH}, {"kpod_memory_node_end", KPOD_ATTACH},            \
-		{"kpod_memory_cgroup_begin", KPOD_ATTACH},                                         \
-	{                                                                                          \
-		"kpod_memory_cgroup_end", KPOD_ATTACH                                              \
-	}
+#define STEPS(victim)                                                                              \
+	KPOD_STEPS({"kpod_memory_switch", KPOD_ATTACH}, {"kpod_memory_flush", KPOD_PER_CPU},       \
+		   {"kpod_memory_signal", KPOD_ATTACH}, {victim, KPOD_ATTACH},                     \
+		   {"kpod_memory_direct_end", KPOD_ATTACH},                                        \
+		   {"kpod_memory_direct_begin", KPOD_ATTACH},                                      \
+		   {"kpod_memory_memcg_end", KPOD_ATTACH},                                         \
+		   {"kpod_memory_memcg_begin", KPOD_ATTACH})
 
-/*
- * The function first: it is called for what the kernel counts as a kill (memory.events), the
- * tracepoint also for a victim that was ending anyway.
- */
 static const struct kpod_attachment attachments[] = {
-	{.name = "fentry", KPOD_STEPS({"kpod_memory_kill", KPOD_ATTACH}, RECLAIM)},
-	{.name = "tp_btf", KPOD_STEPS({"kpod_memory_victim", KPOD_ATTACH}, RECLAIM)},
+	{.name = "tp_btf", STEPS("kpod_memory_victim")},
+	{.name = "tp_btf, victims by pid", STEPS("kpod_memory_victim_pid")},
 };
 
 const struct kpod_collector kpod_collector_memory = {
 	.name = "memory",
-	.help = "processes killed for want of memory, and waits for reclaim",
-	.owner = "the victim of a kill; the task that waits",
-	.since = "5.10",
+	.help = "page faults, OOM kills and waits for memory",
+	.owner = "the task that faults or waits; of an OOM kill, the victim",
+	.since = "5.11",
 	.profile = KPOD_STANDARD,
 	KPOD_EMBEDDED(memory),
 	.attachments = attachments,
 	.attachment_count = KPOD_COUNT(attachments),
 	.tables = tables,
 	.table_count = KPOD_COUNT(tables),
+	.sized_by_cpu = "memory_cpus",
 };

@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from prometheus_client.parser import text_string_to_metric_families
 
 from aggregator._native import lib
-from aggregator.exposition import bucket_ends, render_labels
+from aggregator.exposition import Presentation, bucket_ends, render_labels
 from aggregator.resolver import standalone
 from aggregator.schema import Column, Histogram
 from aggregator.store import Store
+from tests.scrape import text_samples
 from tests.segment import HOST_SLOT, UNIT, Row, Segment, Slot, column, schema, table
 
 MAX = 2**64 - 1
 
 
-def rendered(path: Path, segment: Segment, **options: Any) -> str:
+def rendered_bytes(path: Path, segment: Segment, format_: int, **options: Any) -> bytes:
     store = Store(
         str(segment.write(path / "segment")),
         clock=time.monotonic_ns,
@@ -28,19 +28,14 @@ def rendered(path: Path, segment: Segment, **options: Any) -> str:
     )
     assert store.refresh() == "live", store.cause
     assert store.snapshot
-    chunks = list(store.snapshot.text())
-    assert all(len(c) <= lib.KPOD_CHUNK_SIZE and c.endswith(b"\n") for c in chunks)
-    return b"".join(chunks).decode()
+    chunks = list(store.snapshot.render(format_))
+    assert all(len(c) <= lib.KPOD_CHUNK_SIZE for c in chunks)
+    assert format_ == lib.KPOD_PROTOBUF or all(c.endswith(b"\n") for c in chunks)
+    return b"".join(chunks)
 
 
-def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    found: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            key = sample.name, frozenset(sample.labels.items())
-            assert key not in found, f"twice: {key}"
-            found[key] = sample.value
-    return found
+def rendered(path: Path, segment: Segment, **options: Any) -> str:
+    return rendered_bytes(path, segment, lib.KPOD_TEXT, **options).decode()
 
 
 def one(words: int, *columns: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -50,8 +45,8 @@ def one(words: int, *columns: dict[str, Any], **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("decimals", range(19))
 def test_values_are_exact(tmp_path: Path, decimals: int) -> None:
     powers = [10**i + d for i in range(20) for d in (-1, 0, 1)]
-    values = [0, 1, 9, 10, 123456789, 2**63, MAX - 1, MAX, *powers, *(7 * 3**i for i in range(38))]
-    values = [v for v in values if v <= MAX]
+    values = [0, 1, 9, 10, 123456789, 2**63, MAX - 1, *powers, *(7 * 3**i for i in range(38))]
+    values = [v for v in values if v < MAX]
     segment = Segment(
         one(1, column("v", "gauge", decimals=decimals)),
         slots=[Slot(i, f"{i}.service", UNIT) for i in range(len(values))],
@@ -67,6 +62,26 @@ def test_values_are_exact(tmp_path: Path, decimals: int) -> None:
         assert not (len(text) > 1 and text[0] == "0" and text[1] != ".")
 
 
+def test_no_value_makes_no_sample(tmp_path: Path) -> None:
+    segment = Segment(
+        one(
+            2,
+            column("a", "gauge", optional=True),
+            column("b_total", word=1, labels={"k": "v"}, decimals=6, optional=True),
+            keys=[{"label": "device", "values": [], "words": 1}],
+        ),
+        slots=[HOST_SLOT],
+        rows=[
+            Row(0, 0, [ord(d), a, b]) for d, a, b in (("a", MAX, 0), ("b", 5, MAX), ("c", MAX, MAX))
+        ],
+    )
+    found = {
+        (name, dict(labels)["device"]): value
+        for (name, labels), value in text_samples(rendered(tmp_path, segment)).items()
+    }
+    assert found == {("a", "b"): 5, ("b_total", "a"): 0}
+
+
 HISTOGRAM = {"schema": 2, "first_exponent": -20, "buckets": 98, "sum": 98, "sum_words": 3}
 
 
@@ -77,7 +92,11 @@ def test_histogram_is_cumulative(tmp_path: Path) -> None:
         slots=[HOST_SLOT],
         rows=[Row(0, 0, words)],
     )
-    found = samples(rendered(tmp_path, segment, le_exponents=(-20, -18, 0, 4, 5, -21)))
+    found = text_samples(
+        rendered(
+            tmp_path, segment, presentations=[Presentation(exponents=(-20, -18, 0, 4, 5, -21))]
+        )
+    )
     host = ("scope", "host")
     buckets = {
         dict(labels)["le"]: value for (name, labels), value in found.items() if "bucket" in name
@@ -96,9 +115,9 @@ def test_histogram_is_cumulative(tmp_path: Path) -> None:
 
 def test_bounds_that_are_no_powers_of_two_are_left_out() -> None:
     coarse = Histogram(-2, -20, 8, 0, 1)  # a factor of 16 apart
-    column = Column("h", "", "histogram", 0, (), 0, coarse)
+    column = Column("h", "", "histogram", 0, (), 0, False, coarse)
     assert bucket_ends(column, range(-24, 10)) == [
-        (repr(2.0**e), i + 1) for i, e in enumerate(range(-20, 8, 4))
+        (2.0**e, i + 1) for i, e in enumerate(range(-20, 8, 4))
     ]
 
 
@@ -112,7 +131,7 @@ def test_keys_become_labels(tmp_path: Path) -> None:
         slots=[HOST_SLOT],
         rows=[Row(0, 0, [0, 53, 7, 8]), Row(0, 0, [1, MAX, 9, 10]), Row(0, 0, [5, 0, 11, 12])],
     )
-    found = samples(rendered(tmp_path, segment))
+    found = text_samples(rendered(tmp_path, segment))
     assert {tuple(sorted(dict(labels).items())): v for (_, labels), v in found.items()} == {
         (("device", d), *more, ("port", p), ("scope", "host")): v
         for d, p, read, gauge in (
@@ -144,12 +163,12 @@ def test_keys_of_text(tmp_path: Path) -> None:
             Row(0, 0, [4, *words(b""), 0, 10]),
         ],
     )
-    found = samples(rendered(tmp_path, segment))
+    found = text_samples(rendered(tmp_path, segment))
     assert {tuple(v for _, v in sorted(labels)): value for (_, labels), value in found.items()} == {
         ("eth0", "read", "1"): 7,
         ("0123456789abcdef", "read", "2"): 8,
         ("a_b_c__", "read", "3"): 9,
-        ("", "read", "4"): 10,
+        ("read", "4"): 10,
     }
 
 
@@ -215,7 +234,7 @@ def test_same_names_are_told_apart(tmp_path: Path) -> None:
         slots=[Slot(i, "same.service", UNIT, cgroup_id=50 + i) for i in range(3)],
         rows=[Row(0, i, [i]) for i in range(3)],
     )
-    found = samples(rendered(tmp_path, segment, resolver=lambda _: (("l", "same"),)))
+    found = text_samples(rendered(tmp_path, segment, resolver=lambda _: (("l", "same"),)))
     assert sorted(dict(labels).get("cgroup_id", "") for _, labels in found) == ["", "51", "52"]
 
 
@@ -234,7 +253,7 @@ def test_many_rows_over_many_chunks(tmp_path: Path) -> None:
         rows=[Row(0, i, [i] + [i % 7] * 101) for i in range(count)],
         ring_capacity=1 << 22,
     )
-    found = samples(rendered(tmp_path, segment))
+    found = text_samples(rendered(tmp_path, segment))
     assert len(found) == count * (1 + 13 + 2)
     for i in (0, 1, 1234, count - 1):
         labels = {("scope", "unit"), ("container", f"{i}.service"), ("cgroup_id", str(1000 + i))}
@@ -255,4 +274,4 @@ def test_rows_without_owner_are_left_out_and_counted(tmp_path: Path) -> None:
     assert store.refresh() == "live"
     assert store.snapshot
     assert store.snapshot.native.orphans == 3
-    assert len(samples(b"".join(store.snapshot.text()).decode())) == 1
+    assert len(text_samples(b"".join(store.snapshot.render(lib.KPOD_TEXT)).decode())) == 1

@@ -1,17 +1,24 @@
 """Schema documents, good and bad."""
 
 import copy
+import re
+import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from aggregator.schema import SchemaError, decode
-from tests.segment import column, schema, table
+from aggregator.exposition import Plan
+from aggregator.resolver import standalone
+from aggregator.schema import SchemaError, Table, decode
+from aggregator.store import Store
+from tests.segment import HOST_SLOT, Row, Segment, column, schema, table
 
 HISTOGRAM = {
     "schema": 2,
@@ -101,7 +108,11 @@ BAD = [
     (at(*H, "sum", value=100), "sum: 100 is not in"),
     (at(*H, "sum_words", value=3), "sum_words: 3 is not in"),
     (at(*H, "schema", value=9), "schema: 9 is not in"),
+    (at(*H, "schema", value=-3), "2^-20 is no bucket bound of schema -3"),
+    (at(*C, "name", value="a"), "'a' is a counter and does not end in _total"),
     (at("tables", 1, "columns", 0, "name", value="a_total"), "also a column of table t"),
+    (at("tables", 1, "columns", 0, "name", value="a_created"), "also belongs to a_total"),
+    (at("tables", 1, "columns", 0, "name", value="h_seconds_sum"), "also belongs to h_seconds"),
 ]
 
 
@@ -128,9 +139,10 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(JSON, st.data())
 def test_anything_anywhere(value: Any, data: st.DataObject) -> None:
-    """Any value in any place is either a schema or a SchemaError."""
+    """Any value in any place is a SchemaError, or a schema whose rows are rendered, all of them."""
     document = copy.deepcopy(good())
     place: Any = document
     while True:
@@ -143,4 +155,24 @@ def test_anything_anywhere(value: Any, data: st.DataObject) -> None:
         place[key] = value
         break
     with suppress(SchemaError):
-        decode(msgpack.packb(document))
+        decoded = decode(msgpack.packb(document))
+        Plan(decoded, ())
+        check_rendering(document, decoded.tables)
+
+
+def check_rendering(document: dict[str, Any], tables: tuple[Table, ...]) -> None:
+    sizes = [t.words + sum(k.text_words or 1 for k in t.keys) for t in tables]
+    assume(sum(sizes) < 2000)  # or they do not fit into the ring of a test
+    rows = [Row(i, 0, [1] * size) for i, size in enumerate(sizes)]
+    with tempfile.TemporaryDirectory() as directory:
+        path = Segment(document, slots=[HOST_SLOT], rows=rows).write(Path(directory) / "segment")
+        store = Store(str(path), clock=time.monotonic_ns, resolver=standalone)
+        assert store.refresh() == "live", store.cause
+    assert store.snapshot
+    text = b"".join(store.snapshot.text()).decode()
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    assert len({line.rpartition(" ")[0] for line in lines}) == len(lines)
+    names = {column.name for table in tables for column in table.columns}
+    for line in lines:
+        assert re.fullmatch(r"[a-zA-Z_:][a-zA-Z0-9_:]*({.+})? [0-9.]+", line), line
+        assert re.sub(r"_(bucket|sum|count)$", "", re.split("[{ ]", line)[0]) in names

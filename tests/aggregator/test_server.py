@@ -1,7 +1,9 @@
 """The endpoints, over ASGI."""
 
 import asyncio
+import gzip
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +11,20 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from aggregator.__main__ import address, arguments
+from aggregator.exposition import Presentation
+from aggregator.formats import PROTOBUF_TYPE
 from aggregator.resolver import standalone
 from aggregator.server import Application
-from aggregator.store import STATES, Store
-from tests.segment import CLOSED, HOST_SLOT, Row, Segment, column, schema, table
+from aggregator.store import STATES, Limits, Store
+from tests.scrape import openmetrics_samples, protobuf_samples, text_samples
+from tests.segment import CLOSED, HOST_SLOT, UNIT, Row, Segment, Slot, column, schema, table
 
 Answer = tuple[int, dict[str, str], str]
 
 
-def get(application: Application, path: str, method: str = "GET") -> Answer:
+def get_bytes(
+    application: Application, path: str, method: str = "GET", **headers: str
+) -> tuple[int, dict[str, str], bytes]:
     sent: list[dict[str, Any]] = []
 
     async def send(message: dict[str, Any]) -> None:
@@ -26,11 +33,22 @@ def get(application: Application, path: str, method: str = "GET") -> Answer:
     async def receive() -> dict[str, Any]:
         return {"type": "http.request"}
 
-    asyncio.run(application({"type": "http", "method": method, "path": path}, receive, send))
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "headers": [(n.replace("_", "-").encode(), v.encode()) for n, v in headers.items()],
+    }
+    asyncio.run(application(scope, receive, send))
     start, *body = sent
     assert not body[-1].get("more_body")
-    headers = {k.decode(): v.decode() for k, v in start["headers"]}
-    return start["status"], headers, b"".join(m["body"] for m in body).decode()
+    answered = {k.decode(): v.decode() for k, v in start["headers"]}
+    return start["status"], answered, b"".join(m["body"] for m in body)
+
+
+def get(application: Application, path: str, method: str = "GET", **headers: str) -> Answer:
+    status, answered, body = get_bytes(application, path, method, **headers)
+    return status, answered, body.decode()
 
 
 def application(path: Path) -> Application:
@@ -71,6 +89,128 @@ def test_metrics(tmp_path: Path, path: str) -> None:
     assert "_created" not in body
 
 
+def test_formats(tmp_path: Path) -> None:
+    """One scrape, its own metrics included, in whatever format is asked for."""
+    app = application(segment().write(tmp_path / "segment"))
+    _, _, text = get(app, "/metrics")
+    _, headers, openmetrics = get(app, "/metrics", accept="application/openmetrics-text")
+    assert headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert openmetrics.endswith("\n# EOF\n")
+    assert openmetrics.count("# EOF") == 1
+    assert "# UNIT kpod_loader_start_time_seconds seconds\n" in openmetrics
+    accept = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;"
+    _, headers, protobuf = get_bytes(app, "/metrics", accept=accept + "encoding=delimited")
+    assert headers["content-type"] == (
+        "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; "
+        "encoding=delimited"
+    )
+    found = [text_samples(text), openmetrics_samples(openmetrics), protobuf_samples(protobuf)]
+    assert found[1].keys() == found[2].keys()
+    assert found[1].keys() - found[0].keys() == {("t_created", frozenset({("scope", "host")}))}
+    for samples in found:
+        assert samples["t_total", frozenset({("scope", "host")})] == 42
+        assert samples["kpod_loader_up", frozenset()] == 1
+    status, _, body = get(app, "/metrics", accept="application/json")
+    assert status == 406
+    assert "text/plain; version=0.0.4" in body
+
+
+def test_gzip(tmp_path: Path) -> None:
+    app = application(segment().write(tmp_path / "segment"))
+    for accept in ("text/plain", "application/openmetrics-text"):
+        _, headers, plain = get_bytes(app, "/metrics", accept=accept)
+        assert "content-encoding" not in headers
+        assert headers["vary"] == "accept, accept-encoding"
+        _, headers, packed = get_bytes(
+            app, "/metrics", accept=accept, accept_encoding="br, gzip;q=0.5"
+        )
+        assert headers["content-encoding"] == "gzip"
+        unpacked = gzip.decompress(packed)
+        assert len(packed) < len(unpacked)
+        # Its own metrics have moved meanwhile.
+        assert unpacked.splitlines()[:4] == plain.splitlines()[:4]
+        assert unpacked.splitlines()[-1] == plain.splitlines()[-1]
+    assert "content-encoding" not in get_bytes(app, "/metrics", accept_encoding="*, gzip;q=0")[1]
+    assert "content-encoding" in get_bytes(app, "/metrics", accept_encoding="*")[1]
+
+
+def test_a_scrape_too_many_is_refused(tmp_path: Path) -> None:
+    path = segment().write(tmp_path / "segment")
+    store = Store(str(path), clock=time.monotonic_ns, resolver=standalone)
+    app = Application(store, max_scrapes=1)
+    scope = {"type": "http", "method": "GET", "path": "/metrics", "headers": []}
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    async def scenario() -> list[int]:
+        started, go_on = asyncio.Event(), asyncio.Event()
+        statuses = []
+
+        async def slow(message: dict[str, Any]) -> None:
+            started.set()
+            await go_on.wait()
+            statuses.append(message.get("status", 0))
+
+        async def quick(message: dict[str, Any]) -> None:
+            statuses.append(message.get("status", 0))
+
+        async def broken(_message: dict[str, Any]) -> None:
+            raise ConnectionError
+
+        first = asyncio.create_task(app(scope, receive, slow))
+        await started.wait()
+        await app(scope, receive, quick)
+        await app(scope | {"path": "/healthz"}, receive, quick)
+        go_on.set()
+        await first
+        with pytest.raises(ConnectionError):
+            await app(scope, receive, broken)
+        await app(scope, receive, quick)
+        return [s for s in statuses if s]
+
+    assert asyncio.run(scenario()) == [503, 200, 200, 200]
+    _, _, body = get(app, "/metrics")
+    assert values(body, "kpod_scrapes_refused_total") == {(): 1}
+
+
+def test_series_beyond_the_limits_are_cut(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    columns = [
+        column("a_total"),
+        column("b_total", labels={"kind": "x"}),
+        column("b_total", labels={"kind": "y"}),
+        column("c", "gauge"),
+        column("d", "gauge"),
+    ]
+    Segment(
+        schema(table("t", 1, columns)),
+        [Slot(i, f"{i}.service", UNIT) for i in range(10)],
+        [Row(0, i, [i]) for i in range(10)],
+    ).write(tmp_path / "segment")
+    store = Store(
+        str(tmp_path / "segment"),
+        clock=time.monotonic_ns,
+        resolver=standalone,
+        limits=Limits(per_family=15, total=26),
+    )
+    app = Application(store)
+    for accept in ("text/plain", PROTOBUF_TYPE):
+        _, _, body = get_bytes(app, "/metrics", accept=accept)
+        text = accept == "text/plain"
+        found = text_samples(body.decode()) if text else protobuf_samples(body)
+        # Whole rows, and the first of them: a histogram is never torn.
+        shown = Counter(name for name, _ in found if name[1:] in ("", "_total"))
+        assert shown == {"a_total": 10, "b_total": 14, "c": 2}
+        assert {
+            dict(labels)["family"]: value
+            for (name, labels), value in found.items()
+            if name == "kpod_series_cut"
+        } == {"b_total": 6, "c": 8, "d": 10}
+    messages = [r.message for r in caplog.records if "more series" in r.message]
+    assert len(messages) == 3
+    assert any(m.startswith("b_total: ") for m in messages)
+
+
 def test_without_a_loader(tmp_path: Path) -> None:
     app = application(tmp_path / "segment")
     status, _, body = get(app, "/metrics")
@@ -107,10 +247,20 @@ def test_methods_and_paths(tmp_path: Path) -> None:
 
 def test_arguments(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("NODE_NAME", "n1")
-    options = arguments(["--listen", "[::1]:80", "--le-exponents=-3,0"])
-    assert (options.listen, options.node, options.le_exponents) == (("::1", 80), "n1", (-3, 0))
+    options = arguments(["--listen", "[::1]:80", "--histogram", "a=b=both:-3,.25"])
+    assert (options.listen, options.node) == (("::1", 80), "n1")
+    assert options.histogram == [Presentation("a=b", True, True, (-3, 0.25))]
+    assert arguments(["--histogram", "*=classic"]).histogram == [Presentation("*", False, True)]
     assert address(":9090") == ("", 9090)
-    for bad in (["--listen", "x"], ["--listen", "a:70000"], ["--le-exponents", "x"]):
+    for bad in (
+        ["--listen", "x"],
+        ["--listen", "a:70000"],
+        ["--histogram", "x"],
+        ["--histogram", "=native"],
+        ["--histogram", "*=wide"],
+        ["--histogram", "*=both:1,x"],
+        ["--max-series", "-1"],
+    ):
         with pytest.raises(SystemExit):
             arguments(bad)
         assert f"'{bad[1]}'" in capsys.readouterr().err

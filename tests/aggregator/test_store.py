@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from aggregator._native import lib
 from aggregator.exposition import Labels
 from aggregator.resolver import Owner, standalone
 from aggregator.store import Store
@@ -40,7 +41,7 @@ def make(slots: list[Slot], values: list[int], **options: int) -> Segment:
 
 
 def text(store: Store) -> str:
-    return b"".join(store.snapshot.text()).decode() if store.snapshot else ""
+    return b"".join(store.snapshot.render(lib.KPOD_TEXT)).decode() if store.snapshot else ""
 
 
 def test_life_of_a_segment(tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_a_snapshot_outlives_the_next(tmp_path: Path) -> None:
     store.refresh()
     held = store.snapshot
     assert held
-    pieces = held.text()
+    pieces = held.render(lib.KPOD_TEXT)
     make([HOST_SLOT], [2], generation=2).write(path)
     store.refresh()
     gc.collect()

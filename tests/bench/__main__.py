@@ -1,9 +1,30 @@
 """All benchmarks: `make bench`. The exit status says whether the figures are as wanted."""
 
+import os
+import platform
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import loader, render, sched
+from tests.bench import collectors, files, http, loader, render
 
-good = [sched.main(Path("build")), render.main(), loader.main()]
-sys.exit(not all(good))
+PARTS: tuple[Callable[[], bool], ...] = (
+    collectors.main,
+    render.main,
+    http.main,
+    loader.main,
+    files.main,
+)
+
+sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a file or a pipe
+model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+print(
+    "# Performance\n\nMade by `make bench`; the next run overwrites it. "
+    f"{os.cpu_count()} CPUs{f' ({model[1]})' if model else ''}, kernel {platform.release()}."
+)
+missed = 0
+for part in PARTS:
+    print()
+    missed += not part()
+sys.exit(missed > 0)

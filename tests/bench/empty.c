@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Attaches the programs of an object file and waits for the end of its standard input. */
+/* Attaches the program of an object file to a tracepoint; waits for the end of its input. */
 #include <stdio.h>
 #include <unistd.h>
 
@@ -7,21 +7,14 @@
 
 int main(int argc, char **argv)
 {
-	struct bpf_object *object = argc == 2 ? bpf_object__open_file(argv[1], NULL) : NULL;
-	struct bpf_program *program;
+	struct bpf_object *object = argc == 3 ? bpf_object__open_file(argv[1], NULL) : NULL;
+	struct bpf_program *program = object ? bpf_object__next_program(object, NULL) : NULL;
 	char byte;
 
-	if (!object || bpf_object__load(object)) {
-		fputs("empty: cannot load the object file\n", stderr);
+	if (!program || bpf_program__set_attach_target(program, 0, argv[2]) ||
+	    bpf_object__load(object) || !bpf_program__attach(program)) {
+		fputs("usage: empty OBJECT TRACEPOINT, both of which must be there\n", stderr);
 		return 1;
 	}
-	bpf_object__for_each_program (program, object) {
-		if (!bpf_program__attach(program)) {
-			fputs("empty: cannot attach\n", stderr);
-			return 1;
-		}
-	}
-	puts("attached");
-	fflush(stdout);
 	return read(0, &byte, 1) < 0;
 }

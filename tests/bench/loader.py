@@ -4,7 +4,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench.render import resident
+from tests.bench.http import memory
 from tests.live import IDLER, Worker, cgroup_tree, loader
 
 CONTAINERS = 100
@@ -22,7 +22,7 @@ def main() -> bool:
         first = last = running.fresh().loader
         while last["kpod_snapshots_total"] < first["kpod_snapshots_total"] + SNAPSHOTS:
             last = running.fresh().loader
-        rss = resident(running.process.pid)
+        rss = memory(running.process.pid)
         for worker in workers:
             worker.end()
     took = last["kpod_loader_cpu_seconds_total"] - first["kpod_loader_cpu_seconds_total"]

@@ -1,4 +1,4 @@
-"""Nanoseconds per sample of the text renderer, of prometheus-client and of memcpy; RSS.
+"""Nanoseconds per sample of the renderer, of prometheus-client and of memcpy, plain and gzipped.
 
 prometheus-client renders the same samples from a collector that has them ready. memcpy copies the
 bytes that the renderer made, in pieces of the same size into a buffer as it does. One round takes
@@ -6,12 +6,11 @@ each in turn.
 """
 
 import gc
-import json
-import subprocess
+import gzip
 import sys
 import tempfile
 import time
-import urllib.request
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
@@ -23,6 +22,7 @@ from prometheus_client.registry import Collector
 
 from aggregator._native import ffi, lib
 from aggregator.resolver import standalone
+from aggregator.server import gzipped
 from aggregator.store import Snapshot, Store
 from tests.segment import HOST_SLOT, Row, Segment, Slot, column, schema, table
 
@@ -99,11 +99,11 @@ def timed(work: Callable[[], object]) -> float:
     return float(time.perf_counter_ns() - start)
 
 
-def render(snapshot: Snapshot) -> int:
-    """The C renderer alone, into one reused chunk; returns the samples."""
+def render(snapshot: Snapshot, format_: int = lib.KPOD_TEXT) -> int:
+    """The C renderer alone, into one reused chunk; returns the lines or metrics."""
     cursor, chunk = ffi.new("struct kpod_cursor *"), ffi.new("char[]", lib.KPOD_CHUNK_SIZE)
     plan, native = snapshot.plan.native, snapshot.native
-    while lib.kpod_render_text(cursor, plan, native, chunk):
+    while lib.kpod_render(cursor, plan, native, format_, chunk):
         pass
     return int(cursor.samples)
 
@@ -116,77 +116,80 @@ def copy(text: bytes) -> int:
     return len(text)
 
 
+def registry_of(text: str) -> CollectorRegistry:
+    """prometheus-client's, with the same samples ready."""
+    registry = CollectorRegistry()
+    registry.register(Ready(list(text_string_to_metric_families(text))))
+    return registry
+
+
+def report(name: str, value: float, ratio: float | None = None, wanted: str = "") -> None:
+    line = f"  {name:<26}{value:11.1f}"
+    if ratio is not None:
+        line += f"   ratio {ratio:7.2f}" + (f" (wanted: {wanted})" if wanted else "")
+    print(line)
+
+
 def measure(path: Path, wanted: int) -> bool:
     make_segment(path, wanted)
     store = Store(str(path), clock=time.monotonic_ns, resolver=standalone)
     assert store.refresh() == "live", store.cause
     assert store.snapshot
     snapshot = store.snapshot
-    text = b"".join(snapshot.text())
-    registry = CollectorRegistry()
-    registry.register(Ready(list(text_string_to_metric_families(text.decode()))))
-    samples = render(snapshot)
-    ours, copied, theirs, ratios = [], [], [], []
+    text = b"".join(snapshot.render(lib.KPOD_TEXT))
+    registry = registry_of(text.decode())
+    samples, lines = render(snapshot), render(snapshot, lib.KPOD_OPENMETRICS)
     inner = max(1, 200_000 // samples)
+
+    def pack() -> None:
+        for _ in gzipped(snapshot.render(lib.KPOD_TEXT)):
+            pass
+
+    # Nanoseconds, of the text format's samples.
+    took: dict[str, list[float]] = defaultdict(list)
     for number in range(ROUNDS):
-        ours.append(timed(lambda: [render(snapshot) for _ in range(inner)]) / samples / inner)
-        copied.append(timed(lambda: [copy(text) for _ in range(inner)]) / samples / inner)
+        for name, work in {
+            "text": lambda: render(snapshot),
+            "memcpy": lambda: copy(text),
+            "openmetrics": lambda: render(snapshot, lib.KPOD_OPENMETRICS),
+            "protobuf": lambda: render(snapshot, lib.KPOD_PROTOBUF),
+        }.items():
+            spent = timed(lambda work=work: [work() for _ in range(inner)])  # type: ignore[misc]
+            took[name].append(spent / samples / inner)
         if number % (ROUNDS // CLIENT_ROUNDS) == 0:
-            theirs.append(timed(lambda: generate_latest(registry)) / samples)
-            ratios.append(theirs[-1] / ours[-1])
-    to_copy = median(a / b for a, b in zip(ours, copied, strict=True))
-    to_client = median(ratios)
-    print(f"text, {samples} samples of {len(text) / samples:.0f} bytes, ns per sample:")
-    print(f"  kpod-metrics       {median(ours):9.1f}")
-    print(f"  memcpy             {median(copied):9.1f}   ratio {to_copy:6.2f} (wanted: at most 2)")
-    print(
-        f"  prometheus-client  {median(theirs):9.1f}   ratio {to_client:6.0f} "
-        "(wanted: at least 250)"
+            took["text then"].append(took["text"][-1])
+            took["client"].append(timed(lambda: generate_latest(registry)) / samples)
+            took["gzip"].append(timed(pack) / samples)
+            # As its server does.
+            both = timed(lambda: gzip.compress(generate_latest(registry)))
+            took["client gzip"].append(both / samples)
+
+    def ratio(a: str, b: str) -> float:
+        return median(x / y for x, y in zip(took[a], took[b], strict=True))
+
+    to_copy, to_client = ratio("text", "memcpy"), ratio("client", "text then")
+    whole = ratio("openmetrics", "text")
+    each = whole * samples / lines
+    to_gzip = ratio("client gzip", "gzip")
+    print(f"{samples} samples of {len(text) / samples:.0f} bytes, ns per sample:")
+    report("text", median(took["text"]))
+    report("memcpy", median(took["memcpy"]), to_copy, "text at most 2 times this")
+    report("prometheus-client", median(took["client"]), to_client, "at least 250")
+    report(
+        "OpenMetrics, a line", median(took["openmetrics"]) * samples / lines, each, "at most 1.2"
     )
-    return to_copy <= 2 and to_client >= 250
-
-
-def resident(pid: int) -> dict[str, int]:
-    """VmRSS and VmHWM in kB."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return {
-        line.split(":")[0]: int(line.split()[1])
-        for line in status.splitlines()
-        if line.startswith(("VmRSS", "VmHWM"))
-    }
-
-
-def measure_rss(path: Path) -> bool:
-    """The aggregator as it is run, scraped ten times."""
-    make_segment(path, 100_000)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "aggregator", "--segment", str(path), "--listen", "127.0.0.1:0"],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stderr
-        while "http://" not in (line := process.stderr.readline()):
-            if not line:
-                raise RuntimeError("the aggregator did not start")
-        url = line.split()[-1]
-        for _ in range(10):
-            with urllib.request.urlopen(url) as answer:
-                body = answer.read()
-        lines = sum(not line.startswith(b"#") for line in body.splitlines())
-        rss = resident(process.pid)
-    finally:
-        process.terminate()
-        process.communicate()
-    print(f"aggregator, {lines} samples, after 10 scrapes: {json.dumps(rss)} kB (wanted: 45 MB)")
-    return rss["VmHWM"] <= 45 * 1024
+    report(f"OpenMetrics, {lines / samples:.2f} lines", median(took["openmetrics"]), whole)
+    report("protobuf, native", median(took["protobuf"]), ratio("protobuf", "text"))
+    report("text, gzip", median(took["gzip"]))
+    report("prometheus-client, gzip", median(took["client gzip"]), to_gzip, "at least 60")
+    return to_copy <= 2 and to_client >= 250 and each <= 1.2 and to_gzip >= 60
 
 
 def main() -> bool:
     """Prints the figures; true if they are as wanted."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
         path = Path(directory) / "segment"
-        good = [measure(path, 10_000), measure(path, 100_000), measure_rss(path)]
+        good = [measure(path, 10_000), measure(path, 100_000)]
     return all(good)
 
 

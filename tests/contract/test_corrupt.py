@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from aggregator._native import lib
 from aggregator.resolver import standalone
 from aggregator.store import Store
 from tests.segment import (
@@ -154,7 +155,7 @@ def test_an_unspoiled_one_is_live(tmp_path: Path) -> None:
     store = looked_at(segment().write(tmp_path / "segment"))
     assert (store.state, store.cause) == ("live", "")
     assert store.snapshot
-    assert b"".join(store.snapshot.text()).count(b"t_total{") == 2
+    assert b"".join(store.snapshot.render(lib.KPOD_TEXT)).count(b"t_total{") == 2
 
 
 @pytest.mark.parametrize(("fault", "spoil"), CASES, ids=lambda c: c if isinstance(c, str) else "")
@@ -212,7 +213,9 @@ def test_snapshot_across_the_end_of_the_ring(tmp_path: Path) -> None:
         store = looked_at(s.write(tmp_path / "segment"))
         assert store.state == "live", (start, store.cause)
         assert store.snapshot
-        assert b'container="a.service",cgroup_id="1001"} 3\n' in b"".join(store.snapshot.text())
+        assert b'container="a.service",cgroup_id="1001"} 3\n' in b"".join(
+            store.snapshot.render(lib.KPOD_TEXT)
+        )
 
 
 def test_random_bytes_never_pass(tmp_path: Path) -> None:

@@ -3,15 +3,18 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -32,9 +35,10 @@ class Aggregator:
     def pid(self) -> int:
         return self.process.pid
 
-    def get(self, path: str) -> tuple[int, str]:
+    def get(self, path: str, **headers: str) -> tuple[int, str]:
+        request = urllib.request.Request(self.url + path, headers=headers)
         try:
-            with urllib.request.urlopen(self.url + path, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=10) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -81,6 +85,60 @@ def aggregator(directory: Path, *options: str) -> Iterator[Aggregator]:
     finally:
         process.terminate()
         process.communicate(timeout=20)
+
+
+@dataclass
+class Prometheus:
+    url: str
+    process: "subprocess.Popen[str]"
+
+    def query(self, expression: str) -> dict[frozenset[tuple[str, str]], float]:
+        """Values by labels; none while it is not up yet."""
+        arguments = urllib.parse.urlencode({"query": expression})
+        try:
+            with urllib.request.urlopen(f"{self.url}/api/v1/query?{arguments}", timeout=10) as body:
+                answer = json.load(body)
+        except OSError:
+            return {}
+        return {
+            frozenset(found["metric"].items()): float(found["value"][1])
+            for found in answer["data"]["result"]
+            if "value" in found
+        }
+
+    def value(self, expression: str) -> float | None:
+        """Of the only series there is."""
+        found = self.query(expression)
+        assert len(found) < 2, found
+        return next(iter(found.values()), None)
+
+
+@contextmanager
+def prometheus(directory: Path, scrape: dict[str, Any], *options: str) -> Iterator[Prometheus]:
+    """Debian's, with one scrape configuration."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    config = directory / "prometheus.yml"
+    # JSON is YAML too.
+    config.write_text(json.dumps({"global": {"scrape_interval": "1s"}, "scrape_configs": [scrape]}))
+    process = subprocess.Popen(
+        [
+            *(str(PROMETHEUS), f"--config.file={config}", "--log.level=warn", *options),
+            f"--storage.tsdb.path={directory}/data",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ],
+        text=True,
+    )
+    try:
+        yield Prometheus(f"http://127.0.0.1:{port}", process)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def scrape_of(served: Aggregator, **more: Any) -> dict[str, Any]:
+    target = urllib.parse.urlsplit(served.url).netloc
+    return {"job_name": "kpod", "static_configs": [{"targets": [target]}], **more}
 
 
 @contextmanager

@@ -7,8 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stack import PROMETHEUS, PROMTOOL, Aggregator, aggregator, runc_container
+from tests.e2e.stack import (
+    PROMTOOL,
+    Aggregator,
+    aggregator,
+    prometheus,
+    runc_container,
+    scrape_of,
+)
 from tests.live import HOG, LOADER, TEST_LOADER, Cgroup, Worker, loader, wait_for
+from tests.scrape import openmetrics_samples
 
 ONCPU = "kpod_cpu_oncpu_seconds_total"
 UID = "12345678-1234-1234-1234-1234567890ab"
@@ -41,7 +49,7 @@ def test_metrics_are_clean_and_real(tmpfs: Path, cgroups: Cgroup) -> None:
             return after[key] - before.get(key, 0)
 
         assert moved("hog.service") == pytest.approx((end[0] - start[0]) / 1e9, rel=0.01)
-        assert moved("hog.service") > 0.5
+        assert moved("hog.service") > 0
         assert moved("idle.service") == 0
         for bucket in ("0.03125", "+Inf"):
             found = served.series("kpod_cpu_runqueue_latency_seconds_bucket", le=bucket)
@@ -154,48 +162,19 @@ def test_loader_comes_and_goes(tmpfs: Path) -> None:
 
 def test_prometheus_scrapes_it(tmpfs: Path, tmp_path: Path) -> None:
     """Debian's Prometheus takes every sample; the rate of the host's switches is a real number."""
-    with loader(tmpfs, interval=0.5) as running, aggregator(tmpfs) as served:
+    with (
+        loader(tmpfs, interval=0.5) as running,
+        aggregator(tmpfs) as served,
+        prometheus(tmp_path, scrape_of(served)) as server,
+    ):
         running.fresh()
-        config = tmp_path / "prometheus.yml"
-        config.write_text(
-            "global: {scrape_interval: 1s}\nscrape_configs:\n- job_name: kpod\n"
-            f"  static_configs: [{{targets: ['{served.url.removeprefix('http://')}']}}]\n"
-        )
-        port = 19399
-        prometheus = subprocess.Popen(
-            [
-                *(str(PROMETHEUS), f"--config.file={config}", "--log.level=error"),
-                *(f"--storage.tsdb.path={tmp_path}/data", f"--web.listen-address=127.0.0.1:{port}"),
-            ],
-            text=True,
-        )
-        api = Aggregator(f"http://127.0.0.1:{port}", prometheus)
-
-        def query(expression: str) -> str:
-            try:
-                return api.get(f"/api/v1/query?query={expression}")[1]
-            except OSError:
-                return ""
-
-        try:
-            wait_for("the target to be up", lambda: '"1"]' in query("up"), 30)
-            rate = "sum(rate(kpod_cpu_context_switches_total[10s]))"
-
-            def measured() -> float:
-                found = re.search(r'"value":\[[\d.]+,"([\d.]+)"\]', query(rate))
-                return float(found[1]) if found else 0
-
-            assert wait_for("a rate", measured, 30) > 10
-            total = query("scrape_samples_scraped")
-            found = re.search(r'"value":\[[\d.]+,"(\d+)"\]', total)
-            assert found
-            assert int(found[1]) == len(served.samples())
-            assert "kpod_cpu_runqueue_latency_seconds_bucket" in query(
-                'count({__name__=~"kpod.*_bucket"})by(__name__)'
-            )
-        finally:
-            prometheus.terminate()
-            prometheus.wait(20)
+        wait_for("the target to be up", lambda: server.value("up") == 1, 30)
+        rate = "sum(rate(kpod_cpu_context_switches_total[10s]))"
+        assert wait_for("a rate", lambda: server.value(rate), 30) > 10
+        _, body = served.get("/metrics", accept="application/openmetrics-text")
+        assert server.value("scrape_samples_scraped") == len(openmetrics_samples(body))
+        assert server.query("kpod_cpu_runqueue_latency_seconds_bucket")
+        assert server.query("kpod_cpu_oncpu_seconds_created")
 
 
 def test_make_run_is_whole(tmp_path: Path) -> None:

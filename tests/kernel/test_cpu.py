@@ -18,6 +18,7 @@ from tests.live import (
     INVOLUNTARY,
     LATENCY,
     ONCPU,
+    PRELUDE,
     SLEEPER,
     SLOWNESS,
     SWITCHES,
@@ -209,6 +210,42 @@ def test_short_life_between_two_snapshots(tmpfs: Path, cgroups: Cgroup) -> None:
     assert 10 <= row[VOLUNTARY] <= switched + 3
     assert later.row(a.id) == row, "its last totals stay"
     assert_unmoved(before, after, neighbour)
+
+
+# A thread that calls execve() takes the place, and the pid, of its process.
+EXECS = (
+    PRELUDE
+    + """
+import resource, threading
+def work():
+    end = time.thread_time() + 0.03
+    while time.thread_time() < end: pass
+    os.execv("/bin/true", ["true"])
+for _ in range(10):
+    pid = os.fork()
+    if not pid:
+        threading.Thread(target=work).start()
+        time.sleep(60)
+    os.waitpid(pid, 0)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+open({told!r}, "w").write(str(used.ru_utime + used.ru_stime))
+gate()
+"""
+)
+
+
+@pytest.mark.guest("cpu")
+def test_thread_that_replaces_its_process(tmpfs: Path, cgroups: Cgroup) -> None:
+    a, told = cgroups.child("a.service"), tmpfs / "told"
+    with loader(tmpfs) as running:
+        worker = Worker(a, EXECS.format(told=str(told)))
+        before, at_start = running.fresh(), worker.schedstat()
+        worker.go()
+        worker.stopped()
+        at_end, after = worker.schedstat(), running.fresh()
+    children = float(told.read_text()) * 1e9
+    assert children > 0.3e9
+    within(moved(before, after, a.id, ONCPU), children + at_end[0] - at_start[0], 0.01)
 
 
 @pytest.mark.guest("cpu")

@@ -1,0 +1,35 @@
+"""Protobuf's wire format, as much as io.prometheus.client needs; for texts, not for values."""
+
+import struct
+
+VARINT, FIXED64, LENGTH = 0, 1, 2
+
+
+def varint(value: int) -> bytes:
+    """A number >= 0."""
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def tag(field: int, kind: int) -> bytes:
+    return varint(field << 3 | kind)
+
+
+def number(field: int, value: int) -> bytes:
+    return tag(field, VARINT) + varint(value)
+
+
+def double(field: int, value: float) -> bytes:
+    return tag(field, FIXED64) + struct.pack("<d", value)
+
+
+def message(field: int, content: bytes) -> bytes:
+    return tag(field, LENGTH) + varint(len(content)) + content
+
+
+def text(field: int, value: str) -> bytes:
+    return message(field, value.encode())

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * System calls, charged to the task that makes them. What counts as one call:
+ *   - A call is counted when it returns. If the task ends first (exit, exit_group, a call that a
+ *     dying process never leaves) it is counted then, without error or duration.
+ *   - The kernel restarts a call after a signal by making it again: that is one call that was
+ *     interrupted, and another.
+ *   - fork() and its kin return twice, in the parent and in the child: one call, the parent's.
+ *   - A call that seccomp or a tracer answers never enters the kernel proper: it is counted, with
+ *     its error, but has no duration.
+ *   - What rt_sigreturn returns is the result of the call that the signal interrupted: no error.
+ *   - A call that was under way when the loader started is not counted.
+ *   - 32-bit and x32 calls have numbers of their own: they are in the totals, never in the list.
+ */
+#include <asm-generic/errno.h>
+
+#include "slots.bpf.h"
+#include "syscall.h"
+#include "units.bpf.h"
+
+#define ERESTARTSYS 512 /* include/linux/errno.h */
+#define ERESTART_RESTARTBLOCK 516
+#define ERRNO_MAX 4095
+
+#define X32_SYSCALL_BIT 0x40000000
+#define COMPAT_SIGRETURN 119 /* the same on x86 and Arm */
+#define COMPAT_RT_SIGRETURN 173
+#define X32_RT_SIGRETURN (X32_SYSCALL_BIT + 513)
+
+const volatile __u8 syscall_list[KPOD_SYSCALL_NUMBERS] SEC(".rodata.syscall");
+
+static const __u8 error_class[] = {
+#define X(error, class) [error] = KPOD_ERROR_##class,
+	KPOD_ERRORS(X)
+#undef X
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct syscall_row);
+} syscall_rows SEC(".maps");
+
+/* Without shards: as many rows as there are calls in each container are enough. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct syscall_call_row);
+} syscall_call_rows SEC(".maps");
+
+KPOD_UNITS(syscall);
+
+struct syscall_task {
+	__u64 begin_ns; /* 0: in no call */
+	struct kpod_owner owner;
+	__u8 listed;	/* 1 + place in the list, 0: not in it */
+	__u8 no_result; /* what it returns is not its own */
+	__u8 foreign;
+	__u8 reserved[5];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct syscall_task);
+} syscall_tasks SEC(".maps");
+
+static __always_inline bool is_32bit(struct task_struct *task)
+{
+#ifdef __TARGET_ARCH_x86
+	return task->thread_info.status & 2; /* TS_COMPAT */
+#else
+	return task->thread_info.flags & 1 << 22; /* TIF_32BIT */
+#endif
+}
+
+static __always_inline long number_of(struct pt_regs *regs)
+{
+	struct pt_regs___number *r = (void *)regs;
+
+#ifdef __TARGET_ARCH_x86
+	return BPF_CORE_READ(r, orig_ax);
+#else
+	return BPF_CORE_READ(r, syscallno);
+#endif
+}
+
+static __always_inline void identify(struct syscall_task *t, struct task_struct *task, long number)
+{
+	__u8 entry = 0;
+
+	t->foreign = is_32bit(task) || (number > 0 && number & X32_SYSCALL_BIT);
+	if (t->foreign) {
+		t->no_result = number == COMPAT_SIGRETURN || number == COMPAT_RT_SIGRETURN ||
+			       number == X32_RT_SIGRETURN;
+	} else {
+		if (number >= 0 && number < KPOD_SYSCALL_NUMBERS)
+			entry = syscall_list[number];
+		t->no_result = !!(entry & KPOD_SYSCALL_NO_RESULT);
+	}
+	t->listed = entry & ~KPOD_SYSCALL_NO_RESULT;
+}
+
+/* KPOD_ERROR_COUNT: no error. */
+static __always_inline __u32 class_of(const struct syscall_task *t, long result)
+{
+	__u64 error = -result;
+
+	if (t->no_result || result >= 0 || result < -ERRNO_MAX)
+		return KPOD_ERROR_COUNT;
+	if (error >= ERESTARTSYS && error <= ERESTART_RESTARTBLOCK)
+		return KPOD_ERROR_INTERRUPTED;
+	return error < sizeof(error_class) ? error_class[error] : KPOD_ERROR_OTHER;
+}
+
+static __always_inline struct syscall_call_row *call_row(__u32 slot, __u32 listed)
+{
+	struct kpod_unit unit = {.key = {.slot = slot, .minor = listed}, .words = {listed - 1}};
+	__u32 number = kpod_unit_find(syscall, &unit.key);
+
+	if (!number)
+		number = kpod_unit_add(syscall, &unit);
+	return number ? kpod_shared_row(syscall_call_rows, number) : NULL;
+}
+
+/* Counts the call that the task is in, or was refused; ns 0: it has no duration. */
+static __always_inline void finish(struct task_struct *task, struct syscall_task *t, long result,
+				   __u64 ns)
+{
+	__u32 slot = kpod_owner_slot(&t->owner, task->cgroups->dfl_cgrp);
+	struct syscall_row *all = kpod_row(syscall_rows, slot);
+	__u32 class = class_of(t, result);
+	struct syscall_call_row *row;
+
+	t->begin_ns = 0;
+	if (!all)
+		return;
+	kpod_add(all->calls, 1);
+	kpod_add(all->ns, ns);
+	if (class < KPOD_ERROR_COUNT)
+		kpod_add(all->errors, 1);
+	if (t->foreign)
+		kpod_add(all->foreign, 1);
+	row = t->listed ? call_row(slot, t->listed) : NULL;
+	if (!row)
+		return;
+	kpod_add_shared(row->calls, 1);
+	if (class < KPOD_ERROR_COUNT)
+		kpod_add_shared(row->errors[class], 1);
+	if (ns) {
+		kpod_add_shared(row->ns, ns);
+		kpod_add_shared(row->duration[kpod_bucket(ns)], 1);
+	}
+}
+
+SEC("tp_btf/sys_enter")
+int BPF_PROG(kpod_syscall_enter, struct pt_regs *regs, long number)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct syscall_task *t =
+		bpf_task_storage_get(&syscall_tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	struct kpod_cgroup *owner;
+	struct syscall_row *row;
+
+	if (t) {
+		identify(t, task, number);
+		t->begin_ns = bpf_ktime_get_ns();
+		return 0;
+	}
+	owner = kpod_nearest(task->cgroups->dfl_cgrp);
+	row = kpod_row(syscall_rows, owner ? owner->slot : 0);
+	if (row)
+		kpod_add(row->untracked, 1);
+	return 0;
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(kpod_syscall_exit, struct pt_regs *regs, long result)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct syscall_task *t = bpf_task_storage_get(&syscall_tasks, task, 0, 0);
+
+	if (!t) /* fork() in the child, or the call is older than the loader */
+		return 0;
+	if (t->begin_ns) {
+		finish(task, t, result, bpf_ktime_get_ns() - t->begin_ns);
+		return 0;
+	}
+	identify(t, task, number_of(regs));
+	finish(task, t, result, 0);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(kpod_syscall_end, struct task_struct *task)
+{
+	struct syscall_task *t = bpf_task_storage_get(&syscall_tasks, task, 0, 0);
+
+	if (t && t->begin_ns)
+		finish(task, t, 0, 0);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

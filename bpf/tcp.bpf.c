@@ -1,0 +1,492 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * TCP per container without a hook per send, receive or segment: the kernel counts all of these for
+ * each socket itself (struct tcp_sock). A socket gets an account when it starts to connect or is
+ * made by a listener; what its counters have grown by is booked by a walk before each snapshot,
+ * when it closes, and for the last time when it is destroyed. So it does not matter how it is used
+ * (write, sendfile, splice, io_uring), nor how long it lives.
+ */
+#include "socket.bpf.h"
+
+#include "tcp.h"
+
+#define EEXIST 17
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct tcp_row);
+} tcp_rows SEC(".maps");
+
+/*
+ * Two may book an account at once: who holds the socket's lock (the hooks), and the walk. The walk
+ * gives way: it books what it has read only if nothing was booked since it looked. A word holds,
+ * beside the counter, the account's generation, which the walk must have read before it read the
+ * socket. So it can neither book for an account whose memory another socket has got meanwhile, nor
+ * after the last booking, which leaves a generation that no account has.
+ */
+#define VALUE_BITS 48
+#define FIRST_KNOWN (1ULL << 32)
+
+struct account {
+	__u64 generation;
+	__u64 cookie;	  /* of the socket whose account it is */
+	__u64 connect_ns; /* when it began to connect; 0: it was made by a listener, or is older */
+	__u64 first;	  /* FIRST_KNOWN and the sequence number of its first byte; 0: not known */
+	__u64 finished;	  /* 1: its last byte is followed by a FIN */
+	__u64 booked[KPOD_TCP_COUNTERS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, __u64); /* address of the struct sock */
+	__type(value, struct account);
+} tcp_accounts SEC(".maps");
+
+/*
+ * A program that is running on a CPU is not run there again (6.1), so what a softirq does while it
+ * interrupts a process in kpod_tcp_state would be lost. Each such hook has two programs, one after
+ * the other; the second stands in for the first where that has left no word of the event. Processes
+ * own the socket meanwhile and softirqs do not, so the one does not overwrite the word of the
+ * other.
+ */
+enum hook { HOOK_STATE, HOOK_DESTROY, HOOKS };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 2 * HOOKS);
+	__type(key, __u32);
+	__type(value, __u64); /* the socket that the first program was run for last */
+} tcp_done SEC(".maps");
+
+static __always_inline __u64 *last_done(enum hook hook, const struct sock *sk)
+{
+	__u32 key = 2 * hook + (BPF_CORE_READ(sk, sk_lock.owned) != 0);
+
+	return bpf_map_lookup_elem(&tcp_done, &key);
+}
+
+static __always_inline void set_done(enum hook hook, const struct sock *sk)
+{
+	__u64 *done = last_done(hook, sk);
+
+	if (done)
+		*done = (__u64)sk;
+}
+
+static __always_inline bool is_done(enum hook hook, const struct sock *sk)
+{
+	__u64 *done = last_done(hook, sk);
+
+	if (!done || *done != (__u64)sk)
+		return false;
+	*done = 0;
+	return true;
+}
+
+static __u64 generations;
+
+static __always_inline __u64 new_generation(void)
+{
+	return __sync_fetch_and_add(&generations, 1) << VALUE_BITS;
+}
+
+static __always_inline __u64 word_of(__u64 generation, __u64 value)
+{
+	return generation | (value & ((1ULL << VALUE_BITS) - 1));
+}
+
+static __always_inline __u64 cookie_of(const struct sock *sk)
+{
+	return BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+}
+
+static __always_inline struct tcp_row *row_of(const struct sock *sk)
+{
+	struct kpod_cgroup *owner = kpod_socket_owner(sk);
+
+	return kpod_shared_row(tcp_rows, owner ? owner->slot : 0);
+}
+
+/* Whether somebody is working on it, so that its counters need not fit together. */
+static __always_inline bool is_busy(const struct sock *sk)
+{
+	return BPF_CORE_READ(sk, sk_lock.owned) ||
+	       !bpf_core_field_exists(sk->sk_lock.slock.rlock.raw_lock.val.counter) ||
+	       BPF_CORE_READ(sk, sk_lock.slock.rlock.raw_lock.val.counter);
+}
+
+/*
+ * Payload that has left, each byte once. Not bytes_sent - bytes_retrans: what a queueing discipline
+ * did not take is in bytes_sent, and again when it is tried again.
+ */
+static __always_inline __u64 read_sent(const struct tcp_sock *tp, const struct account *account)
+{
+	__u64 acked = BPF_CORE_READ(tp, bytes_acked);
+	__u32 next = BPF_CORE_READ(tp, snd_nxt);
+	__u64 fin = account->finished && next == BPF_CORE_READ(tp, write_seq);
+
+	/* tcp_disconnect() sets bytes_sent to 0, but not all of the others. */
+	if (!account->first || !BPF_CORE_READ(tp, bytes_sent))
+		return 0;
+	/* What is under way is less than a window, which is less than 2^31. */
+	return acked + (__s32)(next - (__u32)account->first - (__u32)acked) - fin;
+}
+
+/* A FIN is counted as a byte, and then tcp_fin() sets the flag. */
+static __always_inline __u64 read_received(const struct sock *sk, bool locked)
+{
+	__u64 received = BPF_CORE_READ((const struct tcp_sock *)sk, bytes_received);
+	bool busy = !locked && is_busy(sk);
+	__u64 done = 1UL << bpf_core_enum_value(enum sock_flags, SOCK_DONE);
+
+	return received && (busy || BPF_CORE_READ(sk, __sk_common.skc_flags) & done) ? received - 1
+										     : received;
+}
+
+/* Of a socket that is not locked by us, no more than is sure: the order of reads matters. */
+static __always_inline void read_counters(const struct sock *sk, const struct account *account,
+					  bool locked, __u64 now[KPOD_TCP_COUNTERS])
+{
+	const struct tcp_sock *tp = (const struct tcp_sock *)sk;
+
+	now[KPOD_TCP_BYTES_SENT] = read_sent(tp, account);
+	now[KPOD_TCP_BYTES_RECEIVED] = read_received(sk, locked);
+	now[KPOD_TCP_BYTES_RETRANSMITTED] = BPF_CORE_READ(tp, bytes_retrans);
+	now[KPOD_TCP_SEGMENTS_SENT] = BPF_CORE_READ(tp, segs_out);
+	now[KPOD_TCP_SEGMENTS_RECEIVED] = BPF_CORE_READ(tp, segs_in);
+	now[KPOD_TCP_SEGMENTS_RETRANSMITTED] = BPF_CORE_READ(tp, total_retrans);
+	now[KPOD_TCP_OUT_OF_ORDER] = BPF_CORE_READ(tp, rcv_ooopack);
+}
+
+/* bytes_acked has the SYN of a socket that connected, but not that of one a listener made. */
+static __always_inline __u64 first_byte(const struct sock *sk, bool active)
+{
+	const struct tcp_sock *tp = (const struct tcp_sock *)sk;
+	__u32 base = BPF_CORE_READ(tp, snd_una) - (__u32)BPF_CORE_READ(tp, bytes_acked);
+
+	return FIRST_KNOWN | (__u32)(base + active);
+}
+
+/* 0 for what did not grow: a socket that is disconnected starts at zero again. They wrap. */
+static __always_inline __u64 growth(int counter, __u64 before, __u64 now)
+{
+	int bits = counter < KPOD_TCP_SEGMENTS_SENT ? VALUE_BITS : 32;
+	__u64 grown = (now - before) & ((1ULL << bits) - 1);
+
+	return grown >> (bits - 1) ? 0 : grown;
+}
+
+static __always_inline void sample_rtt(struct tcp_row *row, const struct sock *sk)
+{
+	/* Eighths of a microsecond. */
+	__u64 ns = (__u64)BPF_CORE_READ((const struct tcp_sock *)sk, srtt_us) * 125;
+
+	if (!ns)
+		return;
+	kpod_add_shared(row->rtt_ns, ns);
+	kpod_add_shared(row->rtt[kpod_bucket(ns)], 1);
+}
+
+/* By who has the socket's lock. */
+static __always_inline void book(const struct sock *sk, struct account *account,
+				 struct tcp_row *row, __u64 generation)
+{
+	__u64 now[KPOD_TCP_COUNTERS], grown = 0;
+
+	read_counters(sk, account, true, now);
+#pragma unroll
+	for (int i = 0; i < KPOD_TCP_COUNTERS; i++) {
+		grown = growth(
+			i,
+			__sync_lock_test_and_set(&account->booked[i], word_of(generation, now[i])),
+			now[i]);
+		if (grown)
+			kpod_add_shared(row->counters[i], grown);
+		if (grown && i == KPOD_TCP_SEGMENTS_RECEIVED)
+			sample_rtt(row, sk);
+	}
+}
+
+/* By the walk. */
+static __always_inline void try_book(const struct sock *sk, struct account *account,
+				     struct tcp_row *row, __u64 generation)
+{
+	__u64 now[KPOD_TCP_COUNTERS];
+
+	read_counters(sk, account, false, now);
+#pragma unroll
+	for (int i = 0; i < KPOD_TCP_COUNTERS; i++) {
+		__u64 before = *(volatile __u64 *)&account->booked[i];
+		__u64 grown = growth(i, before, now[i]);
+
+		if (!grown || before >> VALUE_BITS != generation >> VALUE_BITS ||
+		    __sync_val_compare_and_swap(&account->booked[i], before,
+						word_of(generation, now[i])) != before)
+			continue;
+		kpod_add_shared(row->counters[i], grown);
+		if (i == KPOD_TCP_SEGMENTS_RECEIVED)
+			sample_rtt(row, sk);
+	}
+}
+
+/* NULL too if it is that of a socket that was here before, and whose end we have missed. */
+static __always_inline struct account *find_account(const struct sock *sk)
+{
+	__u64 key = (__u64)sk;
+	struct account *account = bpf_map_lookup_elem(&tcp_accounts, &key);
+
+	return account && account->cookie == cookie_of(sk) ? account : NULL;
+}
+
+static __always_inline bool is_opening(int state)
+{
+	return state == TCP_SYN_SENT || state == TCP_SYN_RECV;
+}
+
+static __always_inline bool sends_fin(int state)
+{
+	return state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2 || state == TCP_CLOSING ||
+	       state == TCP_LAST_ACK;
+}
+
+/* All that was before now is not ours, or has been booked. NULL: there is no room, or it has one.
+ */
+static __always_inline struct account *open_account(struct sock *sk, struct tcp_row *row,
+						    struct account *fresh, __u64 flags)
+{
+	__u64 key = (__u64)sk;
+	long err;
+
+	fresh->generation = new_generation();
+	fresh->cookie = bpf_get_socket_cookie(sk);
+	read_counters(sk, fresh, true, fresh->booked);
+#pragma unroll
+	for (int i = 0; i < KPOD_TCP_COUNTERS; i++)
+		fresh->booked[i] = word_of(fresh->generation, fresh->booked[i]);
+	err = bpf_map_update_elem(&tcp_accounts, &key, fresh, flags);
+	if (!err)
+		return bpf_map_lookup_elem(&tcp_accounts, &key);
+	if (err != -EEXIST)
+		kpod_add_shared(row->untracked, 1);
+	return NULL;
+}
+
+/* Of a socket whose beginning we have not seen. */
+static __always_inline struct account *adopt(struct sock *sk, struct tcp_row *row, int state,
+					     __u64 flags)
+{
+	struct account fresh = {.finished = sends_fin(state)};
+
+	if (!is_opening(state))
+		fresh.first = first_byte(sk, false);
+	return open_account(sk, row, &fresh, flags);
+}
+
+/*
+ * An attempt to connect has ended, one way or the other. The kernel has been seen to leave out
+ * hooks when softirqs interrupt processes, so this may come later than it should.
+ */
+static __always_inline void on_opened(struct sock *sk, struct tcp_row *row, struct account *account,
+				      int before, int after)
+{
+	bool active = before == TCP_SYN_SENT || (account && account->connect_ns);
+	__u64 ns;
+
+	if (account)
+		account->first = first_byte(sk, active);
+	/* Of a socket that a listener made, all until now are SYN-ACKs: kpod_tcp_synack. */
+	if (account && before == TCP_SYN_RECV && !active)
+		account->booked[KPOD_TCP_SEGMENTS_RETRANSMITTED] = word_of(
+			account->generation, BPF_CORE_READ((struct tcp_sock *)sk, total_retrans));
+	if (is_opening(before) && after == TCP_CLOSE) {
+		if (active)
+			kpod_add_shared(row->failed, 1);
+		return;
+	}
+	kpod_add_shared(row->opened[active ? KPOD_ACTIVE : KPOD_PASSIVE], 1);
+	if (is_opening(before) && account && account->connect_ns) {
+		ns = bpf_ktime_get_ns() - account->connect_ns;
+		kpod_add_shared(row->connect_ns, ns);
+		kpod_add_shared(row->connect[kpod_bucket(ns)], 1);
+	}
+}
+
+static __always_inline void on_state(struct sock *sk, int before, int after)
+{
+	struct account *account, fresh = {};
+	struct tcp_row *row;
+	__u64 key = (__u64)sk;
+
+	if (sk->sk_protocol != IPPROTO_TCP || after == TCP_LISTEN ||
+	    (before == TCP_LISTEN && after != TCP_SYN_RECV))
+		return;
+	row = row_of(sk);
+	if (!row)
+		return;
+	account = find_account(sk);
+	if (after == TCP_SYN_SENT || before == TCP_LISTEN) {
+		if (!account && bpf_map_lookup_elem(&tcp_accounts, &key))
+			kpod_add_shared(row->untracked, 1); /* its last owner's end was missed */
+		fresh.connect_ns = after == TCP_SYN_SENT ? bpf_ktime_get_ns() : 0;
+		open_account(sk, row, &fresh, BPF_ANY);
+		return;
+	}
+	if (!account && !is_opening(before))
+		kpod_add_shared(row->untracked, 1);
+	if (!account && after != TCP_CLOSE)
+		account = adopt(sk, row, before, BPF_ANY);
+	/* Two that connect to each other go from SYN_SENT to SYN_RECV. */
+	if (after != TCP_SYN_RECV && (account ? !account->first : is_opening(before)))
+		on_opened(sk, row, account, before, after);
+	if (!account)
+		return;
+	if (sends_fin(before) || sends_fin(after))
+		account->finished = 1;
+	if (after == TCP_CLOSE)
+		book(sk, account, row, account->generation);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(kpod_tcp_state, struct sock *sk, int before, int after)
+{
+	on_state(sk, before, after);
+	set_done(HOOK_STATE, sk);
+	return 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(kpod_tcp_state2, struct sock *sk, int before, int after)
+{
+	if (!is_done(HOOK_STATE, sk))
+		on_state(sk, before, after);
+	return 0;
+}
+
+/* A SYN-ACK that is sent again: there is no socket yet but the listener. */
+SEC("tp_btf/tcp_retransmit_synack")
+int BPF_PROG(kpod_tcp_synack, const struct sock *sk)
+{
+	struct tcp_row *row = row_of(sk);
+
+	if (row)
+		kpod_add_shared(row->counters[KPOD_TCP_SEGMENTS_RETRANSMITTED], 1);
+	return 0;
+}
+
+static __always_inline void on_destroy(struct sock *sk)
+{
+	struct account *account = find_account(sk);
+	__u64 key = (__u64)sk;
+	struct tcp_row *row;
+
+	row = account ? row_of(sk) : NULL;
+	if (row)
+		book(sk, account, row, new_generation());
+	bpf_map_delete_elem(&tcp_accounts, &key);
+}
+
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(kpod_tcp_destroy, struct sock *sk)
+{
+	on_destroy(sk);
+	set_done(HOOK_DESTROY, sk);
+	return 0;
+}
+
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(kpod_tcp_destroy2, struct sock *sk)
+{
+	if (!is_done(HOOK_DESTROY, sk))
+		on_destroy(sk);
+	return 0;
+}
+
+SEC("tp_btf/tcp_send_reset")
+int BPF_PROG(kpod_tcp_reset_sent, const struct sock *sk)
+{
+	struct account *account;
+	struct tcp_row *row;
+
+	/* NULL since 6.10. Verifiers before 6.14 drop the question, and the owner is the host's. */
+	row = sk ? row_of(sk) : kpod_shared_row(tcp_rows, 0);
+	if (!row)
+		return 0;
+	kpod_add_shared(row->resets[KPOD_SENT], 1);
+	/* tcp_disconnect() sends it after the state has changed, and then sets all to zero. */
+	account = sk ? find_account(sk) : NULL;
+	if (account && BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE)
+		book(sk, account, row, account->generation);
+	return 0;
+}
+
+SEC("tp_btf/tcp_receive_reset")
+int BPF_PROG(kpod_tcp_reset_received, struct sock *sk)
+{
+	struct tcp_row *row = row_of(sk);
+
+	if (row)
+		kpod_add_shared(row->resets[KPOD_RECEIVED], 1);
+	return 0;
+}
+
+static int walk_one(void *map, const __u64 *key, struct account *account, void *unused)
+{
+	__u64 generation = *(volatile __u64 *)&account->generation;
+	const struct sock *sk = (const struct sock *)*key;
+	unsigned char state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	struct tcp_row *row;
+
+	/* Its address may be another socket's by now. */
+	if (cookie_of(sk) != account->cookie || state == TCP_SYN_RECV)
+		return 0;
+	row = row_of(sk);
+	if (!row)
+		return 0;
+	try_book(sk, account, row, generation);
+	if (state != TCP_CLOSE && state != TCP_SYN_SENT && state != TCP_LISTEN)
+		kpod_add_shared(row->live, 1);
+	return 0;
+}
+
+/*
+ * Before each snapshot: every account. An iterator, because programs of its type may walk a map
+ * that is not preallocated; the walk is made at its first element, of which there is always one.
+ */
+SEC("iter/bpf_map")
+int kpod_tcp_walk(struct bpf_iter__bpf_map *ctx)
+{
+	if (ctx->meta->seq_num == 0)
+		bpf_for_each_map_elem(&tcp_accounts, walk_one, NULL, 0);
+	return 0;
+}
+
+/* Run once at the start: sockets older than the loader, in every network namespace. */
+SEC("iter/task_file")
+int kpod_tcp_adopt(struct bpf_iter__task_file *ctx)
+{
+	struct file *file = ctx->file;
+	struct socket *socket;
+	struct tcp_row *row;
+	struct sock *sk;
+
+	if (!file)
+		return 0;
+	socket = bpf_sock_from_file(file);
+	if (!socket)
+		return 0;
+	sk = socket->sk;
+	if (!sk || sk->sk_protocol != IPPROTO_TCP || sk->__sk_common.skc_state == TCP_CLOSE ||
+	    sk->__sk_common.skc_state == TCP_LISTEN)
+		return 0;
+	row = row_of(sk);
+	if (row)
+		adopt(sk, row, sk->__sk_common.skc_state, BPF_NOEXIST);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * UDP per container, at the end of each send and receive, as the kernel keeps no counters for a UDP
+ * socket. Best by functions of UDP alone; the tracepoints are in the path of every socket.
+ */
+#include "socket.bpf.h"
+
+#include "udp.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct udp_row);
+} udp_rows SEC(".maps");
+
+#define MSG_PEEK 0x2
+#define MSG_ERRQUEUE 0x2000
+#define RCV_SHUTDOWN 1
+
+static __always_inline struct udp_row *row_of(const struct sock *sk)
+{
+	struct kpod_cgroup *owner = kpod_socket_owner(sk);
+
+	return kpod_row(udp_rows, owner ? owner->slot : 0);
+}
+
+static __always_inline bool is_udp(const struct sock *sk)
+{
+	return sk->sk_protocol == IPPROTO_UDP && sk->sk_type == SOCK_DGRAM;
+}
+
+/* Atomically, even on this CPU's row: these hooks may be preempted. */
+static __always_inline void count(const struct sock *sk, enum kpod_direction direction, __u64 size,
+				  __u64 datagrams)
+{
+	struct udp_row *row = row_of(sk);
+
+	if (!row)
+		return;
+	kpod_add_shared(row->datagrams[direction], datagrams);
+	kpod_add_shared(row->bytes[direction], size);
+}
+
+/* Of a datagram made by several calls (MSG_MORE, UDP_CORK) the last one has nothing pending. */
+static __always_inline void sent(const struct sock *sk, int result)
+{
+	if (result >= 0)
+		count(sk, KPOD_SENT, result, !BPF_CORE_READ((const struct udp_sock *)sk, pending));
+}
+
+SEC("fexit/udp_sendmsg")
+int BPF_PROG(kpod_udp_sendmsg, struct sock *sk, void *message, unsigned long size, int result)
+{
+	/* udpv6_sendmsg() calls it for IPv4-mapped addresses. */
+	if (sk->__sk_common.skc_family == AF_INET)
+		sent(sk, result);
+	return 0;
+}
+
+SEC("fexit/udpv6_sendmsg")
+int BPF_PROG(kpod_udp_sendmsg6, struct sock *sk, void *message, unsigned long size, int result)
+{
+	sent(sk, result);
+	return 0;
+}
+
+/* A datagram has been copied to whoever asked for it; size is negative if it was only looked at. */
+SEC("fentry/skb_consume_udp")
+int BPF_PROG(kpod_udp_consume, struct sock *sk, struct sk_buff *skb, int size)
+{
+	if (size >= 0)
+		count(sk, KPOD_RECEIVED, size, 1);
+	return 0;
+}
+
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(kpod_udp_sent, struct sock *sk, int result)
+{
+	if (is_udp(sk))
+		sent(sk, result);
+	return 0;
+}
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(kpod_udp_received, struct sock *sk, int result, int flags)
+{
+	if (!is_udp(sk) || result < 0 || flags & (MSG_PEEK | MSG_ERRQUEUE) ||
+	    (!result && sk->sk_shutdown & RCV_SHUTDOWN))
+		return 0;
+	count(sk, KPOD_RECEIVED, result, 1);
+	return 0;
+}
+
+static __always_inline void dropped(const struct sock *sk)
+{
+	struct udp_row *row = row_of(sk);
+
+	if (row)
+		kpod_add_shared(row->dropped, 1);
+}
+
+#define PACKET 2 /* the hook's argument since 6.10; with it, it is also called for IPv6 */
+
+SEC("tp_btf/udp_fail_queue_rcv_skb")
+int BPF_PROG(kpod_udp_drop, int error, struct sock *sk)
+{
+	*(volatile __u64 *)&ctx[PACKET]; /* else this does not load */
+	dropped(sk);
+	return 0;
+}
+
+/* Before there was anything between it and the socket's queue (6.18). */
+SEC("fexit/__udp_enqueue_schedule_skb")
+int BPF_PROG(kpod_udp_enqueue, struct sock *sk, struct sk_buff *skb, int result)
+{
+	if (result < 0)
+		dropped(sk);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "../cgroupfs.h"
+
+struct cgroup_pressure_row {
+	uint64_t cpu[2], memory[2], io[2]; /* us: some, full */
+};
+
+#define TO(field) .word = KPOD_WORD(cgroup_pressure_row, field)
+#define PRESSURE(file, field)                                                                      \
+	KPOD_FILE(file, {.line = "some", .sub = "total", TO(field[0])},                            \
+		  {.line = "full", .sub = "total", TO(field[1])})
+
+static const struct kpod_cgroup_file list[] = {
+	PRESSURE("cpu.pressure", cpu),
+	PRESSURE("memory.pressure", memory),
+	PRESSURE("io.pressure", io),
+};
+
+static const struct kpod_cgroup_files files = {KPOD_FILES(list)};
+
+#define STALL "kpod_pressure_stall_seconds_total"
+#define STALL_HELP                                                                                 \
+	"Time in which some or all (full) tasks that were not idle waited for a resource (PSI)."
+#define COLUMN(resource, kind_, field_)                                                            \
+	{                                                                                          \
+		STALL, STALL_HELP, "resource", (resource), "kind", (kind_),                        \
+			.kind = KPOD_COUNTER, .decimals = KPOD_MICROSECONDS, TO(field_)            \
+	}
+
+static const struct kpod_column columns[] = {
+	COLUMN("cpu", "some", cpu[0]),	     COLUMN("cpu", "full", cpu[1]),
+	COLUMN("memory", "some", memory[0]), COLUMN("memory", "full", memory[1]),
+	COLUMN("io", "some", io[0]),	     COLUMN("io", "full", io[1]),
+};
+
+static const struct kpod_table tables[] = {
+	{.name = "cgroup_pressure",
+	 .scope = KPOD_PER_SLOT,
+	 .row_size = sizeof(struct cgroup_pressure_row),
+	 .words = sizeof(struct cgroup_pressure_row) / 8,
+	 KPOD_COLUMNS(columns)},
+};
+
+static const struct kpod_attachment attachments[] = {{.name = "files"}};
+
+const struct kpod_collector kpod_collector_cgroup_pressure = {
+	.name = "cgroup_pressure",
+	.help = "time lost waiting for CPU, memory and I/O, from *.pressure",
+	.owner = "the cgroup, with all below it",
+	.since = "4.20; cpu full 5.13",
+	.profile = KPOD_STANDARD,
+	.attachments = attachments,
+	.attachment_count = KPOD_COUNT(attachments),
+	.tables = tables,
+	.table_count = KPOD_COUNT(tables),
+	.source = &kpod_cgroup_source,
+	.files = &files,
+};

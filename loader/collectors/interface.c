@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * /proc/PID/net/dev of one process in each network namespace. The file is opened for each pass:
+ * open, it would keep the namespace, and so the pod's interfaces, alive.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../../shared/abi.h"
+#include "../parse.h"
+#include "../tasks.h"
+
+KPOD_OBJECT(tasks);
+
+struct interface_row {
+	uint64_t received_bytes, received_packets, receive_errors, received_dropped;
+	uint64_t sent_bytes, sent_packets, send_errors, sent_dropped;
+};
+
+struct interface_reads_row {
+	uint64_t errors, left_out;
+};
+
+#define NAME_WORDS 2 /* IFNAMSIZ is 16 */
+#define INTERFACES_MAX 32
+#define TEXT_MAX 65536
+
+#define TO(field) .word = KPOD_WORD(interface_row, field)
+
+static const struct kpod_field fields[] = {
+	{.at = 1, TO(received_bytes)}, {.at = 2, TO(received_packets)},
+	{.at = 3, TO(receive_errors)}, {.at = 4, TO(received_dropped)},
+	{.at = 9, TO(sent_bytes)},     {.at = 10, TO(sent_packets)},
+	{.at = 11, TO(send_errors)},   {.at = 12, TO(sent_dropped)},
+};
+
+/* The network namespace that a slot speaks for. */
+struct speaker {
+	uint64_t start_ns;
+	uint32_t net;
+	uint32_t slot;
+};
+
+struct state {
+	struct kpod_tasks tasks;
+	struct speaker *speakers; /* of this pass, by namespace */
+	size_t speaker_count;
+	uint32_t *net; /* [slot]: the namespace of its rows, 0: it has none */
+	uint32_t *generation;
+	uint64_t errors, left_out;
+	char text[TEXT_MAX];
+};
+
+static int by_namespace(const void *a, const void *b)
+{
+	const struct speaker *x = a, *y = b;
+
+	if (x->net != y->net)
+		return x->net < y->net ? -1 : 1;
+	return (x->start_ns > y->start_ns) - (x->start_ns < y->start_ns);
+}
+
+/* In each namespace but the node's, the container that is oldest by its oldest process. */
+static void choose_speakers(struct state *s, struct kpod_slots *slots)
+{
+	size_t count = 0, kept = 0;
+
+	for (uint32_t slot = 1; slot < slots->scanned; slot++) {
+		const struct kpod_task *task = &s->tasks.of[slot];
+
+		if (slots->visible[slot] && task->start_ns && task->net != s->tasks.of[0].net)
+			s->speakers[count++] = (struct speaker){task->start_ns, task->net, slot};
+	}
+	qsort(s->speakers, count, sizeof(*s->speakers), by_namespace);
+	for (size_t i = 0; i < count; i++)
+		if (!kept || s->speakers[kept - 1].net != s->speakers[i].net)
+			s->speakers[kept++] = s->speakers[i];
+	s->speaker_count = kept;
+}
+
+static const struct speaker *speaker_of(const struct state *s, uint32_t net)
+{
+	size_t low = 0, high = s->speaker_count;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+
+		if (s->speakers[middle].net == net)
+			return &s->speakers[middle];
+		if (s->speakers[middle].net < net)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return NULL;
+}
+
+/* One line, "  eth0: 1 2 3 …", to a row. False: its name looks like another's. */
+static bool add_interface(struct kpod_kept *kept, uint32_t slot, uint32_t generation,
+			  struct kpod_span line)
+{
+	struct kpod_span rest = line, name;
+	uint64_t *row;
+
+	if (!kpod_next_word(&rest, &name) || name.at[name.size - 1] != ':')
+		return true;
+	name.size--;
+	if (kpod_span_is(name, "lo"))
+		return true;
+	row = kpod_kept_add(kept, slot, generation);
+	if (!row)
+		return false;
+	kpod_kept_text(row, NAME_WORDS, name.at, name.size);
+	kpod_parse_line(line, fields, KPOD_COUNT(fields), row + NAME_WORDS);
+	return kpod_kept_settle(kept);
+}
+
+/* False: the process has no namespace to show any more, or does not let us see it. */
+static bool read_interfaces(struct state *s, struct kpod_kept *kept, uint32_t slot,
+			    uint32_t generation)
+{
+	int process = kpod_task_open(&s->tasks, slot);
+	ssize_t size =
+		process < 0 ? process : kpod_task_read(process, "net/dev", s->text, TEXT_MAX);
+	struct kpod_span text = {s->text, size < 0 ? 0 : (size_t)size}, line;
+	size_t first = kept->now.count;
+
+	if (process >= 0)
+		close(process);
+	if (size < 0) {
+		/* It has ended, or is just ending. */
+		s->errors += size != -ESRCH && size != -ENOENT && size != -EINVAL;
+		return false;
+	}
+	while (kpod_next_line(&text, &line))
+		s->left_out += kept->now.count - first >= INTERFACES_MAX ||
+			       !add_interface(kept, slot, generation, line);
+	return true;
+}
+
+static void read_all(struct kpod_loaded *l, struct kpod_slots *slots)
+{
+	struct kpod_kept *kept = &l->tables[0].kept, *own = &l->tables[1].kept;
+	struct state *s = l->state;
+	uint64_t *reads;
+
+	kpod_tasks_find(&s->tasks, slots->bpf);
+	choose_speakers(s, slots);
+	kpod_kept_begin(kept);
+	for (uint32_t slot = 1; slot < slots->scanned; slot++) {
+		const struct kpod_slot_info *info = kpod_slot_info(slots, slot);
+		uint32_t net = s->tasks.of[slot].net;
+		const struct speaker *speaker;
+
+		if (!info || !slots->visible[slot])
+			continue;
+		if (s->generation[slot] != info->generation)
+			s->net[slot] = 0;
+		s->generation[slot] = info->generation;
+		speaker = net ? speaker_of(s, net) : NULL;
+		if (speaker && speaker->slot == slot &&
+		    read_interfaces(s, kept, slot, info->generation)) {
+			s->net[slot] = net;
+			continue;
+		}
+		/* Its last totals stay, unless another speaks for the namespace now. */
+		speaker = s->net[slot] ? speaker_of(s, s->net[slot]) : NULL;
+		if (speaker && speaker->slot != slot)
+			s->net[slot] = 0;
+		if (s->net[slot])
+			kpod_kept_keep(kept, slot, info->generation, info->died_ns);
+	}
+	kpod_kept_begin(own);
+	reads = kpod_kept_add(own, 0, 0);
+	if (!reads)
+		return;
+	reads[KPOD_WORD(interface_reads_row, errors)] = s->errors;
+	reads[KPOD_WORD(interface_reads_row, left_out)] = s->left_out;
+}
+
+static void close_state(struct kpod_loaded *l)
+{
+	struct state *s = l->state;
+
+	kpod_tasks_close(&s->tasks);
+	free(s->speakers);
+	free(s->net);
+	free(s->generation);
+	free(s);
+}
+
+static int open_state(struct kpod_loaded *l, struct kpod_slots *slots, const struct kpod_options *o)
+{
+	uint32_t count = slots->bpf->max_containers;
+	struct state *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return -ENOMEM;
+	l->state = s;
+	s->speakers = calloc(count, sizeof(*s->speakers));
+	s->net = calloc(count, sizeof(*s->net));
+	s->generation = calloc(count, sizeof(*s->generation));
+	if (!s->speakers || !s->net || !s->generation)
+		return -ENOMEM;
+	return kpod_tasks_open(&s->tasks, l, count, o);
+}
+
+static const struct kpod_source source = {open_state, read_all, close_state};
+
+#define RECEIVED "kpod_interface_receive_"
+#define SENT "kpod_interface_transmit_"
+
+static const struct kpod_column columns[] = {
+	{RECEIVED "bytes_total", "Bytes received by a pod's interface.", .kind = KPOD_COUNTER,
+	 TO(received_bytes)},
+	{RECEIVED "packets_total", "Packets received.", .kind = KPOD_COUNTER, TO(received_packets)},
+	{RECEIVED "errors_total", "Packets received that were bad.", .kind = KPOD_COUNTER,
+	 TO(receive_errors)},
+	{RECEIVED "dropped_total", "Good packets received that were dropped.", .kind = KPOD_COUNTER,
+	 TO(received_dropped)},
+	{SENT "bytes_total", "Bytes sent by a pod's interface.", .kind = KPOD_COUNTER,
+	 TO(sent_bytes)},
+	{SENT "packets_total", "Packets sent.", .kind = KPOD_COUNTER, TO(sent_packets)},
+	{SENT "errors_total", "Packets that could not be sent.", .kind = KPOD_COUNTER,
+	 TO(send_errors)},
+	{SENT "dropped_total", "Packets dropped before they were sent.", .kind = KPOD_COUNTER,
+	 TO(sent_dropped)},
+};
+
+static const struct kpod_key keys[] = {{.label = "interface", .words = NAME_WORDS}};
+
+static const struct kpod_column reads_columns[] = {
+	{"kpod_interface_read_errors_total", "Network namespaces that could not be looked at.",
+	 .kind = KPOD_COUNTER, .word = KPOD_WORD(interface_reads_row, errors)},
+	{"kpod_interface_left_out_total",
+	 "Interfaces left out of a snapshot: more than 32 in a pod, or two of one name.",
+	 .kind = KPOD_COUNTER, .word = KPOD_WORD(interface_reads_row, left_out)},
+};
+
+static const struct kpod_table tables[] = {
+	{.name = "interface",
+	 .scope = KPOD_PER_SLOT,
+	 .row_size = sizeof(struct interface_row),
+	 .words = sizeof(struct interface_row) / 8,
+	 KPOD_COLUMNS(columns),
+	 KPOD_KEYS(keys)},
+	{.name = "interface_reads",
+	 .scope = KPOD_PER_NODE,
+	 .row_size = sizeof(struct interface_reads_row),
+	 .words = sizeof(struct interface_reads_row) / 8,
+	 KPOD_COLUMNS(reads_columns)},
+};
+
+static const struct kpod_attachment attachments[] = {KPOD_TASKS_ATTACHMENTS};
+
+const struct kpod_collector kpod_collector_interface = {
+	.name = "interface",
+	.help = "traffic of each pod's network interfaces, from /proc/PID/net/dev",
+	.owner = "the oldest container in the network namespace; the node's own is left out",
+	.since = "5.10",
+	.profile = KPOD_STANDARD,
+	KPOD_EMBEDDED(tasks),
+	.attachments = attachments,
+	.attachment_count = KPOD_COUNT(attachments),
+	.tables = tables,
+	.table_count = KPOD_COUNT(tables),
+	.sized_by_slot = "tasks",
+	.source = &source,
+};

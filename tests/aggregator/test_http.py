@@ -1,0 +1,269 @@
+"""The aggregator as an HTTP server: over real connections, with whatever clients do to it."""
+
+import asyncio
+import base64
+import http.client
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import bcrypt
+import pytest
+import trustme
+import uvicorn
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aggregator.protocol import Protocol
+from aggregator.resolver import standalone
+from aggregator.server import Application
+from aggregator.store import Store
+from aggregator.webconfig import BasicAuth, WebConfigError, load
+from tests.live import wait_for
+from tests.segment import HOST_SLOT, UNIT, Row, Segment, Slot, column, schema, table
+
+HASH = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
+
+
+def segment(rows: int = 1) -> Segment:
+    return Segment(
+        schema(table("t", 1, [column("t_total")])),
+        [HOST_SLOT, *(Slot(i, f"{i}.service", UNIT) for i in range(1, rows))],
+        [Row(0, i, [42]) for i in range(rows)],
+        ring_capacity=1 << 24,
+        stale_after_ns=10**15,
+    )
+
+
+@contextmanager
+def program(*options: str) -> Iterator[str]:
+    """The aggregator as a process; yields its URL."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "aggregator", "--listen", "127.0.0.1:0", *options],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr
+    try:
+        while "serving http" not in (line := process.stderr.readline()):
+            assert line, "the aggregator did not start"
+        yield line.split()[-1].removesuffix("/metrics")
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+@contextmanager
+def server(application: Application, deadline: float) -> Iterator[tuple[str, int]]:
+    """The same in a thread, so that its deadline can be short; yields the address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        application,
+        http=partial(Protocol, application.own.timed_out.inc, deadline=deadline),  # type: ignore[arg-type]
+        lifespan="off",
+        log_config=None,
+        proxy_headers=False,
+        timeout_keep_alive=30,
+    )
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield listener.getsockname()
+    finally:
+        running.should_exit = True
+        thread.join(20)
+
+
+def timeouts(application: Application) -> float:
+    (metric,) = application.own.timed_out.collect()
+    return metric.samples[0].value
+
+
+def all_of(client: socket.socket) -> bytes:
+    """What is still to be read, until the connection ends in one way or the other."""
+    received = b""
+    with suppress(ConnectionResetError):
+        while piece := client.recv(1 << 16):
+            received += piece
+    return received
+
+
+def test_slow_clients_are_cut(tmp_path: Path) -> None:
+    path = segment(30_000).write(tmp_path / "segment")
+    application = Application(Store(str(path), clock=time.monotonic_ns, resolver=standalone))
+    with server(application, 0.5) as address:
+        # One says nothing, one does not finish its request, one does not read the answer.
+        clients = [socket.create_connection(address) for _ in range(3)]
+        clients[2].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        clients[1].send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")
+        clients[2].send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_for("all three to be cut", lambda: timeouts(application) == 3)
+        assert clients[0].recv(1) == b""
+        assert clients[1].recv(1) == b""
+        assert not all_of(clients[2]).endswith(b"0\r\n\r\n")
+        # Whoever waits between requests is not slow.
+        patient = http.client.HTTPConnection(*address)
+        for _ in range(3):
+            patient.request("GET", "/healthz")
+            assert patient.getresponse().read() == b"ok\n"
+            time.sleep(0.7)
+        assert timeouts(application) == 3
+        for client in clients:
+            client.close()
+        patient.close()
+
+
+def test_pipelined_requests_have_a_deadline_each(tmp_path: Path) -> None:
+    path = segment(30_000).write(tmp_path / "segment")
+    application = Application(Store(str(path), clock=time.monotonic_ns, resolver=standalone))
+    with server(application, 0.5) as address, socket.create_connection(address) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        request = "GET {} HTTP/1.1\r\nHost: x\r\n\r\n"
+        client.send(request.format("/healthz").encode() + request.format("/metrics").encode())
+        wait_for("the second to be cut", lambda: timeouts(application) == 1)
+        received = all_of(client)
+        assert b"ok\n" in received
+        assert not received.endswith(b"0\r\n\r\n")
+
+
+def test_https_with_client_certificates(tmp_path: Path) -> None:
+    authority, other = trustme.CA(), trustme.CA()
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
+        str(tmp_path / "server.pem")
+    )
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    config = tmp_path / "web.yml"
+    config.write_text(
+        "tls_server_config:\n  cert_file: server.pem\n  key_file: server.pem\n"
+        "  client_ca_file: ca.pem\n  client_auth_type: RequireAndVerifyClientCert\n"
+        "  min_version: TLS13\n"
+    )
+
+    def get(url: str, client: trustme.CA | None) -> tuple[bytes, bytes]:
+        context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+        if client:
+            client.issue_cert("client").configure_cert(context)
+        connection = http.client.HTTPSConnection(
+            url.removeprefix("https://").replace("127.0.0.1", "localhost"), context=context
+        )
+        connection.request("GET", "/healthz")
+        body = connection.getresponse().read()
+        certificate = connection.sock.getpeercert(binary_form=True)
+        assert certificate
+        connection.close()
+        return body, certificate
+
+    options = ("--segment", str(tmp_path / "segment"), "--web.config.file", str(config))
+    with program(*options) as url:
+        assert url.startswith("https://")
+        body, first = get(url, authority)
+        assert body == b"ok\n"
+        assert get(url, authority)[1] == first
+        for stranger in (None, other):
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                get(url, stranger)
+        with pytest.raises((OSError, http.client.HTTPException)):
+            urllib.request.urlopen(url.replace("https", "http") + "/healthz")
+        authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
+            str(tmp_path / "server.pem")
+        )
+        assert get(url, authority)[1] != first, "a renewed certificate is used"
+        (tmp_path / "server.pem").write_text("damaged")
+        assert get(url, authority)[0] == b"ok\n", "a damaged one is not"
+
+
+def test_basic_auth(tmp_path: Path) -> None:
+    config = tmp_path / "web.yml"
+    config.write_text(f"basic_auth_users:\n  alice: {HASH}\n")
+    path = segment().write(tmp_path / "segment")
+
+    def status(url: str, user: str | None = None, password: str = "") -> int:
+        request = urllib.request.Request(url)
+        if user is not None:
+            token = base64.b64encode(f"{user}:{password}".encode()).decode()
+            request.add_header("Authorization", f"Basic {token}")
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code if "Basic" in error.headers["WWW-Authenticate"] else 0
+
+    with program("--segment", str(path), "--web.config.file", str(config)) as url:
+        for _ in range(2):
+            assert status(f"{url}/metrics", "alice", "secret") == 200
+        for user, password in (
+            *((None, ""), ("alice", "Secret"), ("alice", ""), ("bob", "secret")),
+            ("alice", "secret" + "x" * 100),
+        ):
+            assert status(f"{url}/metrics", user, password) == 401
+        assert status(f"{url}/nothing") == 401
+        assert status(f"{url}/healthz") == 200
+        assert status(f"{url}/readyz") == 200
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.text(max_size=50) | st.binary(max_size=120).map(lambda b: "Basic " + b.hex()))
+def test_any_authorization_header_is_survived(header: str) -> None:
+    assert not asyncio.run(BasicAuth({"alice": HASH}).allows(header))
+
+
+BAD_CONFIGS = [
+    ("[]", "file: not a map"),
+    ("a: [", "while parsing"),
+    ("rate_limit: {}", "file: 'rate_limit' is not supported; known: tls_server_config, basic_"),
+    ("basic_auth_users: []", "basic_auth_users: not a map"),
+    ("basic_auth_users: {alice: plain}", "what 'alice' has is not a bcrypt hash"),
+    ("tls_server_config: x", "tls_server_config: not a map"),
+    ("tls_server_config: {cert_file: a}", "tls_server_config: has no 'key_file'"),
+    ("tls_server_config: {cert_file: 1, key_file: b}", "cert_file: not a string"),
+    ("tls_server_config: {cert_file: a, key_file: b}", "a, "),
+    ("tls_server_config: {cipher_suites: x}", "'cipher_suites' is not supported; known: cert_f"),
+    (
+        "tls_server_config: {cert_file: a, key_file: b, min_version: TLS10}",
+        "min_version: 'TLS10' is none of TLS12, TLS13",
+    ),
+    (
+        "tls_server_config: {cert_file: a, key_file: b, client_auth_type: RequireAnyClientCert}",
+        "'RequireAnyClientCert' is none of NoClientCert, Verify",
+    ),
+    (
+        "tls_server_config: {cert_file: a, key_file: b, client_ca_file: c}",
+        "client_ca_file and client_auth_type need each other",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "cause"), BAD_CONFIGS, ids=[c for _, c in BAD_CONFIGS])
+def test_bad_config_says_where_and_why(tmp_path: Path, text: str, cause: str) -> None:
+    path = tmp_path / "web.yml"
+    path.write_text(text)
+    with pytest.raises(WebConfigError) as error:
+        load(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert cause in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_empty_config_is_none(tmp_path: Path) -> None:
+    (tmp_path / "web.yml").write_text("# nothing\n")
+    assert load(tmp_path / "web.yml") == (None, None)
+
+
+def test_program_says_why_it_does_not_start(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "aggregator", "--web.config.file", str(tmp_path / "no.yml")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        f"kpod-aggregator: {tmp_path}/no.yml: [Errno 2] No such file or directory: "
+        f"'{tmp_path}/no.yml'\n"
+    )

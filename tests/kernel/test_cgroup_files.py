@@ -1,0 +1,156 @@
+"""What the kernel's own files say of a cgroup is what is exported: no more, no less, no later."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.live import HOG, HOST, LOADER, SLEEPER, Cgroup, Dump, Worker, loader, wait_for
+
+USAGE = "kpod_cgroup_cpu_usage_seconds_total"
+STALL = "kpod_pressure_stall_seconds_total"
+
+
+def flat(path: Path) -> dict[str, int]:
+    return {key: int(value) for key, value in map(str.split, path.read_text().splitlines())}
+
+
+def errors(dump: Dump) -> dict[str, int]:
+    return {
+        row["keys"][0]: row["kpod_cgroup_read_errors_total"]
+        for row in dump.keyed
+        if row["table"] == "files"
+    }
+
+
+def stalls(cgroup: Cgroup) -> dict[str, int]:
+    """Columns and totals (us) of the files that there are."""
+    found = {}
+    for resource in ("cpu", "memory", "io"):
+        file = cgroup.path / f"{resource}.pressure"
+        for line in file.read_text().splitlines() if file.exists() else ():
+            kind, *_, total = line.split()
+            found[f"{STALL}{{{resource},{kind}}}"] = int(total.removeprefix("total="))
+    return found
+
+
+@pytest.mark.guest
+def test_cpu_time_is_the_kernels(tmpfs: Path, cgroups: Cgroup) -> None:
+    a, b = cgroups.child("a.service"), cgroups.child("b.service")
+    inner = a.child("inner")  # its time is its parent's too
+    with loader(tmpfs) as running:
+        hog, _idle = Worker(inner, HOG.format(seconds=2)), Worker(b, HOG.format(seconds=2))
+        before, start = running.fresh(), hog.schedstat()[0]
+        hog.go()
+        hog.stopped()
+        end, after = hog.schedstat()[0], running.fresh()
+        again = running.fresh()
+        said = flat(a.path / "cpu.stat")
+    row = after.row(a.id, "cgroup_cpu")
+    assert row[USAGE] == said["usage_usec"]
+    assert row["kpod_cgroup_cpu_user_seconds_total"] == said["user_usec"]
+    assert row["kpod_cgroup_cpu_system_seconds_total"] == said["system_usec"]
+    moved = row[USAGE] - before.row(a.id, "cgroup_cpu")[USAGE]
+    assert moved == pytest.approx((end - start) / 1000, rel=0.02)
+    assert moved > 200_000
+    for cgroup in (a, b):
+        first, last = (d.row(cgroup.id, "cgroup_cpu") for d in (after, again))
+        assert first == last, "two snapshots without activity are equal"
+    assert before.row(b.id, "cgroup_cpu") == after.row(b.id, "cgroup_cpu")
+    assert after.row(HOST, "cgroup_cpu") == {}, "the root's files are the whole node's"
+    assert set(errors(after).values()) == {0}
+
+
+@pytest.mark.guest
+def test_pressure_is_the_kernels(tmpfs: Path, cgroups: Cgroup) -> None:
+    a, b = cgroups.child("a.service"), cgroups.child("b.service")
+    if not stalls(a):
+        pytest.skip("PSI is off: there are no *.pressure files")
+    with loader(tmpfs) as running:
+        hogs = [Worker(a, HOG.format(seconds=1), cpu=0) for _ in range(2)]
+        _idle = Worker(b, SLEEPER.format(times=1, seconds=1))
+        before = running.fresh()
+        for hog in hogs:
+            hog.go()
+        for hog in hogs:
+            hog.stopped()
+        after, said = running.fresh(), stalls(a)
+        quiet = stalls(b)
+    assert {n: after.row(a.id, "cgroup_pressure")[n] for n in said} == said
+    some = f"{STALL}{{cpu,some}}"
+    first = before.row(a.id, "cgroup_pressure")[some]
+    # Two that want one CPU for a second: one of them waits all the time.
+    assert after.row(a.id, "cgroup_pressure")[some] - first > 500_000
+    assert {n: after.row(b.id, "cgroup_pressure")[n] for n in quiet} == quiet
+    assert set(errors(after).values()) == {0}
+
+
+@pytest.mark.guest
+def test_last_values_stay_when_the_cgroup_goes(tmpfs: Path, cgroups: Cgroup) -> None:
+    a = cgroups.child("a.service")
+    with loader(tmpfs) as running:
+        hog = Worker(a, HOG.format(seconds=0.3))
+        hog.go()
+        hog.stopped()
+        last = running.fresh().row(a.id, "cgroup_cpu")[USAGE]
+        a.remove()
+        for _ in range(3):
+            dump = running.fresh()
+            slot = dump.slot(a.id)
+            assert slot
+            assert slot["died_ns"]
+            assert dump.row(a.id, "cgroup_cpu")[USAGE] >= last > 100_000
+        assert set(errors(dump).values()) == {0}
+
+
+def descriptors(pid: int) -> list[str]:
+    return [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+
+
+def test_few_descriptors_are_enough(tmpfs: Path, cgroups: Cgroup) -> None:
+    many = [cgroups.child(f"{i}.service") for i in range(200)]
+    with loader(tmpfs) as running:
+        wanted = [f for f in descriptors(running.process.pid) if str(cgroups.path) in f]
+        assert len(wanted) >= len(many)
+    # The same with room for 44 of them.
+    few = ["prlimit", "--nofile=300:300", str(LOADER), "run", "--segment", str(tmpfs / "few")]
+    process = subprocess.Popen([*few, "--interval", "0.1"], stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr
+        while "snapshots every" not in process.stderr.readline():
+            assert process.poll() is None
+        dump = wait_for("some passes", lambda: (d := Dump.of(tmpfs / "few")).sequence > 5 and d)
+        kept = [f for f in descriptors(process.pid) if str(cgroups.path) in f]
+        assert 0 < len(kept) <= 300 - 256
+        for cgroup in many:
+            assert USAGE in dump.row(cgroup.id, "cgroup_cpu")
+        assert set(errors(dump).values()) == {0}
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def test_nothing_grows(tmpfs: Path, cgroups: Cgroup) -> None:
+    """Over 1,000 passes, neither memory nor descriptors. Cgroups of other tests get no slots."""
+    pod = cgroups.child("kubepods-pod12345678_1234_1234_1234_1234567890ab.slice")
+
+    def used(pid: int) -> tuple[int, int]:
+        files = [f for f in descriptors(pid) if "/sys/fs/cgroup" not in f or str(pod.path) in f]
+        memory = Path(f"/proc/{pid}/statm").read_text().split()[1]
+        return len(files), int(memory) * os.sysconf("SC_PAGESIZE")
+
+    for i in range(50):
+        pod.child(f"{i}.scope")
+    with loader(tmpfs, "--pods-only", "--tombstone", "1", interval=0.01) as running:
+
+        def passes(count: int) -> None:
+            wanted = running.dump().sequence + count
+            wait_for("passes", lambda: running.dump().sequence >= wanted, 120)
+
+        passes(50)
+        files, memory = used(running.process.pid)
+        passes(1000)
+        files_after, memory_after = used(running.process.pid)
+    assert files_after == files >= 50
+    assert memory_after <= memory + (256 << 10)

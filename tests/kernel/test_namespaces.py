@@ -1,0 +1,95 @@
+"""The loader in PID and cgroup namespaces of its own, as in a pod without hostPID."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.test_filesystem import Mounter, rows
+from tests.kernel.test_interface import (
+    FRAME,
+    PACKETS,
+    RECEIVER,
+    RX,
+    SENDER,
+    TX,
+    connect,
+    moved,
+)
+from tests.live import HOG, LOADER, ONCPU, Cgroup, Worker, cgroup2, loader
+
+# The host's cgroup tree and procfs are read-only and elsewhere; in their places are our own.
+WRAPPER = """#!/bin/bash
+set -e
+echo $$ > {own}/cgroup.procs
+exec unshare --mount --pid --cgroup --fork --kill-child bash -ec '
+mount --bind /proc {host}/proc
+mount -o remount,bind,ro {host}/proc
+mount --bind {cgroup2} {host}/cgroup
+mount -o remount,bind,ro {host}/cgroup
+mount -t proc proc /proc
+umount {cgroup2}
+mount -t cgroup2 none {cgroup2}
+exec {loader} "$@" --proc {host}/proc' loader "$@"
+"""
+
+
+@pytest.mark.guest("cpu", "interface", "filesystem")
+def test_no_host_pid_is_needed(tmpfs: Path, tmp_path: Path, cgroups: Cgroup) -> None:
+    for name in ("proc", "cgroup"):
+        (tmp_path / name).mkdir()
+    wrapper = tmp_path / "loader"
+    wrapper.write_text(
+        WRAPPER.format(
+            own=cgroups.child("own").path, host=tmp_path, cgroup2=cgroup2(), loader=LOADER
+        )
+    )
+    wrapper.chmod(0o755)
+    volume = f'mount("none", "{tmp_path}/volume", "tmpfs", 0, "size=8m")'
+
+    def containers(first: int) -> tuple[Cgroup, Cgroup, Cgroup]:
+        a, b, c = (cgroups.child(f"docker-{first + i:064x}.scope") for i in range(3))
+        return a, b, c
+
+    def start(cgroups: tuple[Cgroup, Cgroup, Cgroup], network: str) -> tuple[Worker, Worker]:
+        hog = Worker(cgroups[0], HOG.format(seconds=0.3))
+        net = Worker(cgroups[1], network)
+        Mounter(cgroups[2], tmp_path, volume)
+        hog.go()
+        hog.stopped()
+        return hog, net
+
+    old = containers(0)
+    _, sender = start(old, SENDER)
+    with loader(tmpfs, program=wrapper) as running:
+        parent = running.process.pid
+        child = int(Path(f"/proc/{parent}/task/{parent}/children").read_text())
+        try:
+            status = Path(f"/proc/{child}/status").read_text()
+            assert f"NSpid:\t{child}\t1\n" in status, "it is process 1 of its namespace"
+            assert os.stat(f"/proc/{child}/ns/cgroup") != os.stat("/proc/self/ns/cgroup")
+            new = containers(3)
+            hog, receiver = start(new, RECEIVER)
+            connect(sender.pid, receiver.pid)
+            first = running.fresh()
+            sender.go()
+            sender.stopped()
+            last = running.fresh()
+            for cgroup in (old[0], new[0]):
+                said = dict(map(str.split, (cgroup.path / "cpu.stat").open()))
+                row = last.row(cgroup.id, "cgroup_cpu")
+                assert row["kpod_cgroup_cpu_usage_seconds_total"] == int(said["usage_usec"])
+        finally:
+            os.kill(child, signal.SIGTERM)
+            running.process.wait(20)
+    assert running.process.returncode == 0
+    assert last.slot(new[0].id), "the kernel told of it"
+    assert last.total(new[0].id, ONCPU) == pytest.approx(hog.schedstat()[0], rel=0.05)
+    assert moved(first, last, old[1], TX) == [PACKETS, PACKETS * FRAME]
+    assert moved(first, last, new[1], RX) == [PACKETS, PACKETS * FRAME]
+    for cgroup in (old[2], new[2]):
+        sizes = {name: row["size_bytes"] for name, row in rows(last, cgroup, tmp_path).items()}
+        assert sizes == {"/volume": 8 << 20}
+    for table in ("interface_reads", "filesystem_reads"):
+        assert set(last.node(table).values()) <= {0}, last.node(table)

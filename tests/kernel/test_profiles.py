@@ -1,0 +1,64 @@
+"""Each profile loads exactly its collectors, and doctor lists them all."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.live import LOADER, loader
+
+PROFILES = ("minimal", "standard", "comprehensive")
+
+
+def collectors(*options: str) -> dict[str, dict[str, Any]]:
+    schema = json.loads(subprocess.check_output([LOADER, "schema", *options]))
+    return {c["name"]: c for c in schema["collectors"]}
+
+
+def loaded_programs(pid: int) -> set[str]:
+    """Names (the kernel keeps 15 bytes) of the BPF programs that a process holds."""
+    ids = set()
+    for info in Path(f"/proc/{pid}/fdinfo").iterdir():
+        ids.update(re.findall(r"(?m)^prog_id:\s+(\d+)$", info.read_text()))
+    shown = (
+        json.loads(subprocess.check_output(["bpftool", "--json", "prog", "show", "id", i]))
+        for i in ids
+    )
+    return {program["name"] for program in shown}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_profile_loads_its_collectors(tmpfs: Path, profile: str) -> None:
+    every = collectors("--profile", "comprehensive")
+    wanted = {
+        name for name, c in every.items() if PROFILES.index(c["profile"]) <= PROFILES.index(profile)
+    }
+    assert collectors("--profile", profile).keys() == wanted
+    with loader(tmpfs, "--profile", profile) as running:
+        names = loaded_programs(running.process.pid)
+    logged = {found[1] for line in running.log if (found := re.search(r"collector (\w+):", line))}
+    assert logged == wanted
+    # Programs are called kpod_OBJECT_…; two collectors share the object "tasks", others have none.
+    objects = {name: "tasks" if name in ("interface", "filesystem") else name for name in every}
+    hooked = {n for n, c in every.items() if any(a["hooks"] for a in c["attachments"])}
+    assert {name for name in names if not name.startswith("kpod_")} == set()
+    assert {name.split("_")[1] for name in names} == {objects[name] for name in wanted & hooked}
+
+
+def test_collectors_by_name(tmpfs: Path) -> None:
+    assert collectors("--collectors", "exec").keys() == {"cgroup", "exec"}
+    with loader(tmpfs, "--collectors", "exec") as running:
+        names = loaded_programs(running.process.pid)
+    assert {name.split("_")[1] for name in names} == {"cgroup", "exec"}
+
+
+def test_doctor_lists_every_collector() -> None:
+    done = subprocess.run([LOADER, "doctor"], capture_output=True, text=True, check=False)
+    rows = dict(re.findall(r"(?m)^(\w+) +(?:ok|NO) +(.*)$", done.stdout))
+    for name, collector in collectors("--profile", "comprehensive").items():
+        profile, _, text = rows[name].partition(": ")
+        assert profile.split(", ")[0] == collector["profile"]
+        assert text

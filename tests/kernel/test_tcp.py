@@ -1,0 +1,465 @@
+"""TCP: bytes and connections to the last one, by who sent and who received them."""
+
+import ctypes
+import errno
+import math
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.live import HOST, PRELUDE, Cgroup, Dump, Worker, loader
+from tests.net import ENTER, link, namespaces
+
+SENT, RECEIVED = (f"kpod_tcp_bytes_total{{{d}}}" for d in ("sent", "received"))
+ACTIVE, PASSIVE = (f"kpod_tcp_connections_opened_total{{{o}}}" for o in ("active", "passive"))
+FAILED = "kpod_tcp_connects_failed_total"
+RESETS_SENT, RESETS_RECEIVED = (f"kpod_tcp_resets_total{{{d}}}" for d in ("sent", "received"))
+LIVE = "kpod_tcp_connections"
+SEGMENTS_SENT = "kpod_tcp_segments_total{sent}"
+SEGMENTS_RECEIVED = "kpod_tcp_segments_total{received}"
+RETRANSMITTED = "kpod_tcp_retransmitted_segments_total"
+RETRANSMITTED_BYTES = "kpod_tcp_retransmitted_bytes_total"
+UNTRACKED = "kpod_tcp_untracked_sockets_total"
+CONNECT = "kpod_tcp_connect_seconds"
+RTT = "kpod_tcp_rtt_seconds"
+
+COMMON = (
+    PRELUDE.replace("gate()\n", "")
+    + """
+import socket, threading
+def exactly(s, size):
+    while size:
+        got = len(s.recv(min(size, 1 << 20)))
+        assert got, "ended early"
+        size -= got
+"""
+)
+# Answers each request of {request} bytes with {answer} bytes, until {count} have been answered.
+SERVER = (
+    COMMON
+    + """
+family = socket.{family}
+listener = socket.create_server(
+    ({bind!r}, {port}), family=family, backlog=4096, dualstack_ipv6=family == socket.AF_INET6)
+gate()
+def serve(s):
+    for _ in range({rounds}):
+        exactly(s, {request})
+        s.sendall(bytes({answer}))
+    s.close()
+for _ in range({count}):
+    s = listener.accept()[0]
+    if {rounds} == 1: serve(s)
+    else: threading.Thread(target=serve, args=(s,)).start()
+gate()
+"""
+)
+# {send} sends {request} bytes on s.
+CLIENT = (
+    COMMON
+    + """
+payload = os.memfd_create("payload")
+os.truncate(payload, {request})
+def by_write(s): s.sendall(bytes({request}))
+def by_sendfile(s):
+    at = 0
+    while at < {request}: at += os.sendfile(s.fileno(), payload, at, {request} - at)
+def by_splice(s):
+    r, w = os.pipe()
+    at = 0
+    while at < {request}:
+        n = os.splice(payload, w, min({request} - at, 65536), offset_src=at)
+        at += n
+        while n: n -= os.splice(r, s.fileno(), n)
+    os.close(r); os.close(w)
+def by_io_uring(s):
+    import ctypes, mmap, struct
+    syscall = ctypes.CDLL(None).syscall
+    ring_fd = syscall(425, 1, params := (ctypes.c_uint * 30)())
+    sq, cq = params[10:20], params[20:30]
+    ring = mmap.mmap(ring_fd, max(sq[6] + 4, cq[5] + 16 * params[1]))
+    entries = mmap.mmap(ring_fd, 64, offset=0x10000000)
+    word = lambda at: struct.unpack_from("I", ring, at)[0]
+    buffer = ctypes.create_string_buffer({request})
+    at = 0
+    while at < {request}:
+        start = ctypes.addressof(buffer) + at
+        send = 26, 0, 0, s.fileno(), 0, start, {request} - at, 0, 0
+        entries[:] = struct.pack("BBHiQQIIQ24x", *send)
+        struct.pack_into("I", ring, sq[1], word(sq[1]) + 1)
+        assert syscall(426, ring_fd, 1, 1, 1, None, 0) == 1
+        done = word(cq[0])
+        at += struct.unpack_from("i", ring, cq[5] + 16 * (done & word(cq[2])) + 8)[0]
+        struct.pack_into("I", ring, cq[0], done + 1)
+    os.close(ring_fd)
+gate()
+for _ in range({count}):
+    s = socket.create_connection(({host!r}, {port}))
+    for i in range({rounds}):
+        by_{send}(s)
+        exactly(s, {answer})
+        if i % 3 == 2: time.sleep(0.05)
+    assert not s.recv(1)
+    s.close()
+gate()
+"""
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    count: int  # connections
+    rounds: int  # on each
+    request: int  # bytes
+    answer: int
+    send: str = "write"
+    host: str = "127.0.0.1"
+    bind: str = "127.0.0.1"
+    family: str = "AF_INET"
+
+
+def with_namespace(code: str, path: str) -> str:
+    return COMMON + ENTER + f"enter({path!r})\n" + code.removeprefix(COMMON)
+
+
+def bucket(seconds: float) -> int:
+    """The bucket that holds it: bpf/histogram.h."""
+    return 1 + math.ceil((math.log2(seconds) + 20) * 4) - 1
+
+
+def median(counts: list[int]) -> int:
+    total = 0
+    for number, count in enumerate(counts):
+        total += count
+        if 2 * total >= sum(counts):
+            return number
+    raise AssertionError("no samples")
+
+
+CASES = {
+    "one-shot": Plan(300, 1, 1000, 7),
+    "many-snapshots": Plan(1, 60, 300_000, 50),
+    "sendfile": Plan(3, 2, 5_000_001, 3, send="sendfile"),
+    "splice": Plan(3, 2, 3_000_001, 3, send="splice"),
+    "io_uring": Plan(3, 2, 3_000_001, 3, send="io_uring"),
+    "ipv6": Plan(20, 3, 70_000, 123_457, host="::1", bind="::1", family="AF_INET6"),
+    "ipv4-mapped": Plan(5, 3, 70_000, 7, bind="::ffff:127.0.0.1", family="AF_INET6"),
+}
+
+
+def free_port(family: int = socket.AF_INET) -> int:
+    with socket.socket(family) as s:
+        s.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def moved(before: Dump, after: Dump, cgroup: int, *columns: str) -> tuple[int, ...]:
+    first, last = before.row(cgroup, "tcp"), after.row(cgroup, "tcp")
+    return tuple(last.get(c, 0) - first.get(c, 0) for c in columns)
+
+
+@contextmanager
+def neighbour(cgroups: Cgroup) -> Iterator[Cgroup]:
+    """A container with an open connection of its own, on which nothing happens."""
+    code = (
+        COMMON
+        + """
+l = socket.create_server(("127.0.0.1", 0))
+c = socket.create_connection(l.getsockname())
+s = l.accept()[0]
+c.sendall(b"hello"); exactly(s, 5)
+gate()
+gate()
+"""
+    )
+    own = cgroups.child("neighbour.service")
+    worker = Worker(own, code)
+    yield own
+    worker.end()
+
+
+def need_io_uring() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(425, 0, None) == -1 and ctypes.get_errno() in (errno.ENOSYS, errno.EPERM):
+        pytest.skip("io_uring is not in this kernel, or is forbidden (kernel.io_uring_disabled)")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bytes_and_connections_are_exact(tmpfs: Path, cgroups: Cgroup, case: str) -> None:
+    plan = CASES[case]
+    if plan.send == "io_uring":
+        need_io_uring()
+    values = {**asdict(plan), "port": free_port(getattr(socket, plan.family))}
+    a, b = cgroups.child("client.service"), cgroups.child("server.service")
+    with loader(tmpfs, interval=0.1) as running, neighbour(cgroups) as n:
+        server = Worker(b, SERVER.format(**values))
+        client = Worker(a, CLIENT.format(**values))
+        before = running.fresh()
+        server.go()
+        client.go()
+        client.stopped()
+        server.stopped()
+        after = running.fresh()
+    count, calls = plan.count, plan.count * plan.rounds
+    requests, answers = calls * plan.request, calls * plan.answer
+    columns = (SENT, RECEIVED, ACTIVE, PASSIVE, FAILED, UNTRACKED)
+    assert moved(before, after, a.id, *columns) == (requests, answers, count, 0, 0, 0)
+    assert moved(before, after, b.id, *columns) == (answers, requests, 0, count, 0, 0)
+    if case == "many-snapshots":
+        assert after.sequence - before.sequence >= 10
+    for one in (a, b):
+        assert after.row(one.id, "tcp").get(LIVE, 0) == 0
+        assert sum(after.row(one.id, "tcp")[RTT]) >= count
+    assert sum(after.row(a.id, "tcp")[CONNECT]) == count
+    # What one sent the other received, but for what was under way when a socket closed.
+    sent = moved(before, after, a.id, SEGMENTS_SENT, SEGMENTS_RECEIVED)
+    received = moved(before, after, b.id, SEGMENTS_RECEIVED, SEGMENTS_SENT)
+    assert all(x > count for x in sent)
+    assert all(abs(x - y) <= 3 * count for x, y in zip(sent, received, strict=True))
+    assert after.row(n.id, "tcp") == before.row(n.id, "tcp")
+    assert after.row(n.id, "tcp")[LIVE] == 2
+    # The host may do what it likes meanwhile; of this it has nothing, as these have all of it.
+
+
+def hurry(
+    tmpfs: Path, cgroups: Cgroup, *, spread: bool
+) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """What 10,000 connections of two pairs of processes move: their clients' row, and servers'."""
+    plan = Plan(5000, 1, 100, 10)
+    a, b = cgroups.child("clients.service"), cgroups.child("servers.service")
+    with namespaces("a") as (own,), loader(tmpfs, interval=0.02) as running:
+        if spread:
+            cpus = (1 << min(os.cpu_count() or 1, 32)) - 1
+            own.run("sh", "-c", f"echo {cpus:x} >/sys/class/net/lo/queues/rx-0/rps_cpus")
+        workers = []
+        for port in (5000, 5001):
+            for code, cgroup in ((SERVER, b), (CLIENT, a)):
+                values = {**asdict(plan), "port": port}
+                workers.append(Worker(cgroup, with_namespace(code.format(**values), own.path)))
+        before = running.fresh()
+        for worker in workers:
+            worker.go()
+        for worker in workers:
+            worker.stopped()
+        after = running.fresh()
+    columns = (SENT, RECEIVED, ACTIVE, PASSIVE, FAILED, LIVE, UNTRACKED)
+    clients, servers = (moved(before, after, one.id, *columns) for one in (a, b))
+    return clients, servers, sum(after.row(a.id, "tcp")[CONNECT])
+
+
+def test_short_connections_in_a_hurry(tmpfs: Path, cgroups: Cgroup) -> None:
+    """As many a second as go, while snapshots are taken: none is lost or counted twice."""
+    clients, servers, connects = hurry(tmpfs, cgroups, spread=False)
+    assert clients == (1_000_000, 100_000, 10_000, 0, 0, 0, 0)
+    assert servers == (100_000, 1_000_000, 0, 10_000, 0, 0, 0)
+    assert connects == 10_000
+
+
+def test_softirqs_that_interrupt_our_programs(tmpfs: Path, cgroups: Cgroup) -> None:
+    """Received packets are spread over the CPUs (RPS): the kernel then leaves out one run of a
+    program in a hundred. With the second programs that stand in, what is missing is what has
+    been seen of the tracepoint itself, which perf does not get either: well below one in 1000.
+    """
+    clients, servers, connects = hurry(tmpfs, cgroups, spread=True)
+    exact = (
+        (clients, (1_000_000, 100_000, 10_000, 0, 0, 0)),
+        (servers, (100_000, 1_000_000, 0, 10_000, 0, 0)),
+    )
+    for counted, wanted in exact:
+        for have, want in zip(counted, wanted, strict=False):
+            assert 0.998 * want <= have <= want
+    assert 9_980 <= connects <= 10_000
+
+
+def test_sockets_older_than_the_loader(tmpfs: Path, cgroups: Cgroup) -> None:
+    """They count from its start; what they did before is not a jump."""
+    a = cgroups.child("old.service")
+    code = (
+        COMMON
+        + """
+l = socket.create_server(("127.0.0.1", 0))
+c = socket.create_connection(l.getsockname())
+s = l.accept()[0]
+c.sendall(bytes(1000000)); exactly(s, 1000000)
+gate()
+c.sendall(bytes(777)); exactly(s, 777)
+gate()
+c.close(); exactly(s, 0); s.close()
+gate()
+"""
+    )
+    worker = Worker(a, code)
+    with loader(tmpfs) as running:
+        before = running.fresh()
+        assert moved(Dump(0, 0, before.slots), before, a.id, SENT, RECEIVED, LIVE) == (0, 0, 2)
+        worker.go()
+        worker.stopped()
+        half = running.fresh()
+        assert moved(before, half, a.id, SENT, RECEIVED) == (777, 777)
+        worker.go()
+        worker.stopped()
+        after = running.fresh()
+    assert moved(before, after, a.id, SENT, RECEIVED, LIVE) == (777, 777, -2)
+
+
+def test_failures_and_resets(tmpfs: Path, cgroups: Cgroup) -> None:
+    code = (
+        COMMON
+        + """
+import struct
+l = socket.create_server(("127.0.0.1", 0))
+nobody = socket.socket(); nobody.bind(("127.0.0.1", 0))
+gate()
+for _ in range(9):
+    try: socket.create_connection(nobody.getsockname()); assert False
+    except ConnectionRefusedError: pass
+for _ in range(4):
+    c = socket.create_connection(l.getsockname())
+    s = l.accept()[0]
+    s.sendall(b"x" * 10); exactly(c, 10)
+    c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    c.close()
+    try: s.recv(1); assert False
+    except ConnectionResetError: pass
+    s.close()
+gate()
+"""
+    )
+    a = cgroups.child("a.service")
+    with loader(tmpfs) as running, neighbour(cgroups) as n:
+        worker = Worker(a, code)
+        before = running.fresh()
+        worker.go()
+        worker.stopped()
+        after = running.fresh()
+    columns = (FAILED, ACTIVE, PASSIVE, RESETS_SENT, RESETS_RECEIVED, SENT, RECEIVED)
+    # A refused SYN belongs to no socket, so its RST is the host's to send.
+    assert moved(before, after, a.id, *columns) == (9, 4, 4, 4, 9 + 4, 40, 40)
+    assert moved(before, after, HOST, RESETS_SENT, RESETS_RECEIVED)[0] >= 9
+    assert after.row(n.id, "tcp") == before.row(n.id, "tcp")
+
+
+def test_socket_that_connects_again(tmpfs: Path, cgroups: Cgroup) -> None:
+    """connect(AF_UNSPEC) sets the kernel's counters of a socket to zero."""
+    code = (
+        COMMON
+        + """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+l = socket.create_server(("127.0.0.1", 0))
+c = socket.socket()
+gate()
+for size in (5000, 300, 9000):
+    c.connect(l.getsockname())
+    s = l.accept()[0]
+    c.sendall(bytes(size)); exactly(s, size)
+    assert libc.connect(c.fileno(), bytes(16), 16) == 0
+    s.close()
+gate()
+"""
+    )
+    a = cgroups.child("a.service")
+    with loader(tmpfs) as running:
+        worker = Worker(a, code)
+        before = running.fresh()
+        worker.go()
+        worker.stopped()
+        after = running.fresh()
+    assert moved(before, after, a.id, SENT, RECEIVED, ACTIVE) == (14300, 14300, 3)
+
+
+def test_sockets_that_nobody_holds(tmpfs: Path, cgroups: Cgroup) -> None:
+    """Closed while they still send, or closed by their listener before they were accepted."""
+    code = (
+        COMMON
+        + """
+l = socket.create_server(("127.0.0.1", 0))
+gate()
+c = socket.socket()
+c.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+c.connect(l.getsockname())
+s = l.accept()[0]
+c.sendall(bytes(3_000_000))
+c.close()
+gate()
+exactly(s, 3_000_000)
+assert not s.recv(1)
+s.close()
+for _ in range(3):
+    c = socket.create_connection(l.getsockname())
+    c.sendall(bytes(500))
+    c.close()
+l.close()
+gate()
+"""
+    )
+    a = cgroups.child("a.service")
+    with loader(tmpfs) as running:
+        worker = Worker(a, code)
+        before = running.fresh()
+        worker.go()
+        worker.stopped()
+        half = running.fresh()
+        worker.go()
+        worker.stopped()
+        after = running.fresh()
+    assert moved(before, half, a.id, ACTIVE, PASSIVE, LIVE) == (1, 1, 2)
+    columns = (SENT, RECEIVED, ACTIVE, PASSIVE, FAILED, LIVE)
+    assert moved(before, after, a.id, *columns) == (3_001_500, 3_001_500, 4, 4, 0, 0)
+
+
+def test_loss_is_the_senders(tmpfs: Path, cgroups: Cgroup) -> None:
+    plan = Plan(4, 4, 1_000_000, 10)
+    a, b = cgroups.child("client.service"), cgroups.child("server.service")
+    with (
+        namespaces("a", "b") as (left, right),
+        link(left, right, lose_one_in=50),
+        loader(tmpfs) as running,
+        neighbour(cgroups) as n,
+    ):
+        values = {**asdict(plan), "host": right.address, "bind": right.address, "port": 5000}
+        server = Worker(b, with_namespace(SERVER.format(**values), right.path))
+        client = Worker(a, with_namespace(CLIENT.format(**values), left.path))
+        before = running.fresh()
+        server.go()
+        client.go()
+        client.stopped()
+        server.stopped()
+        after = running.fresh()
+        sent, received = left.snmp("Tcp", "RetransSegs"), right.snmp("Tcp", "RetransSegs")
+    assert sent > 50
+    again = moved(before, after, a.id, RETRANSMITTED)[0]
+    assert abs(again - sent) <= 0.01 * sent
+    assert moved(before, after, b.id, RETRANSMITTED)[0] == received
+    assert received <= 0.01 * sent
+    assert moved(before, after, a.id, SENT, RECEIVED) == (16_000_000, 160)
+    assert moved(before, after, b.id, SENT, RECEIVED) == (160, 16_000_000)
+    assert moved(before, after, a.id, RETRANSMITTED_BYTES)[0] > 500 * again
+    assert after.row(n.id, "tcp") == before.row(n.id, "tcp")
+
+
+def test_round_trip_time(tmpfs: Path, cgroups: Cgroup) -> None:
+    """The median of both ends is in a bucket around the 20 ms that the link delays."""
+    plan = Plan(20, 2, 1000, 1000)  # without pauses, in which acknowledgements are delayed
+    a, b = cgroups.child("client.service"), cgroups.child("server.service")
+    with (
+        namespaces("a", "b") as (left, right),
+        link(left, right, delay_ms=20),
+        loader(tmpfs) as running,
+    ):
+        values = {**asdict(plan), "host": right.address, "bind": right.address, "port": 5000}
+        server = Worker(b, with_namespace(SERVER.format(**values), right.path))
+        client = Worker(a, with_namespace(CLIENT.format(**values), left.path))
+        server.go()
+        client.go()
+        client.stopped()
+        server.stopped()
+        after = running.fresh()
+    assert median(after.row(a.id, "tcp")[RTT]) == bucket(0.020)
+    assert median(after.row(b.id, "tcp")[RTT]) == bucket(0.020)
+    assert median(after.row(a.id, "tcp")[CONNECT]) == bucket(0.020)
