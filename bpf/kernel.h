@@ -202,6 +202,41 @@ struct irqaction {
 	const char *name; /* as in /proc/interrupts */
 };
 
+enum { REQ_OP_FLUSH = 2, REQ_OP_DISCARD = 3 }; /* of cmd_flags, the lowest byte */
+
+struct blkcg {
+	struct cgroup_subsys_state css;
+};
+
+struct blkcg_gq {
+	struct blkcg *blkcg;
+};
+
+struct bio {
+	struct blkcg_gq *bi_blkg; /* whose I/O it is; NULL: not set up */
+};
+
+struct gendisk {
+	int major;
+	int first_minor;
+	char disk_name[32];
+};
+
+struct request_queue {
+	struct gendisk *disk; /* 5.15 */
+};
+
+struct request {
+	struct request_queue *q;
+	unsigned int cmd_flags;
+	unsigned int __data_len;
+	struct bio *bio;
+};
+
+struct request___before_5_17 {
+	struct gendisk *rq_disk;
+};
+
 struct bpf_iter__task {
 	struct task_struct *task;
 };

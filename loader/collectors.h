@@ -5,6 +5,7 @@
 	X(cpu)                                                                                     \
 	X(exec)                                                                                    \
 	X(memory)                                                                                  \
+	X(biolatency)                                                                              \
 	X(tcp)                                                                                     \
 	X(tcpdrop)                                                                                 \
 	X(udp)                                                                                     \
