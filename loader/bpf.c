@@ -603,3 +603,22 @@ void kpod_sources_read(struct kpod_bpf *bpf, struct kpod_slots *slots)
 		if (bpf->loaded[i].state)
 			bpf->loaded[i].collector->source->read(&bpf->loaded[i], slots);
 }
+
+uint64_t kpod_bpf_misses(const struct kpod_bpf *bpf)
+{
+	struct bpf_program *program;
+	uint64_t misses = 0;
+
+	for (size_t i = 0; i < bpf->loaded_count; i++) {
+		if (!bpf->loaded[i].object)
+			continue;
+		bpf_object__for_each_program (program, bpf->loaded[i].object) {
+			struct bpf_prog_info info = {};
+			__u32 size = sizeof(info);
+
+			if (!bpf_obj_get_info_by_fd(bpf_program__fd(program), &info, &size))
+				misses += info.recursion_misses;
+		}
+	}
+	return misses;
+}

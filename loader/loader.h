@@ -113,6 +113,9 @@ void kpod_sources_open(struct kpod_bpf *bpf, struct kpod_slots *slots,
 		       const struct kpod_options *options);
 void kpod_sources_read(struct kpod_bpf *bpf, struct kpod_slots *slots);
 
+/* How often the kernel left a program out: one does not run inside itself. Since 5.12. */
+uint64_t kpod_bpf_misses(const struct kpod_bpf *bpf);
+
 /* The rows of a unit, NULL if they cannot be mapped (counted by the caller). */
 void *kpod_rows_of(struct kpod_rows *rows, uint32_t unit);
 

@@ -12,7 +12,7 @@
 struct loader_row {
 	uint64_t slots_used, slots_dead, slots_capacity;
 	uint64_t slots_exhausted, slots_evicted, cgroups_full, paths_truncated;
-	uint64_t snapshots, failures, rows_unmapped, flush_failures, walk_failures;
+	uint64_t snapshots, failures, rows_unmapped, flush_failures, walk_failures, program_misses;
 	uint64_t snapshot_ns, snapshot_size, ring_size;
 	uint64_t cpu_ns;
 };
@@ -47,6 +47,8 @@ static const struct kpod_column columns[] = {
 	COLUMN(KPOD_COUNTER, walk_failures, "kpod_walk_failures_total",
 	       "Walks over sockets or tasks that failed: their numbers come with a later "
 	       "snapshot."),
+	COLUMN(KPOD_COUNTER, program_misses, "kpod_program_misses_total",
+	       "Events that a BPF program did not see because it was running on that CPU already."),
 	COLUMN(KPOD_GAUGE, snapshot_ns, "kpod_snapshot_duration_seconds",
 	       "How long the snapshot before this one took.", .decimals = KPOD_SECONDS),
 	COLUMN(KPOD_GAUGE, snapshot_size, "kpod_snapshot_size_bytes",
@@ -124,6 +126,7 @@ static int write_own(struct kpod_publisher *p)
 		.rows_unmapped = p->stats.rows_unmapped,
 		.flush_failures = p->bpf->flush_failures,
 		.walk_failures = p->bpf->walk_failures,
+		.program_misses = kpod_bpf_misses(p->bpf),
 		.snapshot_ns = p->stats.last_ns,
 		.snapshot_size = p->stats.last_size,
 		.ring_size = p->writer.capacity,
