@@ -59,6 +59,12 @@ def test_floods_are_counted_whole(tmpfs: Path, cgroups: Cgroup, calls: Path) -> 
         if row["table"] == "units":
             assert row["kpod_table_units_exhausted_total"] == 0, row
             assert row["kpod_table_units"] <= row["kpod_table_units_capacity"]
-    for missed in ("rows_unmapped", "flush_failures", "walk_failures", "snapshot_failures"):
+    for missed in (
+        "program_misses",
+        "rows_unmapped",
+        "flush_failures",
+        "walk_failures",
+        "snapshot_failures",
+    ):
         assert after.loader[f"kpod_{missed}_total"] == before.loader[f"kpod_{missed}_total"]
     assert large <= small + 256, "KiB of the loader's own memory"
