@@ -37,7 +37,7 @@ from aggregator.store import Snapshot, Store
 log = logging.getLogger("kpod")
 
 QUEUE = 2  # snapshots
-OWNERS = 100  # in a request: receivers take a few MB
+OWNERS = 500  # in a request: receivers take a few MB
 TIMEOUT = 10.0
 ATTEMPTS = 5
 BACKOFF = 1.0  # s, doubled each time
@@ -254,7 +254,9 @@ class Exporter:
 
     async def run(self) -> None:
         """Until cancelled."""
-        await asyncio.gather(self._take(), self._send())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._take())
+            group.create_task(self._send())
 
     async def _take(self) -> None:
         last = 0

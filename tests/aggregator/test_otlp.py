@@ -218,9 +218,9 @@ def run_beside(exporter: Exporter, scenario: Callable[[], Awaitable[None]]) -> N
     asyncio.run(both())
 
 
-def exporter_of(store: Store, url: str, **more: Any) -> Exporter:
-    options = {"interval": 0.01, "backoff": 0.001} | more
-    return Exporter(store, SelfMetrics(store), Endpoint(url, {"x-a": "b"}, timeout=0.2), **options)
+def exporter_of(store: Store, url: str, timeout: float = 10) -> Exporter:
+    endpoint = Endpoint(url, {}, timeout=timeout)
+    return Exporter(store, SelfMetrics(store), endpoint, interval=0.01, backoff=0.001)
 
 
 def test_a_real_receiver_has_the_same_values(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_a_bad_receiver_harms_nobody(
         await until(lambda: value(exporter.dropped) >= QUEUE)
 
     port = free_port()
-    exporter = exporter_of(store, f"http://127.0.0.1:{port}/v1/metrics")
+    exporter = exporter_of(store, f"http://127.0.0.1:{port}/v1/metrics", timeout=0.2)
     run_beside(exporter, scenario)
     assert value(exporter.sent) == 0
     assert (value(exporter.retries) > 0) == (kind != "refusing")
