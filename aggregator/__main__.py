@@ -1,24 +1,31 @@
 """Serves a loader's segment to Prometheus: `python -m aggregator --segment PATH`."""
 
 import argparse
+import asyncio
 import logging
 import os
 import signal
 import socket
 import sys
 import time
+import urllib.parse
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import uvicorn
+import uvloop
 
 from aggregator.exposition import Presentation
 from aggregator.protocol import Protocol
 from aggregator.resolver import standalone
+from aggregator.selfmetrics import SelfMetrics
 from aggregator.server import MAX_SCRAPES, Application
 from aggregator.store import Limits, Store
+
+if TYPE_CHECKING:
+    from aggregator.otlp import Exporter
 
 SHAPES = ("native", "classic", "both")
 
@@ -36,6 +43,23 @@ def natural(text: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number")
     return int(text)
+
+
+def seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0.1 <= value <= 86400:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0.1 to 86400")
+    return value
+
+
+def url(text: str) -> str:
+    parts = urllib.parse.urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise argparse.ArgumentTypeError(f"'{text}' is not http(s)://HOST[:PORT]/PATH")
+    return text
 
 
 def presentation(text: str) -> Presentation:
@@ -106,6 +130,20 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="TLS and basic auth, as other exporters have it (exporter-toolkit)",
     )
     parser.add_argument(
+        "--otlp-endpoint",
+        type=url,
+        metavar="URL",
+        help="also push to this OTLP/HTTP receiver, http://HOST:4318/v1/metrics; headers and gzip "
+        "as $OTEL_EXPORTER_OTLP_HEADERS and $OTEL_EXPORTER_OTLP_COMPRESSION say (default: off)",
+    )
+    parser.add_argument(
+        "--otlp-interval",
+        type=seconds,
+        default=15.0,
+        metavar="SECONDS",
+        help="between pushes (default: %(default)s)",
+    )
+    parser.add_argument(
         "--log-level", choices=["debug", "info", "warning", "error"], default="info"
     )
     return parser.parse_args(argv)
@@ -113,6 +151,33 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def stop(_number: int, _frame: FrameType | None) -> NoReturn:
     sys.exit(0)
+
+
+def otlp(options: argparse.Namespace, store: Store, own: SelfMetrics) -> "Exporter | None":
+    if not options.otlp_endpoint:
+        return None
+    try:
+        from aggregator.otlp import Endpoint, Exporter, headers
+    except ImportError as error:
+        sys.exit(f"kpod-aggregator: --otlp-endpoint needs the extra kpod-metrics[otlp]: {error}")
+    sent = headers(os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", ""))
+    gzip = os.environ.get("OTEL_EXPORTER_OTLP_COMPRESSION", "") == "gzip"
+    endpoint = Endpoint(options.otlp_endpoint, sent, gzip)
+    return Exporter(store, own, endpoint, interval=options.otlp_interval)
+
+
+def ended(pushing: asyncio.Task[None]) -> None:
+    if not pushing.cancelled():
+        log.error("OTLP push ended: %r", pushing.exception())
+
+
+async def serve(
+    server: uvicorn.Server, listener: socket.socket, exporter: "Exporter | None"
+) -> None:
+    if exporter:
+        pushing = asyncio.create_task(exporter.run())
+        pushing.add_done_callback(ended)
+    await server.serve(sockets=[listener])
 
 
 def main() -> None:
@@ -152,9 +217,9 @@ def main() -> None:
         host or "0.0.0.0",
         listener.getsockname()[1],
     )
+    exporter = otlp(options, store, application.own)
     config = uvicorn.Config(
         application,
-        loop="uvloop",
         http=partial(Protocol, application.own.timed_out.inc),  # type: ignore[arg-type]
         ssl_context_factory=(lambda *_: tls.context()) if tls else None,
         ws="none",
@@ -170,7 +235,7 @@ def main() -> None:
     # uvicorn stops in order on these and then raises them again for whoever was here before.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    uvicorn.Server(config).run(sockets=[listener])
+    uvloop.run(serve(uvicorn.Server(config), listener, exporter))
 
 
 if __name__ == "__main__":

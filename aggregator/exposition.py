@@ -133,7 +133,7 @@ class Plan:
         """Of the presentations that match a family, the last one holds."""
         self.schema = schema
         self._blob = _Blob()
-        self._node_labels = node_labels if render_labels(node_labels) else ()
+        self.node_labels = node_labels if render_labels(node_labels) else ()
         self._presentations = (Presentation(), *presentations)
         self._shapes: list[dict[str, Any]] = []
         self._keys: list[dict[str, Any]] = []
@@ -206,7 +206,7 @@ class Plan:
         column = columns[0]
         name, kind, help_text = column.name, column.kind, column.help
         shown = next(p for p in reversed(self._presentations) if fnmatchcase(name, p.pattern))
-        labelled = table.per_slot or bool(table.keys) or bool(self._node_labels)
+        labelled = table.per_slot or bool(table.keys) or bool(self.node_labels)
         base = name.removesuffix("_total") if kind == "counter" else name
         views = []
         for text, created in (
@@ -228,8 +228,8 @@ class Plan:
             {
                 "views": views,
                 "labels": [
-                    self._blob.add(row_labels(self._node_labels) if labelled else ""),
-                    self._blob.add(protobuf_labels(self._node_labels)),
+                    self._blob.add(row_labels(self.node_labels) if labelled else ""),
+                    self._blob.add(protobuf_labels(self.node_labels)),
                 ],
                 "table": index,
             }

@@ -31,5 +31,34 @@ def message(field: int, content: bytes) -> bytes:
     return tag(field, LENGTH) + varint(len(content)) + content
 
 
+def labels(data: bytes) -> list[tuple[str, str]]:
+    """What exposition.protobuf_labels() made."""
+    found = []
+    at = 0
+
+    def size() -> int:
+        nonlocal at
+        at += 1  # the tag
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    def piece() -> str:
+        nonlocal at
+        length = size()
+        at += length
+        return data[at - length : at].decode()
+
+    while at < len(data):
+        size()
+        found.append((piece(), piece()))
+    return found
+
+
 def text(field: int, value: str) -> bytes:
     return message(field, value.encode())

@@ -122,16 +122,17 @@ class SelfMetrics(Collector):
         self._registry = CollectorRegistry()
         self._registry.register(StoreCollector(store))
         ProcessCollector(registry=self._registry)
-        self.scrapes = self._counter("kpod_scrapes", "Scrapes begun.")
-        self.refused = self._counter(
+        self.scrapes = self.counter("kpod_scrapes", "Scrapes begun.")
+        self.refused = self.counter(
             "kpod_scrapes_refused", "Scrapes refused because too many were under way."
         )
-        self.timed_out = self._counter(
+        self.timed_out = self.counter(
             "kpod_http_timeouts",
             "Connections cut because the client was too slow to send a request or read an answer.",
         )
 
-    def _counter(self, name: str, help_text: str) -> Counter:
+    def counter(self, name: str, help_text: str) -> Counter:
+        """One more."""
         return Counter(name, help_text, registry=self._registry)
 
     def collect(self) -> Iterator[Metric]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aggregator import protobuf
 from aggregator._native import ffi, lib
 from aggregator.exposition import Labels, Plan, Presentation, protobuf_labels, row_labels
 from aggregator.resolver import Owner, Resolver
@@ -37,6 +38,13 @@ class Snapshot:
         chunk = ffi.new("char[]", lib.KPOD_CHUNK_SIZE)
         while size := lib.kpod_render(cursor, self.plan.native, self.native, format_, chunk):
             yield ffi.unpack(chunk, size)
+
+    def labels_of(self, owner: Any) -> Labels:
+        """Of a struct kpod_owner; of NULL: those of the node."""
+        if not owner:
+            return self.plan.node_labels
+        place = owner.labels[lib.KPOD_AS_PROTOBUF]
+        return tuple(protobuf.labels(ffi.unpack(self.native.labels + place.at, place.size)))
 
     def limit(self, limits: Limits) -> None:
         """Leaves out rows that are too many: the last of a family, the last families."""

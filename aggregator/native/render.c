@@ -318,7 +318,7 @@ static char *put_native(char *p, const struct kpod_histogram *h, const uint64_t 
 	p = put_number(p, 7, buckets[0]);
 	for (uint32_t i = 1; i < h->buckets;) {
 		int32_t index = h->first_index + (int32_t)i - 1;
-		uint32_t length = 0, used = 0;
+		uint32_t used = 0, stop;
 
 		if (!buckets[i]) {
 			i++;
@@ -331,7 +331,7 @@ static char *put_native(char *p, const struct kpod_histogram *h, const uint64_t 
 		body = open_field(p, 12);
 		p = put_number(body, 1, zigzag(index - span_end));
 		p = close_field(body, put_number(p, 2, used));
-		for (; length < used; length++, i++) {
+		for (stop = i + used; i < stop; i++) {
 			delta = put_varint(delta, zigzag((int64_t)(buckets[i] - before)));
 			before = buckets[i];
 		}

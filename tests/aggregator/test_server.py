@@ -260,6 +260,8 @@ def test_arguments(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
         ["--histogram", "*=wide"],
         ["--histogram", "*=both:1,x"],
         ["--max-series", "-1"],
+        ["--otlp-endpoint", "localhost:4318"],
+        ["--otlp-interval", "0"],
     ):
         with pytest.raises(SystemExit):
             arguments(bad)
