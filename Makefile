@@ -9,8 +9,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-APT_BUILD := clang llvm gcc libbpf-dev libelf-dev zlib1g-dev libmsgpack-dev linux-libc-dev \
-	python3 python3-venv python3-dev util-linux
+APT_BUILD := clang llvm gcc libbpf-dev libelf-dev zlib1g-dev libmsgpack-dev libseccomp-dev \
+	linux-libc-dev python3 python3-venv python3-dev util-linux
 APT_TEST := bpftool clang-format iproute2 libclang-rt-14-dev libcmocka-dev runc spin strace
 APT_BENCH := libbpf-tools
 
@@ -25,7 +25,7 @@ CFLAGS ?= -O2 -g
 CFLAGS += -std=gnu11 $(WARN)
 BPF_CFLAGS := -g -O2 -target bpf -mcpu=v3 -D__TARGET_ARCH_$(ARCH) $(WARN) \
 	-Wno-unused-parameter # BPF_PROG() always has ctx
-LDLIBS := -lbpf -lelf -lz -lmsgpackc -lm
+LDLIBS := -lbpf -lelf -lz -lmsgpackc -lseccomp -lm
 
 BPF_OBJECTS := $(patsubst bpf/%.bpf.c,$(B)/bpf/%.bpf.o,$(wildcard bpf/*.bpf.c))
 SHARED_C := shared/abi.c shared/crc32c.c shared/reader.c shared/writer.c
@@ -142,13 +142,16 @@ run: setup
 
 # ---- test -------------------------------------------------------------------------------------
 
-CMOCKA := -lcmocka -lpthread -lm
+CMOCKA := -lcmocka -lbpf -lseccomp -lpthread -lm
 SAN_address := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 SAN_thread := -fsanitize=thread
 TEST_C := $(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c))
+TESTED_test_privileges := loader/privileges.c
 TESTED_test_files := loader/parse.c loader/kept.c loader/cgroupfs.c \
 	$(wildcard loader/collectors/cgroup_*.c)
-TEST_BIN := $(TEST_C:%=$(B)/c/plain/%) $(TEST_C:%=$(B)/c/address/%) $(B)/c/thread/test_ring
+# The sanitizers make calls that a confined process may not.
+TEST_BIN := $(TEST_C:%=$(B)/c/plain/%) $(B)/c/thread/test_ring \
+	$(patsubst %,$(B)/c/address/%,$(filter-out test_privileges,$(TEST_C)))
 
 .SECONDEXPANSION:
 $(B)/c/%: tests/c/$$(notdir $$*).c $(SHARED_C) $$(TESTED_$$(notdir $$*)) \

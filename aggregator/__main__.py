@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import uvicorn
 
+from aggregator._native import lib
 from aggregator.exposition import DEFAULT_LE_EXPONENTS
 from aggregator.resolver import standalone
 from aggregator.server import Application
@@ -74,6 +75,8 @@ def main() -> None:
     logging.basicConfig(
         level=options.log_level.upper(), format="kpod-aggregator: %(message)s", stream=sys.stderr
     )
+    if error := lib.kpod_confine():
+        log.warning("no system call filter: %s", os.strerror(-error))
     host, port = options.listen
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -41,7 +41,7 @@ def test_metrics_are_clean_and_real(tmpfs: Path, cgroups: Cgroup) -> None:
             return after[key] - before.get(key, 0)
 
         assert moved("hog.service") == pytest.approx((end[0] - start[0]) / 1e9, rel=0.01)
-        assert moved("hog.service") > 0.5
+        assert moved("hog.service") > 0.05
         assert moved("idle.service") == 0
         for bucket in ("0.03125", "+Inf"):
             found = served.series("kpod_cpu_runqueue_latency_seconds_bucket", le=bucket)
@@ -58,6 +58,7 @@ def test_privileges_of_the_aggregator(tmpfs: Path) -> None:
         for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
             assert re.search(rf"(?m)^{name}:\t0+$", status), name
         assert "NoNewPrivs:\t1" in status
+        assert "Seccomp:\t2" in status
         mounts = Path(f"/proc/{served.pid}/mounts").read_text()
         mount = next(m for m in mounts.splitlines() if m.split()[1] == str(tmpfs))
         assert "ro" in mount.split()[3].split(",")
