@@ -37,7 +37,7 @@ C_SOURCES := $(wildcard bpf/*.[ch] loader/*.[ch] loader/*/*.[ch] shared/*.[ch] \
 PYTHON_SOURCES := aggregator tests docs
 
 .PHONY: all run test test-c test-fuzz test-python check docs bench fuzz setup setup-test setup-bench \
-	native clean format
+	native clean format soak
 
 all: $(B)/kpod-loader native
 
@@ -202,6 +202,12 @@ fuzz: $(FUZZ:%=$(B)/fuzz/%)
 		$(FUZZ_RUN) -max_total_time=$(FUZZ_SECONDS) $(B)/fuzz/corpus/$$f tests/fuzz/$$f && \
 		$(FUZZ_RUN) -merge=1 -use_counters=0 tests/fuzz/$$f $(B)/fuzz/corpus/$$f || exit 1; \
 	done
+
+# Minutes of churn, then a test of slopes.
+MINUTES := 30
+soak: setup-test
+	@$(MAKE) --no-print-directory all
+	$(SUDO) $(PY) -m tests.soak $(MINUTES)
 
 test-python: all $(B)/kpod-loader-test
 	$(SUDO) $(PY) -m pytest -ra tests

@@ -9,8 +9,8 @@ from tests.live import Cgroup, cgroup_tree, missing
 
 @pytest.fixture(autouse=True)
 def _needs_kernel(request: pytest.FixtureRequest) -> None:
-    """Tests in kernel/ and e2e/ skip, and say why, where no loader can run."""
-    if request.path.parent.name in ("kernel", "e2e") and (reason := missing()):
+    """Tests in kernel/, e2e/ and faults/ skip, and say why, where no loader can run."""
+    if request.path.parent.name in ("kernel", "e2e", "faults") and (reason := missing()):
         pytest.skip(reason)
 
 
