@@ -9,8 +9,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-APT_BUILD := clang llvm gcc libbpf-dev libelf-dev zlib1g-dev libmsgpack-dev linux-libc-dev \
-	python3 python3-venv python3-dev util-linux
+APT_BUILD := clang llvm gcc libbpf-dev libelf-dev zlib1g-dev libmsgpack-dev libseccomp-dev \
+	linux-libc-dev python3 python3-venv python3-dev util-linux
 APT_TEST := bpftool clang-format iproute2 libclang-rt-14-dev libcmocka-dev protobuf-compiler \
 	runc spin strace
 APT_VM := qemu-system-x86 busybox-static kmod xz-utils iproute2
@@ -27,7 +27,7 @@ CFLAGS ?= -O2 -g
 CFLAGS += -std=gnu11 $(WARN)
 BPF_CFLAGS := -g -O2 -target bpf -mcpu=v3 -D__TARGET_ARCH_$(ARCH) $(WARN) \
 	-Wno-unused-parameter # BPF_PROG() always has ctx
-LDLIBS := -lbpf -lelf -lz -lmsgpackc -lm
+LDLIBS := -lbpf -lelf -lz -lmsgpackc -lseccomp -lm
 
 BPF_OBJECTS := $(patsubst bpf/%.bpf.c,$(B)/bpf/%.bpf.o,$(wildcard bpf/*.bpf.c))
 SHARED_C := shared/abi.c shared/crc32c.c shared/reader.c shared/writer.c
@@ -39,7 +39,7 @@ C_SOURCES := $(wildcard bpf/*.[ch] loader/*.[ch] loader/*/*.[ch] shared/*.[ch] \
 PYTHON_SOURCES := aggregator tests docs
 
 .PHONY: all run test test-c test-fuzz test-python test-vm check docs bench fuzz setup setup-test \
-	setup-vm setup-bench native clean format
+	setup-vm setup-bench soak native clean format
 
 all: $(B)/kpod-loader native
 
@@ -153,13 +153,16 @@ run: setup
 
 # ---- test -------------------------------------------------------------------------------------
 
-CMOCKA := -lcmocka -lpthread -lm
+CMOCKA := -lcmocka -lbpf -lseccomp -lpthread -lm
 SAN_address := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 SAN_thread := -fsanitize=thread
 TEST_C := $(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c))
+TESTED_test_privileges := loader/privileges.c
 TESTED_test_files := loader/parse.c loader/kept.c loader/cgroupfs.c \
 	$(wildcard loader/collectors/cgroup_*.c)
-TEST_BIN := $(TEST_C:%=$(B)/c/plain/%) $(TEST_C:%=$(B)/c/address/%) $(B)/c/thread/test_ring
+# The sanitizers make calls that a confined process may not.
+TEST_BIN := $(TEST_C:%=$(B)/c/plain/%) $(B)/c/thread/test_ring \
+	$(patsubst %,$(B)/c/address/%,$(filter-out test_privileges,$(TEST_C)))
 
 .SECONDEXPANSION:
 $(B)/c/%: tests/c/$$(notdir $$*).c $(SHARED_C) $$(TESTED_$$(notdir $$*)) \
@@ -210,6 +213,12 @@ fuzz: $(FUZZ:%=$(B)/fuzz/%)
 		$(FUZZ_RUN) -max_total_time=$(FUZZ_SECONDS) $(B)/fuzz/corpus/$$f tests/fuzz/$$f && \
 		$(FUZZ_RUN) -merge=1 -use_counters=0 tests/fuzz/$$f $(B)/fuzz/corpus/$$f || exit 1; \
 	done
+
+# Minutes of churn, then a test of slopes.
+MINUTES := 30
+soak: setup-test
+	@$(MAKE) --no-print-directory all
+	$(SUDO) $(PY) -m tests.soak $(MINUTES)
 
 test-python: all $(B)/kpod-loader-test
 	$(SUDO) $(PY) -m pytest -ra tests

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 import uvicorn
 import uvloop
 
+from aggregator._native import lib
 from aggregator.exposition import Presentation
 from aggregator.protocol import Protocol
 from aggregator.resolver import standalone
@@ -185,6 +186,8 @@ def main() -> None:
     logging.basicConfig(
         level=options.log_level.upper(), format="kpod-aggregator: %(message)s", stream=sys.stderr
     )
+    if error := lib.kpod_confine():
+        log.warning("no system call filter: %s", os.strerror(-error))
     host, port = options.listen
     tls = auth = None
     if options.web_config:

@@ -4,12 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
-#include <linux/capability.h>
 
 #include "collectors.h"
 #include "loader.h"
@@ -51,23 +49,6 @@ static int on_libbpf(enum libbpf_print_level level, const char *format, va_list 
 			 line);
 	}
 	return 0;
-}
-
-const char *kpod_missing_privilege(void)
-{
-	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-	struct __user_cap_data_struct data[2] = {};
-
-	if (syscall(SYS_capget, &header, data))
-		return "cannot read its own capabilities";
-	if (data[CAP_SYS_ADMIN / 32].effective & (1u << CAP_SYS_ADMIN % 32))
-		return "";
-	if (!(data[CAP_BPF / 32].effective & (1u << CAP_BPF % 32)))
-		return "CAP_BPF is missing (run it as root, or give it CAP_BPF and CAP_PERFMON)";
-	if (!(data[CAP_PERFMON / 32].effective & (1u << CAP_PERFMON % 32)))
-		return "CAP_PERFMON is missing (run it as root, or give it CAP_BPF and "
-		       "CAP_PERFMON)";
-	return "";
 }
 
 void *kpod_rows_of(struct kpod_rows *rows, uint32_t unit)
@@ -171,7 +152,7 @@ static int set_config(struct kpod_bpf *bpf, struct bpf_object *object)
 	return bpf_map__set_initial_value(map, &bpf->config, size) ? -errno : 0;
 }
 
-static void unload(struct kpod_loaded *l)
+void kpod_collector_unload(struct kpod_loaded *l)
 {
 	if (l->state)
 		l->collector->source->close(l);
@@ -376,7 +357,7 @@ static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
 	if (err) {
 		snprintf(l->reason, sizeof(l->reason), "%s: %s: %s%s%s", a->name, step,
 			 strerror(-err), last_warning[0] ? ": " : "", last_warning);
-		unload(l);
+		kpod_collector_unload(l);
 		return err;
 	}
 	l->reason[0] = '\0';
@@ -532,8 +513,10 @@ int kpod_bpf_open(struct kpod_bpf *bpf, const struct kpod_options *o)
 
 void kpod_bpf_close(struct kpod_bpf *bpf)
 {
-	for (size_t i = bpf->loaded_count; i-- > 0;)
-		unload(&bpf->loaded[i]);
+	for (size_t i = bpf->loaded_count; i-- > 0;) {
+		kpod_collector_unload(&bpf->loaded[i]);
+		free(bpf->loaded[i].programs);
+	}
 	if (bpf->control)
 		munmap(bpf->control, sizeof(*bpf->control));
 	rows_close(&bpf->slots);
@@ -603,21 +586,33 @@ void kpod_bpf_flush(struct kpod_bpf *bpf, uint32_t slots)
 	}
 }
 
+static void open_source(struct kpod_loaded *l, struct kpod_slots *slots,
+			const struct kpod_options *options)
+{
+	const struct kpod_source *source = l->collector->source;
+	int err = source && l->attachment ? source->open(l, slots, options) : 0;
+
+	if (!err)
+		return;
+	if (!l->reason[0])
+		snprintf(l->reason, sizeof(l->reason), "%s: %s", l->attachment->name,
+			 strerror(-err));
+	kpod_collector_unload(l);
+}
+
 void kpod_sources_open(struct kpod_bpf *bpf, struct kpod_slots *slots,
 		       const struct kpod_options *options)
 {
-	for (size_t i = 0; i < bpf->loaded_count; i++) {
-		struct kpod_loaded *l = &bpf->loaded[i];
-		const struct kpod_source *source = l->collector->source;
-		int err = source && l->attachment ? source->open(l, slots, options) : 0;
+	for (size_t i = 0; i < bpf->loaded_count; i++)
+		open_source(&bpf->loaded[i], slots, options);
+}
 
-		if (!err)
-			continue;
-		if (!l->reason[0])
-			snprintf(l->reason, sizeof(l->reason), "%s: %s", l->attachment->name,
-				 strerror(-err));
-		unload(l);
-	}
+void kpod_collector_load(struct kpod_bpf *bpf, struct kpod_loaded *l, struct kpod_slots *slots,
+			 const struct kpod_options *options)
+{
+	bpf->config.start_ns = kpod_clock(CLOCK_MONOTONIC);
+	load(bpf, l, options);
+	open_source(l, slots, options);
 }
 
 void kpod_sources_read(struct kpod_bpf *bpf, struct kpod_slots *slots)

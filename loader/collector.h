@@ -137,6 +137,7 @@ struct kpod_collector {
 	const char *sized_by_cpu;  /* a map with one element per possible CPU, or NULL */
 	const char *sized_by_slot; /* a map with one element per slot, or NULL */
 	const struct kpod_source *source;
+	uint64_t capabilities; /* that its source needs at work, a bit each; beside CAP_BPF */
 	const struct kpod_cgroup_files *files; /* of kpod_cgroup_source */
 };
 

@@ -35,6 +35,8 @@ struct kpod_options {
 	enum kpod_profile profile;
 	const char *proc;	    /* the host's procfs */
 	const char *collectors;	    /* instead of a profile: names, separated by commas */
+	double max_overhead;	    /* of BPF programs, in percent of the node's CPU time */
+	uint64_t governor_tick_ns;  /* a second but in tests */
 	const char *inject_failure; /* test builds: this collector does not load */
 };
 
@@ -65,6 +67,14 @@ struct kpod_loaded_table {
 	struct kpod_kept kept;
 };
 
+/* Totals of a program, which outlive its unloading. */
+struct kpod_program {
+	char name[32]; /* not NUL-terminated if it is that long */
+	uint64_t run_ns, runs, misses;
+	uint64_t seen_ns, seen_runs, seen_misses; /* as the kernel had them last */
+	uint32_t id;
+};
+
 struct kpod_loaded {
 	const struct kpod_collector *collector;
 	const struct kpod_attachment *attachment; /* NULL: it does not run, reason says why */
@@ -76,6 +86,13 @@ struct kpod_loaded {
 	size_t link_count, per_cpu_count, walk_count;
 	struct kpod_loaded_table *tables;
 	void *state; /* the source's; NULL: it is not open */
+	/* The governor's: */
+	struct kpod_program *programs;
+	size_t program_count;
+	uint64_t map_bytes;
+	uint64_t cost_ns; /* in the last window */
+	uint64_t sheds;
+	uint64_t shed_at; /* which one in all; 0: it is not shed */
 };
 
 struct kpod_bpf {
@@ -92,9 +109,6 @@ struct kpod_bpf {
 
 extern const char *const kpod_profile_names[KPOD_PROFILES];
 
-/* "" if the process may load BPF programs, else what it lacks. */
-const char *kpod_missing_privilege(void);
-
 /*
  * Lists the collectors that are asked for without loading any: for their declarations. -EINVAL:
  * there is no such collector, and one line on stderr has said which.
@@ -104,6 +118,11 @@ int kpod_bpf_describe(struct kpod_bpf *bpf, const struct kpod_options *options);
 /* Loads and attaches every collector; what cannot is left with its reason. Fails on no memory. */
 int kpod_bpf_open(struct kpod_bpf *bpf, const struct kpod_options *options);
 void kpod_bpf_close(struct kpod_bpf *bpf);
+
+/* One collector, while the others run. What cannot load is left with its reason. */
+void kpod_collector_load(struct kpod_bpf *bpf, struct kpod_loaded *l, struct kpod_slots *slots,
+			 const struct kpod_options *options);
+void kpod_collector_unload(struct kpod_loaded *l);
 
 /* Runs the per-CPU programs and the walks, so that the maps are current. */
 void kpod_bpf_flush(struct kpod_bpf *bpf, uint32_t slots);
@@ -162,6 +181,29 @@ void kpod_slots_scan(struct kpod_slots *s, uint64_t now_ns);
 
 struct kpod_slot_info *kpod_slot_info(struct kpod_slots *s, uint32_t slot);
 
+/* ---- governor.c: what it costs ------------------------------------------------------------- */
+
+struct kpod_governor {
+	struct kpod_bpf *bpf;
+	struct kpod_slots *slots;
+	const struct kpod_options *options;
+	bool able;     /* run time can be measured */
+	bool helpless; /* there was nothing left to shed */
+	int window_fd; /* while the statistics are on */
+	uint64_t ticks, opened_ns, closed_ns;
+	double share; /* of the node's CPU time, in the last window */
+	uint64_t sheds;
+	unsigned int calm, patience; /* in windows */
+};
+
+/* All must be loaded. One line on stderr if run time cannot be measured. */
+void kpod_governor_open(struct kpod_governor *g, struct kpod_bpf *bpf, struct kpod_slots *slots,
+			const struct kpod_options *options);
+
+/* Measures, sheds and restores. True: other collectors run now, so the schema is another. */
+bool kpod_governor_tick(struct kpod_governor *g);
+void kpod_governor_close(struct kpod_governor *g);
+
 /* ---- snapshot.c: maps to segment ----------------------------------------------------------- */
 
 struct kpod_stats {
@@ -174,6 +216,7 @@ struct kpod_publisher {
 	const struct kpod_options *options;
 	struct kpod_bpf *bpf;
 	struct kpod_slots *slots;
+	const struct kpod_governor *governor;
 	struct kpod_writer writer;
 	struct kpod_stats stats;
 	void *schema;
@@ -185,10 +228,13 @@ struct kpod_publisher {
 /* Makes the segment, takes the first snapshot and publishes it. */
 int kpod_publisher_open(struct kpod_publisher *p);
 int kpod_publisher_snapshot(struct kpod_publisher *p);
+
+/* A new segment, because other collectors run now. */
+int kpod_publisher_renew(struct kpod_publisher *p);
 void kpod_publisher_close(struct kpod_publisher *p);
 
 /* The loader's own tables, the first of every schema. */
-#define KPOD_OWN_TABLES 3
+#define KPOD_OWN_TABLES 6
 extern const struct kpod_table kpod_own_tables[KPOD_OWN_TABLES];
 
 /* Words that a table's keys take in a row of the segment. */
@@ -217,6 +263,14 @@ int kpod_view_schema(const void *document, size_t size, FILE *out);
 
 /* Rates since the last call, the busiest slots first. */
 int kpod_view_rates(struct kpod_view *view, FILE *out);
+
+/* ---- privileges.c -------------------------------------------------------------------------- */
+
+/* "" if the process may load BPF programs, else what it lacks. */
+const char *kpod_missing_privilege(void);
+
+/* For good, once all is attached; `loads`: collectors are to be loaded again later. */
+void kpod_privileges_drop(const struct kpod_bpf *bpf, bool loads);
 
 /* ---- doctor.c ------------------------------------------------------------------------------ */
 

@@ -36,11 +36,14 @@ static const char usage[] =
 	"  --collectors LIST      these instead of a profile, separated by commas\n"
 	"  --syscalls LIST        the system calls that collector syscall measures by name\n"
 	"  --proc PATH            the host's procfs (default /proc)\n"
+	"  --max-overhead PERCENT of the node's CPU: collectors are shed when BPF programs take\n"
+	"                         more (default 1; 0: not measured, and no privilege kept for it)\n"
 	"  --pods-only            slots for Kubernetes pods only; all else is the host\n"
 	"  --print                also print a live table\n"
 	"  --verbose              also print what libbpf says\n"
 #ifdef KPOD_TESTING
 	"  --inject-load-failure NAME   this collector does not load\n"
+	"  --governor-tick SECONDS      instead of one\n"
 #endif
 	"  --help, --version\n";
 
@@ -102,7 +105,9 @@ enum {
 	OPT_SYSCALLS,
 	OPT_PRINT,
 	OPT_VERBOSE,
+	OPT_OVERHEAD,
 	OPT_INJECT,
+	OPT_TICK,
 	OPT_HELP,
 	OPT_VERSION
 };
@@ -119,10 +124,12 @@ static const struct option long_options[] = {
 	{"profile", required_argument, NULL, OPT_PROFILE},
 	{"collectors", required_argument, NULL, OPT_COLLECTORS},
 	{"syscalls", required_argument, NULL, OPT_SYSCALLS},
+	{"max-overhead", required_argument, NULL, OPT_OVERHEAD},
 	{"print", no_argument, NULL, OPT_PRINT},
 	{"verbose", no_argument, NULL, OPT_VERBOSE},
 #ifdef KPOD_TESTING
 	{"inject-load-failure", required_argument, NULL, OPT_INJECT},
+	{"governor-tick", required_argument, NULL, OPT_TICK},
 #endif
 	{"help", no_argument, NULL, OPT_HELP},
 	{"version", no_argument, NULL, OPT_VERSION},
@@ -144,6 +151,8 @@ static int parse_options(int argc, char **argv, struct kpod_options *o)
 		.ring_size = 1 << 20,
 		.ring_max = 256 << 20,
 		.profile = KPOD_STANDARD,
+		.max_overhead = 1,
+		.governor_tick_ns = KPOD_SECOND,
 		.proc = "/proc",
 	};
 	while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
@@ -194,6 +203,15 @@ static int parse_options(int argc, char **argv, struct kpod_options *o)
 			break;
 		case OPT_VERBOSE:
 			o->verbose = true;
+			break;
+		case OPT_OVERHEAD:
+			if (!parse_number("max-overhead", optarg, 0, 100, &o->max_overhead))
+				return 2;
+			break;
+		case OPT_TICK:
+			if (!parse_number("governor-tick", optarg, 0.01, 3600, &number))
+				return 2;
+			o->governor_tick_ns = (uint64_t)(number * KPOD_SECOND);
 			break;
 		case OPT_INJECT:
 			o->inject_failure = optarg;
@@ -246,17 +264,34 @@ static void snapshot(struct kpod_publisher *p, struct kpod_view *view)
 		kpod_view_rates(view, stdout);
 }
 
-static int loop(struct kpod_publisher *p, struct kpod_view *view, const sigset_t *stop)
+/* Until it works: a segment whose schema says what does not run any more is a lie. */
+static void govern(struct kpod_publisher *p, struct kpod_governor *g)
+{
+	static bool changed;
+	int err;
+
+	changed |= kpod_governor_tick(g);
+	err = changed ? kpod_publisher_renew(p) : 0;
+	if (err)
+		kpod_log("cannot make %s anew: %s", p->options->segment, strerror(-err));
+	else
+		changed = false;
+}
+
+static int loop(struct kpod_publisher *p, struct kpod_governor *g, struct kpod_view *view,
+		const sigset_t *stop)
 {
 	int epoll = epoll_create1(EPOLL_CLOEXEC);
 	int signals = signalfd(-1, stop, SFD_CLOEXEC);
 	int snapshots = timer(p->options->interval_ns);
 	int heartbeats = timer(KPOD_SECOND);
+	int ticks_fd = timer(p->options->governor_tick_ns);
 	int err = epoll < 0 ? -errno : watch(epoll, signals);
 	bool stopped = false;
 
 	err = err ? err : watch(epoll, snapshots);
 	err = err ? err : watch(epoll, heartbeats);
+	err = err ? err : watch(epoll, ticks_fd);
 	while (!err && !stopped) {
 		struct epoll_event event;
 		uint64_t ticks;
@@ -271,9 +306,12 @@ static int loop(struct kpod_publisher *p, struct kpod_view *view, const sigset_t
 			continue;
 		if (event.data.fd == snapshots)
 			snapshot(p, view);
+		else if (event.data.fd == ticks_fd)
+			govern(p, g);
 		else
 			kpod_writer_heartbeat(&p->writer, kpod_clock(CLOCK_MONOTONIC));
 	}
+	close(ticks_fd);
 	close(heartbeats);
 	close(snapshots);
 	close(signals);
@@ -310,7 +348,9 @@ static int run(const struct kpod_options *o)
 	const char *missing = kpod_missing_privilege();
 	struct kpod_bpf bpf = {};
 	struct kpod_slots slots = {};
-	struct kpod_publisher publisher = {.options = o, .bpf = &bpf, .slots = &slots};
+	struct kpod_governor governor = {.window_fd = -1};
+	struct kpod_publisher publisher = {
+		.options = o, .bpf = &bpf, .slots = &slots, .governor = &governor};
 	struct kpod_view *view = NULL;
 	sigset_t stop;
 	int err;
@@ -339,6 +379,8 @@ static int run(const struct kpod_options *o)
 		goto out;
 	}
 	kpod_sources_open(&bpf, &slots, o);
+	kpod_governor_open(&governor, &bpf, &slots, o);
+	kpod_privileges_drop(&bpf, governor.able); /* before there are threads */
 	err = kpod_publisher_open(&publisher);
 	if (err) {
 		kpod_log("cannot make %s: %s", o->segment, strerror(-err));
@@ -348,12 +390,13 @@ static int run(const struct kpod_options *o)
 	report(&bpf, o);
 	if (o->print)
 		view = kpod_view_open(o->segment);
-	err = loop(&publisher, view, &stop);
+	err = loop(&publisher, &governor, view, &stop);
 	if (err)
 		kpod_log("the event loop failed: %s", strerror(-err));
 out:
 	if (view)
 		kpod_view_close(view);
+	kpod_governor_close(&governor);
 	kpod_publisher_close(&publisher);
 	kpod_slots_close(&slots);
 	kpod_bpf_close(&bpf);

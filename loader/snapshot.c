@@ -60,6 +60,8 @@ static const struct kpod_column columns[] = {
 };
 
 #define FILE_WORDS 4
+#define NAME_WORDS 4	  /* of a program */
+#define COLLECTOR_WORDS 3 /* of its collector */
 
 struct units_row {
 	uint64_t used, capacity, exhausted;
@@ -81,6 +83,42 @@ static const struct kpod_column files_columns[] = {
 	 .kind = KPOD_COUNTER, .word = 0},
 };
 
+#define ESTIMATE " Measured in one second of ten, and taken to be so in all ten."
+
+static const struct kpod_column programs_columns[] = {
+	{"kpod_bpf_program_run_seconds_total",
+	 "Time in which a BPF program ran, the measuring included." ESTIMATE, .kind = KPOD_COUNTER,
+	 .decimals = KPOD_SECONDS, .word = 0},
+	{"kpod_bpf_program_runs_total", "How often a BPF program ran." ESTIMATE,
+	 .kind = KPOD_COUNTER, .word = 1},
+	{"kpod_bpf_program_misses_total",
+	 "Events lost because the program was running on that CPU already.", .kind = KPOD_COUNTER,
+	 .word = 2},
+};
+
+static const struct kpod_key programs_keys[] = {
+	{.label = "program", .words = NAME_WORDS},
+	{.label = "collector", .words = COLLECTOR_WORDS},
+};
+
+static const struct kpod_column collectors_columns[] = {
+	{"kpod_collector_map_bytes",
+	 "Kernel memory of the collector's BPF maps; of those that all share, at the first.",
+	 .kind = KPOD_GAUGE, .word = 0},
+	{"kpod_collector_sheds_total",
+	 "How often the collector was unloaded because BPF programs took too much time. When it "
+	 "is back, its totals begin at zero.",
+	 .kind = KPOD_COUNTER, .word = 1},
+};
+
+static const struct kpod_column overhead_columns[] = {
+	{"kpod_bpf_overhead_ratio",
+	 "Share of the node's CPU time that BPF programs took when it was last measured.",
+	 .kind = KPOD_GAUGE, .decimals = 9, .word = 0},
+	{"kpod_bpf_overhead_max_ratio", "Above which collectors are shed (--max-overhead).",
+	 .kind = KPOD_GAUGE, .decimals = 9, .word = 1},
+};
+
 static const struct kpod_key files_keys[] = {{.label = "file", .words = FILE_WORDS}};
 
 static const struct kpod_key units_keys[] = {{.label = "table", .words = 2}};
@@ -100,6 +138,18 @@ const struct kpod_table kpod_own_tables[KPOD_OWN_TABLES] = {
 	 .words = 1,
 	 KPOD_COLUMNS(files_columns),
 	 KPOD_KEYS(files_keys)},
+	{.name = "programs",
+	 .scope = KPOD_PER_NODE,
+	 .words = 3,
+	 KPOD_COLUMNS(programs_columns),
+	 KPOD_KEYS(programs_keys)},
+	{.name = "collectors",
+	 .scope = KPOD_PER_NODE,
+	 .words = 2,
+	 KPOD_COLUMNS(collectors_columns),
+	 .keys = &programs_keys[1],
+	 .key_count = 1},
+	{.name = "overhead", .scope = KPOD_PER_NODE, .words = 2, KPOD_COLUMNS(overhead_columns)},
 };
 
 uint32_t kpod_key_words(const struct kpod_table *table)
@@ -150,6 +200,39 @@ static int write_file_errors(struct kpod_publisher *p, const struct kpod_loaded 
 		err = kpod_writer_row(&p->writer, 2, 0, 0, words, FILE_WORDS + 1);
 	}
 	return err;
+}
+
+static int write_costs(struct kpod_publisher *p, const struct kpod_loaded *l)
+{
+	uint64_t words[NAME_WORDS + COLLECTOR_WORDS + 3] = {};
+	uint64_t *collector = words + NAME_WORDS, *values = collector + COLLECTOR_WORDS;
+	int err = 0;
+
+	memcpy(collector, l->collector->name, strnlen(l->collector->name, 8 * COLLECTOR_WORDS));
+	for (size_t i = 0; !err && i < l->program_count; i++) {
+		const struct kpod_program *program = &l->programs[i];
+
+		memcpy(words, program->name, sizeof(program->name));
+		values[0] = program->run_ns;
+		values[1] = program->runs;
+		values[2] = program->misses;
+		err = kpod_writer_row(&p->writer, 3, 0, 0, words, KPOD_COUNT(words));
+	}
+	values[0] = l->map_bytes;
+	values[1] = l->sheds;
+	if (!err && l->collector->object)
+		err = kpod_writer_row(&p->writer, 4, 0, 0, collector, COLLECTOR_WORDS + 2);
+	return err;
+}
+
+static int write_overhead(struct kpod_publisher *p)
+{
+	uint64_t words[] = {(uint64_t)(p->governor->share * 1e9),
+			    (uint64_t)(p->options->max_overhead * 1e7)};
+
+	return p->governor->share > 0
+		       ? kpod_writer_row(&p->writer, 5, 0, 0, words, KPOD_COUNT(words))
+		       : 0;
 }
 
 static int write_units(struct kpod_publisher *p, struct kpod_loaded_table *t)
@@ -285,10 +368,12 @@ static int write_snapshot(struct kpod_publisher *p)
 
 	err = err ? err : write_slots(p);
 	err = err ? err : write_own(p);
+	err = err ? err : write_overhead(p);
 	for (size_t i = 0; i < p->bpf->loaded_count; i++) {
 		struct kpod_loaded *l = &p->bpf->loaded[i];
 
 		err = err ? err : write_file_errors(p, l);
+		err = err ? err : write_costs(p, l);
 		for (size_t t = 0; t < l->collector->table_count; t++, index++)
 			if (!err && l->attachment)
 				err = write_table(p, index, &l->tables[t]);
@@ -362,6 +447,24 @@ int kpod_publisher_snapshot(struct kpod_publisher *p)
 	p->stats.last_ns = kpod_clock(CLOCK_MONOTONIC) - start;
 	p->stats.last_size = p->writer.tail - p->writer.begin;
 	kpod_writer_heartbeat(&p->writer, kpod_clock(CLOCK_MONOTONIC));
+	return 0;
+}
+
+int kpod_publisher_renew(struct kpod_publisher *p)
+{
+	void *schema = p->schema;
+	size_t size = p->schema_size;
+	int err = kpod_schema_encode(p->bpf, &p->schema, &p->schema_size);
+
+	err = err ? err : renew(p, p->writer.capacity, "other collectors run");
+	if (err) {
+		free(p->schema != schema ? p->schema : NULL);
+		p->schema = schema;
+		p->schema_size = size;
+		p->stats.failures++;
+		return err;
+	}
+	free(schema);
 	return 0;
 }
 

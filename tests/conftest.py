@@ -19,8 +19,8 @@ def of_this_kernel() -> dict[str, tuple[bool, str]]:
 
 @pytest.fixture(autouse=True)
 def _needs_kernel(request: pytest.FixtureRequest) -> None:
-    """Tests in kernel/, guest/ and e2e/ skip, and say why, where no loader can run."""
-    if request.path.parent.name in ("kernel", "guest", "e2e") and (reason := missing()):
+    """Tests in kernel/, guest/, e2e/ and faults/ skip, and say why, where no loader can run."""
+    if request.path.parent.name in ("kernel", "guest", "e2e", "faults") and (reason := missing()):
         pytest.skip(reason)
     # What a guest's kernel may lack is for tests/vm/test_vm.py to know.
     marker = request.node.get_closest_marker("guest")

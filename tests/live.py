@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -167,13 +167,17 @@ class Loader:
 
 @contextmanager
 def loader(
-    directory: Path, *options: str, interval: float = 0.2, program: Path = LOADER
+    directory: Path,
+    *options: str,
+    interval: float = 0.2,
+    program: Path = LOADER,
+    prefix: Sequence[str] = (),
 ) -> Iterator[Loader]:
     """A loader that has taken its first snapshot."""
     segment = directory / "segment"
     process = subprocess.Popen(
         [
-            *(str(program), "run", "--segment", str(segment)),
+            *(*prefix, str(program), "run", "--segment", str(segment)),
             *("--interval", str(interval), *options),
         ],
         stderr=subprocess.PIPE,

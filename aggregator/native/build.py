@@ -55,10 +55,11 @@ def builder() -> FFI:
         "aggregator._native",
         '#include "native.h"\n',
         sources=[
-            *(str(HERE / name) for name in ("render.c", "snapshot.c")),
+            *(str(HERE / name) for name in ("confine.c", "render.c", "snapshot.c")),
             *(str(shared / name) for name in ("abi.c", "crc32c.c", "reader.c")),
         ],
         include_dirs=[str(HERE)],
+        libraries=["seccomp"],
         extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"],
     )
     return ffi

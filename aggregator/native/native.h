@@ -193,6 +193,12 @@ struct kpod_cursor {
 size_t kpod_render(struct kpod_cursor *at, const struct kpod_plan *plan,
 		   const struct kpod_snapshot *snapshot, enum kpod_format format, char *out);
 
+/*
+ * For good: no new privileges, and EPERM for system calls that serving metrics never makes. Before
+ * there are threads. -errno: the kernel has no filters.
+ */
+int kpod_confine(void);
+
 #define KPOD_TEXT_PAD 64      /* how far beyond the end of a text its bytes may be read */
 #define KPOD_LABELS_MAX 16384 /* of an owner */
 #define KPOD_LINE_MAX 32768   /* kpod_view.line_size, and a header */

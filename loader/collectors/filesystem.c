@@ -9,6 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <linux/capability.h>
+
 #include "../../shared/abi.h"
 #include "../parse.h"
 #include "../statfs.h"
@@ -264,5 +266,6 @@ const struct kpod_collector kpod_collector_filesystem = {
 	.tables = tables,
 	.table_count = KPOD_COUNT(tables),
 	.sized_by_slot = "tasks",
+	.capabilities = 1ULL << CAP_SYS_PTRACE | 1ULL << CAP_DAC_READ_SEARCH,
 	.source = &source,
 };

@@ -66,6 +66,7 @@ def test_privileges_of_the_aggregator(tmpfs: Path) -> None:
         for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
             assert re.search(rf"(?m)^{name}:\t0+$", status), name
         assert "NoNewPrivs:\t1" in status
+        assert "Seccomp:\t2" in status
         mounts = Path(f"/proc/{served.pid}/mounts").read_text()
         mount = next(m for m in mounts.splitlines() if m.split()[1] == str(tmpfs))
         assert "ro" in mount.split()[3].split(",")

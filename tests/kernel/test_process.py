@@ -208,7 +208,7 @@ def test_doctor() -> None:
 def test_print_shows_the_busiest(tmpfs: Path) -> None:
     done = subprocess.run(
         [
-            *("timeout", "-s", "INT", "2", str(LOADER), "run", "--print"),
+            *("timeout", "-s", "INT", "5", str(LOADER), "run", "--print"),
             *("--interval", "0.3", "--segment", str(tmpfs / "segment")),
         ],
         capture_output=True,

@@ -1,0 +1,266 @@
+"""What a node can do to the loader: each time nothing is lost, nothing is wrong, and it says so."""
+
+import resource
+import shutil
+import signal
+import subprocess
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.stack import aggregator
+from tests.live import (
+    HOG,
+    HOST,
+    LOADER,
+    ONCPU,
+    Cgroup,
+    Loader,
+    Worker,
+    loader,
+    wait_for,
+)
+
+FEW = ("--collectors", "cpu,exec")
+
+
+def run(*command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def mounted(script: str) -> list[str]:
+    """A command in a mount namespace of its own, after this script."""
+    return [
+        "unshare",
+        "--mount",
+        "--propagation=private",
+        "sh",
+        "-c",
+        f'{script} && exec "$@"',
+        "-",
+    ]
+
+
+def exact(running: Loader, cgroup: Cgroup) -> None:
+    hog = Worker(cgroup, HOG.format(seconds=0.2))
+    before, spent = running.fresh(), hog.schedstat()[0]
+    hog.go()
+    hog.stopped()
+    spent = hog.schedstat()[0] - spent
+    after = running.fresh()
+    assert after.total(cgroup.id, ONCPU) - before.total(cgroup.id, ONCPU) == spent > 0
+
+
+# ---- where the segment is ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(tmpfs: Path) -> Iterator[Path]:
+    """A tmpfs of its own, of one megabyte."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", tmpfs], check=True)
+    try:
+        yield tmpfs
+    finally:
+        subprocess.run(["umount", "-l", tmpfs], check=True)
+
+
+def test_full_tmpfs_at_the_start(small: Path) -> None:
+    done = run(str(LOADER), "run", *FEW, "--segment", f"{small}/segment")
+    assert done.returncode == 1
+    assert done.stderr == f"kpod-loader: cannot make {small}/segment: No space left on device\n"
+    assert list(small.iterdir()) == []
+
+
+def test_full_tmpfs_when_more_room_is_needed(small: Path, cgroups: Cgroup) -> None:
+    """It goes on with the last snapshot, counts, says so, and heals."""
+    with loader(small, *FEW, "--ring-size", "65536", "--tombstone", "0") as running:
+        a = cgroups.child("a.service")
+        before = running.fresh()
+        (small / "ballast").write_bytes(bytes(900_000))
+        made = [cgroups.child(f"{'x' * 100}{i}.service") for i in range(300)]
+        hog = Worker(a, HOG.format(seconds=0.2))
+        spent = hog.schedstat()[0]
+        hog.go()
+        hog.stopped()
+        assert running.process.stderr
+        line = running.process.stderr.readline()
+        assert "cannot write a snapshot" in line
+        assert "No space left on device" in line
+        assert running.dump().sequence >= before.sequence, "the last whole one stays"
+        (small / "ballast").unlink()
+        after = running.fresh()
+        assert all(after.slot(c.id) for c in made)
+        assert after.loader["kpod_snapshot_failures_total"] > 0
+        assert after.total(a.id, ONCPU) >= hog.schedstat()[0] - spent
+        exact(running, a)
+    assert not (small / "segment").exists()
+
+
+def test_directory_of_the_segment_deleted(tmpfs: Path, cgroups: Cgroup) -> None:
+    directory = tmpfs / "kpod"
+    directory.mkdir()
+    with loader(directory, *FEW) as running:
+        first = running.fresh()
+        shutil.rmtree(directory)
+        assert running.process.stderr
+        line = running.process.stderr.readline()
+        assert f"cannot write a snapshot to {directory}/segment: No such file" in line
+        directory.mkdir()
+        wait_for("another segment", running.segment.exists)
+        after = running.fresh()
+        assert after.sequence > first.sequence
+        assert after.loader["kpod_snapshot_failures_total"] > 0
+        exact(running, cgroups.child("a.service"))
+    assert list(directory.iterdir()) == []
+
+
+# ---- clocks --------------------------------------------------------------------------------------
+
+
+def test_wall_clock_jumps_by_hours(tmpfs: Path, tmp_path: Path, cgroups: Cgroup) -> None:
+    """Twice a snapshot, there and back. Nothing but time stamps comes from it."""
+    library = tmp_path / "clock.so"
+    source = Path(__file__).parent / "clock.c"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", library, source], check=True)
+    prefix = ("env", f"LD_PRELOAD={library}")
+    with loader(tmpfs, *FEW, prefix=prefix) as running, aggregator(tmpfs) as served:
+        a = cgroups.child("a.service")
+        stamps = set()
+        for _ in range(3):
+            exact(running, a)
+            stamps |= set(served.series("kpod_snapshot_timestamp_seconds").values())
+            assert list(served.series("kpod_loader_up").values()) == [1]
+            assert served.series("kpod_cpu_oncpu_seconds_total", container="a.service")
+        assert max(stamps) - min(stamps) > 3600, "the clock did jump"
+
+
+# ---- many cgroups --------------------------------------------------------------------------------
+
+
+def test_two_thousand_cgroups_at_once(tmpfs: Path, cgroups: Cgroup) -> None:
+    made: list[Cgroup] = []
+
+    def make(part: int) -> None:
+        made.extend([cgroups.child(f"{part}-{i}.service") for i in range(500)])
+
+    threads = [threading.Thread(target=make, args=(part,)) for part in range(4)]
+    with loader(tmpfs, *FEW, "--max-containers", "4096") as running:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        dump = running.fresh()
+        owners = [s["cgroup_id"] for s in dump.slots.values()]
+        assert len(owners) == len(set(owners))
+        assert {c.id for c in made} <= set(owners)
+        for name in ("slots_exhausted", "cgroups_map_full", "slots_evicted"):
+            assert dump.loader[f"kpod_{name}_total"] == 0
+        exact(running, made[-1])
+        assert running.dump().total(made[0].id, ONCPU) == 0
+
+
+def test_map_of_cgroups_full(tmpfs: Path, cgroups: Cgroup) -> None:
+    """Pods take no slot but an entry. What does not fit counts as the host, and is counted."""
+    with loader(tmpfs, *FEW, "--max-containers", "64", "--tombstone", "0") as running:
+        capacity = running.fresh().loader["kpod_slots_capacity"]
+        pods = [
+            cgroups.child(f"kubepods-pod{str(uuid.uuid4()).replace('-', '_')}.slice")
+            for _ in range(4 * capacity + 50)
+        ]
+        full = running.fresh()
+        assert full.loader["kpod_cgroups_map_full_total"] >= 50
+        late = cgroups.child("late.service")
+        hog = Worker(late, HOG.format(seconds=0.3))
+        before, spent = running.fresh(), hog.schedstat()[0]
+        assert before.slot(late.id) is None
+        hog.go()
+        hog.stopped()
+        after = running.fresh()
+        moved = after.total(HOST, ONCPU) - before.total(HOST, ONCPU)
+        assert moved >= hog.schedstat()[0] - spent
+        assert after.loader["kpod_cgroups_map_full_total"] > 50
+        for pod in pods:
+            pod.remove()
+        exact(running, cgroups.child("room-again.service"))
+
+
+# ---- a kernel that refuses -----------------------------------------------------------------------
+
+
+def all_down(done: subprocess.CompletedProcess[str], cause: str) -> None:
+    """It was stopped after it had said that nothing works, and why."""
+    assert done.returncode in (0, 124), done.stderr
+    down = [line for line in done.stderr.splitlines() if ": down: " in line]
+    assert len(down) == 3
+    assert cause in down[0]
+    assert all("needs collector cgroup" in line for line in down[1:])
+    assert "snapshots every" in done.stderr
+
+
+def briefly(tmpfs: Path, *options: str) -> list[str]:
+    return [
+        *("timeout", "-s", "TERM", "3", str(LOADER), "run", *options),
+        *("--segment", f"{tmpfs}/segment", "--interval", "0.2"),
+    ]
+
+
+def test_kernel_without_btf(tmpfs: Path) -> None:
+    hide = mounted("mount -t tmpfs none /sys/kernel/btf")
+    done = run(*hide, *briefly(tmpfs, *FEW))
+    all_down(done, "BTF")
+    assert list(tmpfs.iterdir()) == []
+    doctor = run(*hide, str(LOADER), "doctor", *FEW)
+    assert doctor.returncode == 1
+    assert "CONFIG_DEBUG_INFO_BTF" in doctor.stdout
+
+
+def test_bpf_refused(tmpfs: Path) -> None:
+    """As by a seccomp profile of the container runtime."""
+    refuse = ["strace", "-qq", "-f", "-o", "/dev/null", "-e", "inject=bpf:error=EPERM"]
+    done = run(*refuse, *briefly(tmpfs, *FEW))
+    all_down(done, "Operation not permitted")
+    assert list(tmpfs.iterdir()) == []
+
+
+def test_tracefs_absent(tmpfs: Path, cgroups: Cgroup) -> None:
+    """Nothing that has BTF needs it."""
+    hide = mounted("for d in tracing debug; do mount -t tmpfs none /sys/kernel/$d || :; done")
+    with loader(tmpfs, "--profile", "comprehensive") as running:
+        usual = [line for line in running.log if "collector" in line]
+    with loader(tmpfs, "--profile", "comprehensive", prefix=hide) as running:
+        assert [line for line in running.log if "collector" in line] == usual
+        exact(running, cgroups.child("a.service"))
+
+
+# ---- descriptors ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [4, 6, 10, 16, 24, 32, 48, 64])
+def test_descriptors_exhausted(tmpfs: Path, limit: int) -> None:
+    """Too few to begin with is one clear line; too few for all is a collector that says so."""
+    done = run("prlimit", f"--nofile={limit}:{limit}", *briefly(tmpfs, *FEW))
+    assert done.returncode in (0, 1, 124), (done.returncode, done.stderr)
+    assert "Too many open files" in done.stderr or limit >= 48, done.stderr
+    assert list(tmpfs.iterdir()) == []
+
+
+def test_descriptors_exhausted_at_work(tmpfs: Path, cgroups: Cgroup) -> None:
+    """What is open stays open; a segment that cannot be made anew is said, and made later."""
+    with loader(tmpfs, *FEW) as running:
+        first = running.fresh()
+        pid = running.process.pid
+        usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, usual[1]))
+        running.segment.unlink()
+        assert running.process.stderr
+        line = running.process.stderr.readline()
+        assert "cannot write a snapshot" in line
+        assert "Too many open files" in line
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
+        wait_for("another segment", running.segment.exists)
+        assert running.fresh().sequence > first.sequence
+        exact(running, cgroups.child("a.service"))
+        assert running.stop(signal.SIGTERM) == 0

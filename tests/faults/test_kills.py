@@ -1,0 +1,193 @@
+"""Processes that are killed or stopped at any time: what is served is right, or named as gone."""
+
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.e2e.stack import Aggregator, aggregator
+from tests.live import HOG, LOADER, ONCPU, PRELUDE, ROOT, Cgroup, Worker, loader, wait_for
+
+TIMES = 100
+FEW = ("--collectors", "cpu,exec")
+FORKS = "kpod_process_forks_total"
+
+# Starts processes, one after the other, until it is told to stop.
+FORKER = (
+    PRELUDE
+    + """
+import select
+while not select.select([0], [], [], 0.002)[0]:
+    pid = os.fork()
+    if not pid: os._exit(0)
+    os.waitpid(pid, 0)
+"""
+)
+
+
+def program_ids(pid: int) -> set[str]:
+    ids = set()
+    for fd in Path(f"/proc/{pid}/fdinfo").iterdir():
+        ids |= set(re.findall(r"(?m)^prog_id:\t(\d+)$", fd.read_text()))
+    return ids
+
+
+def existing_programs() -> set[str]:
+    listed = subprocess.check_output(["bpftool", "prog", "list"], text=True)
+    return set(re.findall(r"(?m)^(\d+): ", listed))
+
+
+def state(served: Aggregator) -> str:
+    (labels,) = [k for k, v in served.series("kpod_segment_state").items() if v]
+    return dict(labels)["state"]
+
+
+def test_loader_killed_again_and_again_under_load(tmpfs: Path, cgroups: Cgroup) -> None:
+    """Each life's totals are its own, grow, and end with it; nothing of it stays in the kernel."""
+    busy = cgroups.child("busy.service")
+    worker = Worker(busy, FORKER)
+    worker.go()
+    programs: set[str] = set()
+    starts = set()
+    with aggregator(tmpfs) as served:
+
+        def forks() -> dict[frozenset[tuple[str, str]], float]:
+            return served.series(FORKS, container="busy.service", kind="process")
+
+        for life in range(TIMES):
+            with loader(tmpfs, *FEW, interval=0.05) as running:
+                programs |= program_ids(running.process.pid)
+                if life % 10 == 0:  # a scrape of each life would be a test of scrapes
+                    first = wait_for("forks", forks)
+                    running.fresh()
+                    second = forks()
+                    assert second.keys() == first.keys()
+                    assert sum(first.values()) <= sum(second.values())
+                    starts.add(next(iter(served.series("kpod_loader_start_time_seconds").values())))
+                    assert state(served) == "live"
+                running.stop(signal.SIGKILL)
+        assert len(starts) == TIMES / 10, "each life had a start of its own"
+        assert len(programs) >= 3 * TIMES
+        wait_for("all programs to be gone", lambda: not programs & existing_programs(), 30)
+        assert {f.name for f in tmpfs.iterdir()} <= {"segment", "segment.building"}
+
+        worker.go()
+        worker.process.wait(20)
+        hog = Worker(busy, HOG.format(seconds=0.2))
+        with loader(tmpfs, *FEW) as running:
+            before, spent = running.fresh(), hog.schedstat()[0]
+            hog.go()
+            hog.stopped()
+            spent = hog.schedstat()[0] - spent
+            after = running.fresh()
+            assert after.total(busy.id, ONCPU) - before.total(busy.id, ONCPU) == spent
+            assert state(served) == "live"
+    assert list(tmpfs.iterdir()) == []
+
+
+def test_aggregator_killed_again_and_again(tmpfs: Path, cgroups: Cgroup) -> None:
+    """Each one serves a whole answer, and the loader does not notice."""
+    cgroups.child("a.service")
+    last = 0.0
+    with loader(tmpfs, *FEW, interval=0.05) as running:
+        before = running.fresh()
+        for _ in range(TIMES):
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "aggregator", "--listen", "127.0.0.1:0"),
+                    *("--segment", str(running.segment)),
+                ],
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=ROOT,
+            )
+            assert process.stderr
+            while "serving http://" not in (line := process.stderr.readline()):
+                assert line, "the aggregator did not start"
+            with urllib.request.urlopen(line.split()[-1], timeout=20) as answer:
+                families = list(text_string_to_metric_families(answer.read().decode()))
+            total = next(f for f in families if f.name == "kpod_cpu_oncpu_seconds")
+            host = next(s.value for s in total.samples if s.labels["scope"] == "host")
+            assert host >= last
+            last = host
+            process.kill()
+            process.communicate()
+        after = running.fresh()
+        assert after.sequence > before.sequence
+        assert after.loader["kpod_snapshot_failures_total"] == 0
+
+
+def test_loader_stopped_longer_than_its_heartbeat(tmpfs: Path, cgroups: Cgroup) -> None:
+    """Meanwhile there are no samples; afterwards nothing that happened meanwhile is missing."""
+    a = cgroups.child("a.service")
+    with loader(tmpfs, *FEW) as running, aggregator(tmpfs) as served:
+        hog = Worker(a, HOG.format(seconds=0.3))
+        before, spent = running.fresh(), hog.schedstat()[0]
+        running.process.send_signal(signal.SIGSTOP)
+        hog.go()
+        hog.stopped()
+        wait_for("the aggregator to see it", lambda: state(served) == "stale", 30)
+        assert not served.series("kpod_cpu_oncpu_seconds_total")
+        assert list(served.series("kpod_loader_up").values()) == [0]
+        born = cgroups.child("born.service")
+        running.process.send_signal(signal.SIGCONT)
+        after = running.fresh()
+        assert after.slot(born.id)
+        assert after.total(a.id, ONCPU) - before.total(a.id, ONCPU) == hog.schedstat()[0] - spent
+        assert state(served) == "live"
+        assert served.series("kpod_cpu_oncpu_seconds_total", container="a.service")
+
+
+def test_aggregator_stopped_while_the_ring_goes_round(tmpfs: Path) -> None:
+    with (
+        loader(tmpfs, *FEW, "--ring-size", "65536", interval=0.01) as running,
+        aggregator(tmpfs) as served,
+    ):
+        first = running.fresh()
+        assert state(served) == "live"
+        served.process.send_signal(signal.SIGSTOP)
+        size = first.loader["kpod_snapshot_size_bytes"]
+        rounds = 3 * 65536 // max(size, 1)
+        wait_for(
+            "the ring to go round", lambda: running.dump().sequence > first.sequence + rounds, 60
+        )
+        served.process.send_signal(signal.SIGCONT)
+        now = running.fresh()
+        assert state(served) == "live"
+        taken = next(iter(served.series("kpod_snapshots_total").values()))
+        assert taken >= now.sequence - 1, "what it shows is not what it had"
+
+
+# The signal comes with the n-th call of this kind: from the C library's start to the loop.
+PHASES = [
+    *(("mmap", 3), ("rt_sigprocmask", 1), ("bpf", 1), ("bpf", 30), ("bpf", 60), ("bpf", 90)),
+    *(("openat", 12), ("getdents64", 2), ("capset", 1), ("seccomp", 3), ("fallocate", 1)),
+    *(("rename", 1), ("epoll_create1", 1), ("signalfd4", 1), ("epoll_wait", 1), ("epoll_wait", 9)),
+]
+
+
+@pytest.mark.parametrize(("call", "when"), PHASES, ids=[f"{c}-{n}" for c, n in PHASES])
+def test_signal_in_every_phase_leaves_nothing(tmpfs: Path, call: str, when: int) -> None:
+    log = tmpfs.parent / f"{tmpfs.name}.strace"
+    done = subprocess.run(
+        [
+            *("strace", "-f", "-o", str(log), f"--trace={call},exit_group"),
+            f"--inject={call}:signal=SIGTERM:when={when}",
+            *(str(LOADER), "run", *FEW, "--segment", str(tmpfs / "s"), "--interval", "0.05"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    said = log.read_text()
+    log.unlink()
+    assert said.count(call) >= when
+    # It ended, so the signal came. Before it blocks the signal it has nothing to clean up.
+    assert done.returncode == (-signal.SIGTERM if call == "mmap" else 0), done.stderr
+    assert list(tmpfs.iterdir()) == []

@@ -1,0 +1,124 @@
+"""The loader with exactly the privileges of docs/privileges.md, and what it keeps of them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.live import HOG, LOADER, ONCPU, ROOT, Cgroup, Loader, Worker, loader
+
+# The numbers are those of linux/capability.h.
+NUMBERS = {
+    "CAP_DAC_READ_SEARCH": 2,
+    "CAP_SYS_PTRACE": 19,
+    "CAP_SYS_ADMIN": 21,
+    "CAP_PERFMON": 38,
+    "CAP_BPF": 39,
+}
+FOR_FILESYSTEM = {"CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"}
+TO_LOAD = {"CAP_BPF", "CAP_PERFMON"}
+NO_GOVERNOR = ("--max-overhead", "0")
+
+
+def documented() -> set[str]:
+    table = (ROOT / "docs/privileges.md").read_text().partition("## Aggregator")[0]
+    return set(re.findall(r"(?m)^\| (CAP_\w+) ", table))
+
+
+def setpriv(capabilities: set[str], *, ambient: bool) -> tuple[str, ...]:
+    wanted = "-all" + "".join(f",+{c.removeprefix('CAP_').lower()}" for c in sorted(capabilities))
+    if not ambient:
+        return ("setpriv", f"--bounding-set={wanted}")
+    return (
+        *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
+        *(f"--inh-caps={wanted}", f"--ambient-caps={wanted}", f"--bounding-set={wanted}"),
+    )
+
+
+def kept(running: Loader) -> set[str]:
+    """The capabilities of all its threads, which also have a filter and get no new ones."""
+    found = set()
+    for thread in Path(f"/proc/{running.process.pid}/task").iterdir():
+        status = (thread / "status").read_text()
+        assert re.search(r"(?m)^NoNewPrivs:\t1$", status)
+        assert re.search(r"(?m)^Seccomp:\t2$", status)
+        sets = dict(re.findall(r"(?m)^Cap(\w+):\t(\w+)$", status))
+        assert sets["Prm"] == sets["Eff"]
+        assert int(sets["Inh"], 16) == int(sets["Amb"], 16) == 0
+        bits = int(sets["Prm"], 16)
+        found |= {name for name, number in NUMBERS.items() if bits & 1 << number}
+        assert bits == sum(1 << NUMBERS[name] for name in found), "none that is not documented"
+    return found
+
+
+def collectors(running: Loader) -> dict[str, str]:
+    found = (re.search(r"collector (\w+): (up|down)", line) for line in running.log)
+    return {m[1]: m[2] for m in found if m}
+
+
+@pytest.fixture
+def copied(tmpfs: Path) -> Path:
+    """The loader, and a place for its segment, that any user may use."""
+    program = tmpfs / "kpod-loader"
+    program.write_bytes(LOADER.read_bytes())
+    program.chmod(0o755)
+    tmpfs.chmod(0o777)
+    return program
+
+
+def works(running: Loader, cgroup: Cgroup) -> None:
+    hog = Worker(cgroup, HOG.format(seconds=0.3))
+    before = running.fresh()
+    spent = hog.schedstat()[0]
+    hog.go()
+    hog.stopped()
+    spent = hog.schedstat()[0] - spent
+    dump = running.fresh()
+    assert dump.total(cgroup.id, ONCPU) - before.total(cgroup.id, ONCPU) == spent
+    for failure in ("snapshot_failures", "rows_unmapped", "flush_failures", "walk_failures"):
+        assert dump.loader[f"kpod_{failure}_total"] == 0
+
+
+def test_all_that_is_documented_is_known() -> None:
+    assert documented() == set(NUMBERS)
+
+
+@pytest.mark.parametrize("ambient", [False, True], ids=["root", "nobody"])
+def test_documented_capabilities_are_enough(
+    tmpfs: Path, cgroups: Cgroup, copied: Path, ambient: bool
+) -> None:
+    """All collectors that run with every privilege there is run with these, and work."""
+    with loader(tmpfs, *NO_GOVERNOR) as running:
+        everything = collectors(running)
+    needed = documented() - {"CAP_SYS_ADMIN"}
+    prefix = setpriv(needed, ambient=ambient)
+    with loader(tmpfs, *NO_GOVERNOR, program=copied, prefix=prefix) as running:
+        assert collectors(running) == everything
+        assert kept(running) == FOR_FILESYSTEM
+        works(running, cgroups.child("a.service"))
+        new = [cgroups.child(f"{i}.service") for i in range(130)]  # windows not yet mapped
+        dump = running.fresh()
+        assert all(dump.slot(c.id) for c in new)
+
+
+@pytest.mark.parametrize("ambient", [False, True], ids=["root", "nobody"])
+def test_the_least_it_starts_with(
+    tmpfs: Path, cgroups: Cgroup, copied: Path, ambient: bool
+) -> None:
+    """Then it keeps nothing at all, and says what it does without."""
+    options = ("--collectors", "cpu,exec,tcp")
+    prefix = setpriv(TO_LOAD, ambient=ambient)
+    with loader(tmpfs, *options, program=copied, prefix=prefix) as running:
+        assert set(collectors(running).values()) == {"up"}
+        assert kept(running) == set()
+        works(running, cgroups.child("a.service"))
+    (said,) = [line for line in running.log if "overhead" in line]
+    assert "neither measured nor limited" in said
+    assert "CAP_SYS_ADMIN" in said
+
+
+def test_what_sheds_keeps_what_loads(tmpfs: Path, copied: Path) -> None:
+    prefix = setpriv(documented(), ambient=False)
+    with loader(tmpfs, "--collectors", "cpu", program=copied, prefix=prefix) as running:
+        assert kept(running) == TO_LOAD | {"CAP_SYS_ADMIN"}
+        assert not [line for line in running.log if "overhead" in line]
