@@ -59,7 +59,7 @@ def test_cpu_time_is_the_kernels(tmpfs: Path, cgroups: Cgroup) -> None:
     assert row["kpod_cgroup_cpu_system_seconds_total"] == said["system_usec"]
     moved = row[USAGE] - before.row(a.id, "cgroup_cpu")[USAGE]
     assert moved == pytest.approx((end - start) / 1000, rel=0.02)
-    assert moved == pytest.approx(2_000_000, rel=0.02)
+    assert moved >= 2_000_000
     for cgroup in (a, b):
         first, last = (d.row(cgroup.id, "cgroup_cpu") for d in (after, again))
         assert first == last, "two snapshots without activity are equal"

@@ -31,6 +31,7 @@ TOUCHER = (
     + PRELUDE
     + """
 memory = mmap.mmap(-1, 32 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.madvise(mmap.MADV_NOHUGEPAGE) # which would touch what is beside it
 for at in range(0, 32 << 20, 4096): memory[at] = 1
 gate()
 """
@@ -110,7 +111,7 @@ def test_cpu_and_its_limit(tmpfs: Path, top: Cgroup) -> None:
     for cgroup, first, last in zip((a, b), start, end, strict=True):
         moved = [d.row(cgroup.id, "cgroup_cpu")[USAGE] for d in (before, after)]
         assert moved[1] - moved[0] == pytest.approx((last - first) / 1000, rel=0.02)
-        assert moved[1] - moved[0] == pytest.approx(2_000_000, rel=0.02)
+        assert moved[1] - moved[0] >= 2_000_000
     found = metrics(after.row(b.id, "cgroup_cpu"), "kpod_cgroup_cpu_")
     assert found == {
         "usage_seconds_total": said["usage_usec"],
@@ -135,9 +136,9 @@ def test_memory_that_is_touched(tmpfs: Path, top: Cgroup) -> None:
     first, last = memory(before, a), memory(after, a)
     moved = {name: last[name] - first[name] for name in first}
     assert moved["rss_bytes"] == pytest.approx(32 * MIB, rel=0.02)
-    # Charged with it: page tables, and what each CPU has in store (Linux 7: over 1 MiB).
+    # Charged with it: page tables, and what each CPU has in store.
     for name in ("usage_bytes", "working_set_bytes"):
-        assert 0 <= moved[name] - moved["rss_bytes"] < 2 * MIB, moved
+        assert 0 <= moved[name] - moved["rss_bytes"] < MIB, moved
     said = flat(a.path / "memory.stat")
     assert last["usage_bytes"] == int((a.path / "memory.current").read_text())
     assert last["working_set_bytes"] == last["usage_bytes"] - said["inactive_file"]
