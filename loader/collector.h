@@ -113,8 +113,7 @@ struct kpod_slots;
  * attachment has no steps.
  */
 struct kpod_source {
-	/* Once all slots are known. -errno: the collector does not run. May write a note to reason.
-	 */
+	/* Once all slots are known. -errno: it is down. May leave a note in l->reason. */
 	int (*open)(struct kpod_loaded *l, struct kpod_slots *slots, const struct kpod_options *o);
 	void (*read)(struct kpod_loaded *l, struct kpod_slots *slots); /* before each snapshot */
 	void (*close)(struct kpod_loaded *l);

@@ -66,25 +66,24 @@ static bool is_wanted(const struct kpod_mount *mount, const char *point)
 
 static void add_mount(struct state *s, struct kpod_statfs_batch *batch, struct kpod_span line)
 {
-	struct kpod_statfs_mount *m = &batch->mounts[batch->count];
+	struct kpod_statfs_mount m = {};
 	struct kpod_mount mount;
 
-	if (!kpod_parse_mount(line, &mount) || mount.device.size >= sizeof(m->device))
+	if (!kpod_parse_mount(line, &mount) || !kpod_number(mount.id, &m.id) ||
+	    mount.device.size >= sizeof(m.device))
+		return;
+	if (!kpod_unescape(mount.point, m.point, sizeof(m.point))) {
+		s->reads.left_out++;
+		return;
+	}
+	if (!is_wanted(&mount, m.point))
 		return;
 	if (batch->count == KPOD_STATFS_MOUNTS) {
 		s->reads.left_out++;
 		return;
 	}
-	if (!kpod_unescape(mount.point, m->point, sizeof(m->point)) ||
-	    !kpod_number(mount.id, &m->id)) {
-		s->reads.left_out++;
-		return;
-	}
-	if (!is_wanted(&mount, m->point))
-		return;
-	memcpy(m->device, mount.device.at, mount.device.size);
-	m->device[mount.device.size] = '\0';
-	batch->count++;
+	memcpy(m.device, mount.device.at, mount.device.size);
+	batch->mounts[batch->count++] = m;
 }
 
 /* Fills in the batch. False: the process has ended, or does not let us see it. */

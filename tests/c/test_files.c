@@ -378,9 +378,9 @@ static void huge_text_is_cut_at_a_line(void **state)
 	(void)state;
 	assert_non_null(text);
 	make(1, "a");
-	for (size_t at = 0; at + 40 < size; at += 40)
-		memcpy(text + at, "999:12345 rbytes=1111111 wbytes=2222222\n", 40);
-	put("a", "io.stat", text, size / 40 * 40);
+	for (size_t at = 0; at + 41 < size; at += 40)
+		snprintf(text + at, 41, "999:%05zu rbytes=1111111 wbytes=2222222\n", at / 40);
+	put("a", "io.stat", text, size / 41 * 40);
 	l = open_collector(&kpod_collector_cgroup_io);
 	read_all(&l);
 	for (const uint64_t *row; (row = row_of(1, lines)); lines++)

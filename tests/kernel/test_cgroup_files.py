@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import HOG, HOST, LOADER, SLEEPER, Cgroup, Dump, Worker, loader, wait_for
+from tests.live import HOG, HOST, IDLER, LOADER, PRELUDE, Cgroup, Dump, Worker, loader, wait_for
+
+# So much CPU time, however long it takes.
+BURN = (
+    PRELUDE
+    + "end = time.process_time() + {seconds}\nwhile time.process_time() < end: pass\ngate()\n"
+)
 
 USAGE = "kpod_cgroup_cpu_usage_seconds_total"
 STALL = "kpod_pressure_stall_seconds_total"
@@ -40,7 +46,7 @@ def test_cpu_time_is_the_kernels(tmpfs: Path, cgroups: Cgroup) -> None:
     a, b = cgroups.child("a.service"), cgroups.child("b.service")
     inner = a.child("inner")  # its time is its parent's too
     with loader(tmpfs) as running:
-        hog, _idle = Worker(inner, HOG.format(seconds=2)), Worker(b, HOG.format(seconds=2))
+        hog, _idle = Worker(inner, BURN.format(seconds=2)), Worker(b, IDLER)
         before, start = running.fresh(), hog.schedstat()[0]
         hog.go()
         hog.stopped()
@@ -53,7 +59,7 @@ def test_cpu_time_is_the_kernels(tmpfs: Path, cgroups: Cgroup) -> None:
     assert row["kpod_cgroup_cpu_system_seconds_total"] == said["system_usec"]
     moved = row[USAGE] - before.row(a.id, "cgroup_cpu")[USAGE]
     assert moved == pytest.approx((end - start) / 1000, rel=0.02)
-    assert moved > 200_000
+    assert moved >= 2_000_000
     for cgroup in (a, b):
         first, last = (d.row(cgroup.id, "cgroup_cpu") for d in (after, again))
         assert first == last, "two snapshots without activity are equal"
@@ -69,7 +75,7 @@ def test_pressure_is_the_kernels(tmpfs: Path, cgroups: Cgroup) -> None:
         pytest.skip("PSI is off: there are no *.pressure files")
     with loader(tmpfs) as running:
         hogs = [Worker(a, HOG.format(seconds=1), cpu=0) for _ in range(2)]
-        _idle = Worker(b, SLEEPER.format(times=1, seconds=1))
+        _idle = Worker(b, IDLER)
         before = running.fresh()
         for hog in hogs:
             hog.go()
@@ -90,7 +96,7 @@ def test_pressure_is_the_kernels(tmpfs: Path, cgroups: Cgroup) -> None:
 def test_last_values_stay_when_the_cgroup_goes(tmpfs: Path, cgroups: Cgroup) -> None:
     a = cgroups.child("a.service")
     with loader(tmpfs) as running:
-        hog = Worker(a, HOG.format(seconds=0.3))
+        hog = Worker(a, BURN.format(seconds=0.3))
         hog.go()
         hog.stopped()
         last = running.fresh().row(a.id, "cgroup_cpu")[USAGE]
@@ -100,7 +106,7 @@ def test_last_values_stay_when_the_cgroup_goes(tmpfs: Path, cgroups: Cgroup) -> 
             slot = dump.slot(a.id)
             assert slot
             assert slot["died_ns"]
-            assert dump.row(a.id, "cgroup_cpu")[USAGE] >= last > 100_000
+            assert dump.row(a.id, "cgroup_cpu")[USAGE] >= last > 300_000
         assert set(errors(dump).values()) == {0}
 
 
@@ -122,7 +128,7 @@ def test_few_descriptors_are_enough(tmpfs: Path, cgroups: Cgroup) -> None:
             assert process.poll() is None
         dump = wait_for("some passes", lambda: (d := Dump.of(tmpfs / "few")).sequence > 5 and d)
         kept = [f for f in descriptors(process.pid) if str(cgroups.path) in f]
-        assert 0 < len(kept) <= 300 - 256
+        assert 0 < len(kept) <= 300 - 256 + 2, "a directory and a file may be open just now"
         for cgroup in many:
             assert USAGE in dump.row(cgroup.id, "cgroup_cpu")
         assert set(errors(dump).values()) == {0}
@@ -146,7 +152,7 @@ def test_nothing_grows(tmpfs: Path, cgroups: Cgroup) -> None:
 
         def passes(count: int) -> None:
             wanted = running.dump().sequence + count
-            wait_for("passes", lambda: running.dump().sequence >= wanted, 120)
+            wait_for("passes", lambda: running.dump().sequence >= wanted, 300)
 
         passes(50)
         files, memory = used(running.process.pid)

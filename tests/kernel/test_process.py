@@ -205,6 +205,16 @@ def test_doctor() -> None:
     )
 
 
+def test_proc_that_is_none(tmpfs: Path) -> None:
+    """Costs the collectors that need it, and says so; the rest runs."""
+    done = run(str(LOADER), "doctor", "--proc", str(tmpfs))
+    assert done.returncode == 1
+    down = [line for line in done.stdout.splitlines() if line.split()[1] == "NO"]
+    assert [line.split()[0] for line in down] == ["interface", "filesystem"]
+    for line in down:
+        assert f"{tmpfs}/self/status: No such file or directory: --proc is to be a" in line
+
+
 def test_print_shows_the_busiest(tmpfs: Path) -> None:
     done = subprocess.run(
         [

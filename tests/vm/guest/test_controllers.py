@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.test_cgroup_files import USAGE, errors, flat
-from tests.live import HOG, IDLER, PRELUDE, Cgroup, Dump, Worker, loader
+from tests.kernel.test_cgroup_files import BURN, USAGE, errors, flat
+from tests.live import IDLER, PRELUDE, Cgroup, Dump, Worker, loader
 
 pytestmark = pytest.mark.guest
 
@@ -27,9 +27,9 @@ gate()
 """
 )
 TOUCHER = (
-    PRELUDE
+    "import mmap"
+    + PRELUDE
     + """
-import mmap
 memory = mmap.mmap(-1, 32 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 for at in range(0, 32 << 20, 4096): memory[at] = 1
 gate()
@@ -64,6 +64,9 @@ gate()
 @pytest.fixture
 def top(cgroups: Cgroup) -> Cgroup:
     (cgroups.path / "cgroup.subtree_control").write_text("+cpu +memory +io +pids")
+    # Huge pages would touch what no process has touched.
+    if (huge := Path("/sys/kernel/mm/transparent_hugepage/enabled")).exists():
+        huge.write_text("never")
     return cgroups
 
 
@@ -98,7 +101,7 @@ def test_cpu_and_its_limit(tmpfs: Path, top: Cgroup) -> None:
     (b.path / "cpu.max").write_text("20000 100000")
     (b.path / "cpu.weight").write_text("42")
     with loader(tmpfs) as running:
-        free, held = (Worker(c, HOG.format(seconds=2)) for c in (a, b))
+        free, held = (Worker(c, BURN.format(seconds=2)) for c in (a, b))
         before, start = running.fresh(), [w.schedstat()[0] for w in (free, held)]
         for worker in (free, held):
             worker.go()
@@ -110,6 +113,7 @@ def test_cpu_and_its_limit(tmpfs: Path, top: Cgroup) -> None:
     for cgroup, first, last in zip((a, b), start, end, strict=True):
         moved = [d.row(cgroup.id, "cgroup_cpu")[USAGE] for d in (before, after)]
         assert moved[1] - moved[0] == pytest.approx((last - first) / 1000, rel=0.02)
+        assert moved[1] - moved[0] >= 2_000_000
     found = metrics(after.row(b.id, "cgroup_cpu"), "kpod_cgroup_cpu_")
     assert found == {
         "usage_seconds_total": said["usage_usec"],
@@ -135,6 +139,8 @@ def test_memory_that_is_touched(tmpfs: Path, top: Cgroup) -> None:
     for name in ("usage_bytes", "working_set_bytes", "rss_bytes"):
         assert last[name] - first[name] == pytest.approx(32 * MIB, rel=0.02), name
     said = flat(a.path / "memory.stat")
+    assert last["usage_bytes"] == int((a.path / "memory.current").read_text())
+    assert last["working_set_bytes"] == last["usage_bytes"] - said["inactive_file"]
     assert last["rss_bytes"] == said["anon"]
     assert last["cache_bytes"] == said["file"]
     assert last["slab_bytes"] == said["slab"]
