@@ -78,13 +78,10 @@ struct sched_info {
 	u64 run_delay; /* ns runnable but not running, added up by sched_info_arrive() */
 };
 
-/* Numbers of system calls. */
-struct pt_regs___x86 {
-	unsigned long orig_ax;
-};
-
-struct pt_regs___arm64 {
-	int syscallno;
+/* The number of a system call. */
+struct pt_regs___number {
+	unsigned long orig_ax; /* x86 */
+	int syscallno;	       /* arm64 */
 };
 
 struct thread_info {

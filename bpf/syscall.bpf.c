@@ -81,10 +81,12 @@ static __always_inline bool is_32bit(struct task_struct *task)
 
 static __always_inline long number_of(struct pt_regs *regs)
 {
+	struct pt_regs___number *r = (void *)regs;
+
 #ifdef __TARGET_ARCH_x86
-	return BPF_CORE_READ((struct pt_regs___x86 *)regs, orig_ax);
+	return BPF_CORE_READ(r, orig_ax);
 #else
-	return BPF_CORE_READ((struct pt_regs___arm64 *)regs, syscallno);
+	return BPF_CORE_READ(r, syscallno);
 #endif
 }
 
