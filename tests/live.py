@@ -178,7 +178,8 @@ def loader(
     process = subprocess.Popen(
         [
             *(*prefix, str(program), "run", "--segment", str(segment)),
-            *("--interval", str(interval), *options),
+            *("--interval", str(interval)),
+            *("--max-overhead", "0", *options),  # storms are what some tests are for
         ],
         stderr=subprocess.PIPE,
         text=True,

@@ -238,7 +238,7 @@ def session(case: Case, directory: str, ours_first: bool) -> list[tuple[float, f
     """(ours, theirs) of each window, in ns an event, net of the empty program."""
     loader = (
         *(str(BUILD / "kpod-loader"), "run", "--segment", f"{directory}/segment"),
-        *("--interval", "3600", "--collectors", case.collector),
+        *("--interval", "3600", "--max-overhead", "0", "--collectors", case.collector),
     )
     # The tools want tracefs, which is not mounted everywhere.
     mount = 'mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null; exec "$@"'
