@@ -21,6 +21,7 @@ from tests.live import (
     Loader,
     Worker,
     loader,
+    same_time,
     wait_for,
 )
 
@@ -51,7 +52,7 @@ def exact(running: Loader, cgroup: Cgroup) -> None:
     hog.stopped()
     spent = hog.schedstat()[0] - spent
     after = running.fresh()
-    assert after.total(cgroup.id, ONCPU) - before.total(cgroup.id, ONCPU) == spent > 0
+    assert same_time(after.total(cgroup.id, ONCPU) - before.total(cgroup.id, ONCPU), spent)
 
 
 # ---- where the segment is ------------------------------------------------------------------------
@@ -94,7 +95,7 @@ def test_full_tmpfs_when_more_room_is_needed(small: Path, cgroups: Cgroup) -> No
         after = running.fresh()
         assert all(after.slot(c.id) for c in made)
         assert after.loader["kpod_snapshot_failures_total"] > 0
-        assert after.total(a.id, ONCPU) >= hog.schedstat()[0] - spent
+        assert after.total(a.id, ONCPU) + 3e6 >= hog.schedstat()[0] - spent
         exact(running, a)
     assert not (small / "segment").exists()
 
@@ -180,7 +181,7 @@ def test_map_of_cgroups_full(tmpfs: Path, cgroups: Cgroup) -> None:
         hog.stopped()
         after = running.fresh()
         moved = after.total(HOST, ONCPU) - before.total(HOST, ONCPU)
-        assert moved >= hog.schedstat()[0] - spent
+        assert moved + 3e6 >= hog.schedstat()[0] - spent
         assert after.loader["kpod_cgroups_map_full_total"] > 50
         for pod in pods:
             pod.remove()

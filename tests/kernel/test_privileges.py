@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import HOG, LOADER, ONCPU, ROOT, Cgroup, Loader, Worker, loader
+from tests.live import HOG, LOADER, ONCPU, ROOT, Cgroup, Loader, Worker, loader, same_time
 
 # The numbers are those of linux/capability.h.
 NUMBERS = {
@@ -74,7 +74,7 @@ def works(running: Loader, cgroup: Cgroup) -> None:
     hog.stopped()
     spent = hog.schedstat()[0] - spent
     dump = running.fresh()
-    assert dump.total(cgroup.id, ONCPU) - before.total(cgroup.id, ONCPU) == spent
+    assert same_time(dump.total(cgroup.id, ONCPU) - before.total(cgroup.id, ONCPU), spent)
     for failure in ("snapshot_failures", "rows_unmapped", "flush_failures", "walk_failures"):
         assert dump.loader[f"kpod_{failure}_total"] == 0
 
