@@ -106,6 +106,8 @@ def test_the_least_it_starts_with(
     tmpfs: Path, cgroups: Cgroup, copied: Path, ambient: bool
 ) -> None:
     """Then it keeps nothing at all, and says what it does without."""
+    if Path("/proc/sys/kernel/bpf_stats_enabled").read_text() != "0\n":
+        pytest.skip("sysctl kernel.bpf_stats_enabled is on: it needs no privilege to govern")
     options = ("--collectors", "cpu,exec,tcp")
     prefix = setpriv(TO_LOAD, ambient=ambient)
     with loader(tmpfs, *options, program=copied, prefix=prefix) as running:
