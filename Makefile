@@ -185,7 +185,7 @@ $(B)/c/%: tests/c/$$(notdir $$*).c $(SHARED_C) $$(TESTED_$$(notdir $$*)) \
 	@$(CC) $(CFLAGS) $(SAN_$(notdir $(@D))) -Ishared -Ibpf -Iloader -o $@ $(filter %.c,$^) \
 		$(LDFLAGS) $(CMOCKA)
 
-test: setup-vm
+test: setup-test
 	@$(MAKE) --no-print-directory check test-c test-fuzz test-python
 
 test-c: $(TEST_BIN)
@@ -259,7 +259,7 @@ soak: setup-test
 	$(SUDO) $(PY) -m tests.soak $(MINUTES)
 
 test-python: all $(B)/kpod-loader-test
-	$(SUDO) $(PY) -m pytest -ra tests
+	$(SUDO) $(PY) -m pytest -ra --ignore tests/vm tests # make test-vm: other kernels
 
 test-vm: setup-vm
 	@$(MAKE) --no-print-directory all $(B)/kpod-loader-test
