@@ -27,8 +27,14 @@ def escape_help(text: str) -> str:
 
 
 def render_labels(labels: Iterable[tuple[str, str]]) -> str:
-    """name="value",name="value" without those whose value is empty, which is the same as none."""
-    return ",".join(f'{name}="{escape(value)}"' for name, value in labels if value)
+    """name="value",name="value".
+
+    An empty value is the same as none and left out, except for labels of pods: those are the same
+    on every series.
+    """
+    return ",".join(
+        f'{name}="{escape(value)}"' for name, value in labels if value or name.startswith("label_")
+    )
 
 
 def row_labels(labels: Iterable[tuple[str, str]]) -> str:

@@ -103,6 +103,11 @@ class StoreCollector(Collector):
             "Rows of the snapshot that are not shown because no container owns them.",
             value=snapshot.native.orphans,
         )
+        yield GaugeMetricFamily(
+            "kpod_snapshot_hidden_rows",
+            "Rows of the snapshot not shown: their pod has no name yet, or is filtered out.",
+            value=snapshot.native.hidden,
+        )
 
 
 class SelfMetrics:

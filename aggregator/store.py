@@ -1,7 +1,7 @@
 """The segment as Python sees it: its state, its schema and the last whole snapshot."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from typing import Any
 
 from aggregator._native import ffi, lib
@@ -12,6 +12,9 @@ from aggregator.schema import Schema, SchemaError, decode
 log = logging.getLogger("kpod")
 
 STATES = ("absent", "incompatible", "live", "stale", "replaced", "closed")
+
+
+Changed = Callable[[Set[int]], Set[int]]
 
 
 class Snapshot:
@@ -28,25 +31,29 @@ class Snapshot:
         while size := lib.kpod_render_text(cursor, self.plan.native, self.native, chunk):
             yield ffi.unpack(chunk, size)
 
-    def label(self, resolver: Resolver) -> None:
-        """Names the owners that have no labels yet, no two of them alike."""
-        if not self.native.unlabelled:
-            return
+    def label(self, resolver: Resolver, changed: Changed) -> None:
+        """Names the owners that are new or have changed, no two alike; then hides the nameless."""
         owners = [self.native.owners + i for i in range(self.native.owner_count)]
+        stale = changed({owner.cgroup_id for owner in owners})
+        if self.native.unlabelled or stale:
+            self._label(owners, resolver, stale)
+        lib.kpod_snapshot_hide(self.native, self.plan.native)
+
+    def _label(self, owners: list[Any], resolver: Resolver, stale: Set[int]) -> None:
         taken = {
             ffi.unpack(self.native.labels + owner.label_at, owner.label_size)
             for owner in owners
-            if owner.label_size
+            if owner.label_size and owner.cgroup_id not in stale
         }
         taken.add(row_labels(()).encode())  # a series of a container has a label
         for index, native in enumerate(owners):
-            if native.label_size:
+            if native.label_size and native.cgroup_id not in stale:
                 continue
             path = ffi.unpack(native.path, native.path_size).decode(errors="replace")
-            owner = Owner(native.kind, native.cgroup_id, path)
+            owner = Owner(native.kind, native.cgroup_id, path, native.born_ns, bool(native.died_ns))
             labels = resolver(owner)
-            text = row_labels(labels).encode()
-            if text in taken:
+            text = row_labels(labels).encode() if labels is not None else b""
+            if text in taken and labels is not None:
                 # Prometheus refuses a whole scrape for one series that is there twice.
                 text = row_labels((*labels, ("cgroup_id", str(owner.cgroup_id)))).encode()
             taken.add(text)
@@ -63,10 +70,15 @@ class Store:
         *,
         clock: Callable[[], int],
         resolver: Resolver,
+        changed: Changed = lambda _: frozenset(),
         node: str = "",
         le_exponents: Iterable[int] = DEFAULT_LE_EXPONENTS,
     ) -> None:
-        """clock: CLOCK_MONOTONIC in ns. The resolver's labels come after the node's."""
+        """clock: CLOCK_MONOTONIC in ns. The node's label comes after the resolver's.
+
+        A resolver is asked once for each owner; again for those that it says have `changed`, of
+        the cgroups of a new snapshot, and for those that it had no answer for.
+        """
         self.path = path
         self.state = "absent"
         self.cause = ""  # why it is incompatible
@@ -74,12 +86,16 @@ class Store:
         self.snapshot: Snapshot | None = None
         self._clock = clock
         self._node: Labels = (("node", node),)
-        self._resolver: Resolver = lambda owner: (*resolver(owner), *self._node)
+        self._resolver: Resolver = lambda owner: self._with_node(resolver(owner))
+        self._changed = changed
         self._le_exponents = tuple(le_exponents)
         self._reader: Any = ffi.gc(ffi.new("struct kpod_reader *"), lib.kpod_reader_close)
         self._generation = 0
         self._logged: tuple[str, str] | None = None
         lib.kpod_reader_init(self._reader, path.encode())
+
+    def _with_node(self, labels: Labels | None) -> Labels | None:
+        return labels if labels is None else (*labels, *self._node)
 
     @property
     def schema(self) -> Schema | None:
@@ -138,5 +154,5 @@ class Store:
         if not native:
             return
         snapshot = Snapshot(ffi.gc(native, lib.kpod_snapshot_free), self.plan)
-        snapshot.label(self._resolver)
+        snapshot.label(self._resolver, self._changed)
         self.snapshot = snapshot

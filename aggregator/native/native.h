@@ -103,8 +103,9 @@ struct kpod_snapshot {
 	uint64_t realtime_ns;
 	struct kpod_owner *owners;
 	uint32_t owner_count;
-	uint32_t unlabelled; /* owners that `previous` had no labels for */
+	uint32_t unlabelled; /* owners that have no labels */
 	uint32_t orphans;    /* rows whose slot is not in the snapshot: left out */
+	uint32_t hidden;     /* rows whose owner has no labels: taken out */
 	struct kpod_row_ref *rows;
 	uint32_t *first_row; /* by table; one more at the end */
 	char *labels;
@@ -123,10 +124,14 @@ void kpod_snapshot_free(struct kpod_snapshot *snapshot);
 
 /*
  * Labels of one owner, all that is between the constant labels and the value:
- * ,name="value",name="value"} and a space. False: longer than KPOD_LABELS_MAX, or no memory.
+ * ,name="value",name="value"} and a space; or nothing. False: longer than KPOD_LABELS_MAX, or no
+ * memory.
  */
 bool kpod_snapshot_label(struct kpod_snapshot *snapshot, uint32_t owner, const char *labels,
 			 size_t size);
+
+/* Takes out the rows of owners without labels. To be called once, after the labelling. */
+void kpod_snapshot_hide(struct kpod_snapshot *snapshot, const struct kpod_plan *plan);
 
 /* Where a rendering is; zeroed at the start. */
 struct kpod_cursor {

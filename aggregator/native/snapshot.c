@@ -191,10 +191,27 @@ bool kpod_snapshot_label(struct kpod_snapshot *s, uint32_t owner, const char *la
 		s->labels_room = room;
 	}
 	memcpy(s->labels + s->labels_size, labels, size);
-	if (!o->label_size && size)
-		s->unlabelled--;
+	s->unlabelled += !size - !o->label_size;
 	o->label_at = (uint32_t)s->labels_size;
 	o->label_size = (uint32_t)size;
 	s->labels_size += size;
 	return true;
+}
+
+void kpod_snapshot_hide(struct kpod_snapshot *s, const struct kpod_plan *plan)
+{
+	uint32_t to = 0, from = 0;
+
+	for (uint32_t t = 0; t < plan->shape_count; t++) {
+		uint32_t end = s->first_row[t + 1];
+
+		s->first_row[t] = to;
+		for (; from < end; from++) {
+			if (s->rows[from].owner && !s->rows[from].owner->label_size)
+				s->hidden++;
+			else
+				s->rows[to++] = s->rows[from];
+		}
+	}
+	s->first_row[plan->shape_count] = to;
 }
