@@ -8,6 +8,7 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from aggregator import __version__
+from aggregator.podinfo import Pods, SourceCollector
 from aggregator.selfmetrics import SelfMetrics
 from aggregator.store import Store
 
@@ -27,11 +28,14 @@ class Response:
 
 
 class Application:
-    """The endpoints over one store."""
+    """The endpoints over one store. Without pods: standalone."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, pods: Pods | None = None) -> None:
         self._store = store
+        self._pods = pods
         self._self = SelfMetrics(store)
+        if pods:
+            self._self.registry.register(SourceCollector(pods.source, pods.names))
         self._paths: dict[str, Callable[[], Response]] = {
             "/": self._index,
             "/actuator/prometheus": self._metrics,  # where the JVM system had it
@@ -64,13 +68,27 @@ class Application:
         if snapshot:
             for chunk in snapshot.text():
                 yield chunk
+        if self._pods:
+            for chunk in self._pods.info.text():
+                yield chunk
         yield own
 
     def _readyz(self) -> Response:
-        state = self._store.refresh()
-        if state == "live":
+        reasons = []
+        if self._store.refresh() != "live":
+            reasons.append(self._segment())
+        if self._pods and not self._pods.source.synced:
+            reasons.append(self._names())
+        if not reasons:
             return Response(200, PLAIN, b"ready\n")
-        return Response(503, PLAIN, f"not ready: {self._segment()}\n".encode())
+        return Response(503, PLAIN, "".join(f"not ready: {r}\n" for r in reasons).encode())
+
+    def _names(self) -> str:
+        if not self._pods:
+            return "standalone: names come from cgroup paths"
+        source = self._pods.source
+        state = f"{len(source.table)} pods known" if source.synced else "no pods known yet"
+        return f"pods from the {source.mode}: {state}{source.error and f' ({source.error})'}"
 
     def _segment(self) -> str:
         store = self._store
@@ -93,7 +111,8 @@ class Application:
 <h1>kpod-metrics</h1>
 <p>eBPF metrics of every container of this node, for Prometheus: <a href="metrics">/metrics</a>.
 Also <a href="healthz">/healthz</a> and <a href="readyz">/readyz</a>.</p>
-<p>Aggregator {__version__}, {escape(loader)}; {escape(self._segment())}.</p>
+<p>Aggregator {__version__}, {escape(loader)}; {escape(self._segment())};
+{escape(self._names())}.</p>
 <table>
 {table}</table>
 """

@@ -78,6 +78,7 @@ class Slot:
     generation: int = 1
     cgroup_id: int = 0
     died_ns: int = 0
+    born_ns: int = 1
 
     def encode(self) -> bytes:
         path = self.path.encode()
@@ -86,7 +87,7 @@ class Slot:
             self.slot,
             self.generation,
             self.cgroup_id or 1000 + self.slot,
-            1,
+            self.born_ns,
             self.died_ns,
             self.kind,
             len(path),
