@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import re
@@ -217,6 +218,7 @@ def main() -> None:
     logging.basicConfig(
         level=options.log_level.upper(), format="kpod-aggregator: %(message)s", stream=sys.stderr
     )
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of each request
     host, port = options.listen
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -253,6 +255,7 @@ def main() -> None:
     # uvicorn stops in order on these and then raises them again for whoever was here before.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+    gc.freeze()  # what is imported stays: looking at it again would stop the loop for 50 ms
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(uvicorn.Server(config), listener, pods))
 

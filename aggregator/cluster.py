@@ -37,8 +37,9 @@ def connector(
 
     def connect() -> httpx.AsyncClient:
         found = configuration(kubeconfig)
+        base = url or found.host
         verify: ssl.SSLContext | bool = False
-        if found.verify_ssl and not insecure:
+        if base.startswith("https:") and found.verify_ssl and not insecure:
             verify = ssl.create_default_context(cafile=found.ssl_ca_cert)
             if found.cert_file:
                 verify.load_cert_chain(found.cert_file, found.key_file)
@@ -49,7 +50,7 @@ def connector(
                 request.extensions["sni_hostname"] = found.tls_server_name
 
         return httpx.AsyncClient(
-            base_url=url or found.host,
+            base_url=base,
             event_hooks={"request": [name_server]},
             verify=verify,
             headers={"authorization": token} if token else {},

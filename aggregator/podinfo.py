@@ -36,25 +36,27 @@ class PodInfo:
     def text(self) -> Iterator[bytes]:
         """In pieces of about PIECE bytes."""
         pods = [pod for pod in self._table.shown() if self._policy.shows(pod)]
-        lines = {}
-        for pod in pods:
-            old = self._lines.get(pod.uid)
-            lines[pod.uid] = old if old and old[0] is pod else (pod, self._render(pod))
-        self._lines = lines
         for index, (name, text) in enumerate(FAMILIES):
             piece = bytearray(f"# HELP {name} {escape_help(text)}\n# TYPE {name} gauge\n".encode())
-            for _, rendered in lines.values():
-                piece += rendered[index]
+            for pod in pods:
+                piece += self._render(pod)[index]
                 if len(piece) >= PIECE:
                     yield bytes(piece)
                     piece.clear()
             yield bytes(piece)
+        self._lines = {pod.uid: (pod, self._render(pod)) for pod in pods}
 
     def _render(self, pod: Pod) -> tuple[bytes, ...]:
+        """The pod's lines of each family."""
+        known = self._lines.get(pod.uid)
+        if known and known[0] is pod:
+            return known[1]
         texts = ["", "", ""]
         for family, labels, value in self._samples(pod):
             texts[family] += f"{FAMILIES[family][0]}{{{render_labels(labels)}}} {value}\n"
-        return tuple(text.encode() for text in texts)
+        lines = tuple(text.encode() for text in texts)
+        self._lines[pod.uid] = pod, lines
+        return lines
 
     def _samples(self, pod: Pod) -> Iterator[tuple[int, Labels, int]]:
         """(family, labels, value) of each series."""

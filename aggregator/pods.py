@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Annotated
 
 import msgspec
 from msgspec import Struct, field
@@ -74,10 +75,13 @@ class _Owner(Struct, frozen=True):
     controller: bool | None = None
 
 
+_Name = Annotated[str, msgspec.Meta(min_length=1)]
+
+
 class _Metadata(Struct, frozen=True):
-    uid: str
-    name: str
-    namespace: str
+    uid: _Name
+    name: _Name
+    namespace: _Name
     version: str = field(name="resourceVersion", default="")
     created: str | None = field(name="creationTimestamp", default=None)
     labels: dict[str, str] | None = None

@@ -56,6 +56,8 @@ def label_name(key: str) -> str:
 
 def cut(value: str, size: int = NAME_MAX) -> str:
     """At most so many bytes of UTF-8, whole characters."""
+    if 4 * len(value) <= size:
+        return value
     return value.encode()[:size].decode(errors="ignore")
 
 

@@ -56,7 +56,7 @@ def parse_path(path: str) -> CgroupName:
             child = parts[at + 1] if at + 1 < len(parts) else ""
             found = _CONTAINER.match(child)
             return CgroupName(pod[1].replace("_", "-"), found["id"] if found else child)
-        if (colons := _COLONS.match(part)) and (pod := _POD.match(colons["slice"])):
+        if ":" in part and (colons := _COLONS.match(part)) and (pod := _POD.match(colons["slice"])):
             return CgroupName(pod[1].replace("_", "-"), colons["id"])
     if found := _CONTAINER.match(parts[-1]) or _COLONS.match(parts[-1]):
         return CgroupName(container_id=found["id"])

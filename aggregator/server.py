@@ -1,5 +1,6 @@
 """HTTP: an ASGI application of five paths."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from html import escape
@@ -71,6 +72,7 @@ class Application:
         if self._pods:
             for chunk in self._pods.info.text():
                 yield chunk
+                await asyncio.sleep(0)  # it may have been a while
         yield own
 
     def _readyz(self) -> Response:

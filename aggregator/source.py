@@ -150,20 +150,21 @@ class Source(ABC):
             raise SourceError("garbage", str(error)) from None
 
     async def list(self, path: str, params: Mapping[str, str]) -> str:
-        """Makes the table equal to a list of pods. Returns the list's resourceVersion."""
+        """Makes the table equal to a list of pods, page by page. Returns its resourceVersion."""
         pods: dict[str, Pod] = {}
-        more = ""
         try:
             async with asyncio.timeout(LIST_TIMEOUT):
                 while True:
-                    page = await self._page(path, {**params, "continue": more} if more else params)
+                    page = await self._page(path, params)
                     for raw in page.items or ():
                         if pod := self.decode(raw):
                             pods[pod.uid] = pod
                         await asyncio.sleep(0)
-                    more = page.metadata.more
-                    if not more:
+                    if not page.metadata.more:
                         break
+                    # The version is in this token; both together are refused.
+                    params = {**params, "continue": page.metadata.more}
+                    params.pop("resourceVersion", None)
         except TimeoutError:
             raise SourceError("silence", f"no list within {LIST_TIMEOUT:.0f} s") from None
         self.table.replace(pods.values())

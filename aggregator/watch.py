@@ -10,6 +10,7 @@ from aggregator.source import SILENCE, Source, SourceError
 PATH = "/api/v1/pods"
 LINE_MAX = 8 << 20  # bytes of an event; etcd holds no object over 1.5 MB
 
+PAGE = "100"  # pods; a MB
 WATCH = 300.0  # s that a watch is asked for, up to twice as long
 RESYNC = 3600.0  # s; then a list again, in case that something was missed
 HEALTHY = 10.0  # s; a watch that lasted so long was none of a row of failures
@@ -78,7 +79,7 @@ class Watcher(Source):
 
     async def _list(self) -> None:
         self._trusted = False
-        params = {**self.selector, "resourceVersion": self._version}
+        params = {**self.selector, "resourceVersion": self._version, "limit": PAGE}
         try:
             version = await self.list(PATH, params)
         except SourceError as error:

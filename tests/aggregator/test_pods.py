@@ -232,7 +232,11 @@ def test_changed_says_what_matters_to_labels() -> None:
 
 @pytest.mark.parametrize(
     "document",
-    ["", "{", "[]", "null", '{"metadata":{}}', '{"metadata":{"uid":1,"name":"a","namespace":"b"}}'],
+    [
+        *("", "{", "[]", "null", '{"metadata":{}}'),
+        '{"metadata":{"uid":"","name":"a","namespace":"b"}}',
+        '{"metadata":{"uid":1,"name":"a","namespace":"b"}}',
+    ],
 )
 def test_no_pod(document: str) -> None:
     with pytest.raises(ValueError, match=r"."):

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from tests.bench import loader, render, sched
+from tests.bench import loader, pods, render, sched
 
-good = [sched.main(Path("build")), render.main(), loader.main()]
+good = [sched.main(Path("build")), render.main(), loader.main(), pods.main()]
 sys.exit(not all(good))

@@ -49,7 +49,7 @@ class ApiServer:
     clock: what `at` of the requests is measured by.
     """
 
-    page: int = 0  # items of a list's page
+    page: int = 500  # items of a list's page at most
     tokens: set[str] | None = None  # those that are let in
     seed: int = 1
     clock: Any = time.monotonic
@@ -128,7 +128,12 @@ class ApiServer:
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             target = urlsplit(head[0].split()[1])
             headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in head[1:])}
-            request = Request(self.clock(), target.path, dict(parse_qsl(target.query)), headers)
+            request = Request(
+                self.clock(),
+                target.path,
+                dict(parse_qsl(target.query, keep_blank_values=True)),
+                headers,
+            )
             self.requests.append(request)
             fault = self.faults.popleft() if self.faults else self.always
             if not (fault and await self._misbehave(fault, writer, request)):
@@ -185,7 +190,10 @@ class ApiServer:
             return
         items = [p for p in self.pods.values() if p["spec"].get("nodeName") == NODE]
         first = int(request.params.get("continue", 0))
-        last = first + self.page if self.page else len(items)
+        if first and "resourceVersion" in request.params:
+            await self._status(writer, 400)  # as the real one
+            return
+        last = first + min(self.page, int(request.params["limit"]))
         meta = {"resourceVersion": str(self.version)}
         if last < len(items):
             meta["continue"] = str(last)
@@ -195,13 +203,9 @@ class ApiServer:
     async def _watch(self, writer: asyncio.StreamWriter, request: Request) -> None:
         at = int(request.params["resourceVersion"])
         await self._start(writer)
-        if at < self._oldest:
-            await self._send(writer, (FIXTURES / "watch-410.ndjson").read_bytes())
-            writer.write(b"0\r\n\r\n")
-            return
         self._watchers.add(writer)
         try:
-            while True:
+            while at >= self._oldest:
                 for version, event in [e for e in self._log if e[0] > at]:
                     at = version
                     if not self.mute:
@@ -209,6 +213,9 @@ class ApiServer:
                 async with self._news:
                     while self.version <= at:
                         await self._news.wait()
+            await self._send(writer, (FIXTURES / "watch-410.ndjson").read_bytes())
+            writer.write(b"0\r\n\r\n")
+            await writer.drain()
         finally:
             self._watchers.discard(writer)
 

@@ -115,6 +115,7 @@ def test_start_and_every_event_after_it(tmp_path: Path) -> None:
             assert first.params == {
                 "fieldSelector": "spec.nodeName=node-a",
                 "resourceVersion": "0",
+                "limit": "100",
             }
             assert second.params["resourceVersion"] == "445"
             assert second.params["allowWatchBookmarks"] == "true"
@@ -212,11 +213,14 @@ def test_410_relists_without_a_gap(tmp_path: Path) -> None:
             server.cut()
             await server.replay(EVERYTHING[30:])
             server.forget()
-            smallest = len(before)
-            while not equal(source, server):
-                smallest = min(smallest, len(source.table))
-                await asyncio.sleep(0.001)
-            assert smallest >= min(len(before), len(server.pods))
+            sizes: list[int] = []
+
+            def done() -> bool:
+                sizes.append(len(source.table))
+                return equal(source, server)
+
+            await until("the truth", done)
+            assert min(sizes) >= min(len(before), len(server.pods))
             assert source.errors["410"] == 1
             assert source.requests["list"] >= 2
             # As new as can be, and not from a cache that may be older than what was seen.
