@@ -6,7 +6,7 @@ from collections.abc import Callable, Set
 from aggregator.exposition import Labels
 from aggregator.pods import PodTable
 from aggregator.policy import Policy, cut
-from aggregator.resolver import POD_CONTAINER, CgroupName, Owner, parse_path, standalone
+from aggregator.resolver import POD_CONTAINER, CgroupName, Owner, parse_path, pod_ids, standalone
 
 GRACE_NS = 30 * 10**9
 
@@ -56,13 +56,12 @@ class Names:
         since = max(owner.born_ns, self._start)
         if not container and not owner.dead and self._clock() - since < self._grace_ns:
             return WAITING, None
-        scope, *ids = standalone(owner)
         return NAMED if pod else UNNAMED, (
-            scope,
+            ("scope", "pod"),
             ("namespace", cut(pod.namespace) if pod else ""),
             ("pod", cut(pod.name) if pod else ""),
             ("container", cut(container)),
-            *ids,
+            *pod_ids(owner, name),
             *self._policy.pod_labels(pod),
         )
 

@@ -63,6 +63,14 @@ def parse_path(path: str) -> CgroupName:
     return CgroupName(unit=parts[-1])
 
 
+def pod_ids(owner: Owner, name: CgroupName) -> Labels:
+    """What tells a pod's container from all others, with or without a name."""
+    return (
+        ("pod_uid", name.pod_uid),
+        ("container_id", name.container_id or f"cgroup:{owner.cgroup_id}"),
+    )
+
+
 def standalone(owner: Owner) -> Labels:
     """Labels without any cluster: what the cgroup path says.
 
@@ -74,11 +82,7 @@ def standalone(owner: Owner) -> Labels:
     name = parse_path(owner.path)
     cgroup_id = str(owner.cgroup_id)
     if owner.kind == POD_CONTAINER:
-        return (
-            ("scope", "pod"),
-            ("pod_uid", name.pod_uid),
-            ("container_id", name.container_id or f"cgroup:{cgroup_id}"),
-        )
+        return (("scope", "pod"), *pod_ids(owner, name))
     if owner.kind == CONTAINER:
         return (
             ("scope", "container"),

@@ -65,6 +65,7 @@ class Application:
     async def _samples(self) -> AsyncIterator[bytes]:
         # Bound now: what is sent is one snapshot, whatever happens while the client reads.
         snapshot = self._store.snapshot
+        await asyncio.sleep(0)  # naming all containers anew has taken a while
         own = generate_latest(self._self.registry)
         if snapshot:
             for chunk in snapshot.text():

@@ -427,7 +427,7 @@ def test_modes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
         assert why in capsys.readouterr().err
 
 
-@given(st.text(max_size=100), st.text(max_size=100))
+@given(st.text(max_size=100), st.text(min_size=1, max_size=100))
 def test_any_path_and_name_have_labels(where: str, value: str) -> None:
     found = PodTable(lambda: 0)
     found.put(pod(UID[1], value.encode(errors="replace").decode(), {"c": ID[1]}))
