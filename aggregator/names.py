@@ -46,6 +46,7 @@ class Names:
         name = parse_path(owner.path)
         state, labels = self._name(owner, name)
         self._owners[owner.cgroup_id] = name, state
+        self._table.in_use.update((name.pod_uid, name.container_id))
         return labels
 
     def _name(self, owner: Owner, name: CgroupName) -> tuple[str, Labels | None]:

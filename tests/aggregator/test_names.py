@@ -180,6 +180,15 @@ def test_a_replaced_pod_and_a_restarted_container_are_series_of_their_own(tmp_pa
     assert [labels["pod_uid"] for labels, _ in world.series("kpod_pod_info")] == [UID[2], UID[1]]
 
 
+def test_a_pod_that_was_gone_before_its_first_snapshot_has_its_info(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.table.put(pod(UID[1], "a", {"c": ID[1]}))
+    world.table.remove(UID[1])
+    assert world.series("kpod_pod_info") == []
+    world.cgroup(UID[1], ID[1], died_ns=5)
+    assert [labels["pod"] for labels, _ in world.series("kpod_pod_info")] == ["a"]
+
+
 def test_a_reused_cgroup_path_is_not_mixed(tmp_path: Path) -> None:
     """One container id in two cgroups, which no runtime does: two series all the same."""
     world = World(tmp_path)
