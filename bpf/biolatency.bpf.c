@@ -20,12 +20,15 @@ KPOD_UNITS(biolatency);
 
 struct flight {
 	__u64 queued_ns; /* 0: it went to the device at once */
-	__u64 issued_ns; /* 0: not yet */
+	__u64 issued_ns; /* 0: not yet, or it is over */
 };
 
-/* By request. */
+/*
+ * By request. The kernel uses its requests again and again, so entries stay and cost nothing to
+ * make; of those that have not been used for long the map forgets some when it is full.
+ */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
 	__type(key, __u64);
 	__type(value, struct flight);
@@ -33,7 +36,7 @@ struct {
 
 static __always_inline bool operation_of(struct request *rq, __u32 *operation)
 {
-	__u32 op = BPF_CORE_READ(rq, cmd_flags) & 0xff;
+	__u32 op = rq->cmd_flags & 0xff;
 
 	*operation = op == REQ_OP_FLUSH	    ? KPOD_IO_FLUSH
 		     : op == REQ_OP_DISCARD ? KPOD_IO_DISCARD
@@ -46,9 +49,9 @@ static __always_inline bool operation_of(struct request *rq, __u32 *operation)
 /* NULL: nobody's that we could name. */
 static __always_inline struct cgroup *cgroup_of(struct request *rq)
 {
-	struct cgroup *cgrp = BPF_CORE_READ(rq, bio, bi_blkg, blkcg, css.cgroup);
+	struct cgroup *cgrp = rq->bio->bi_blkg->blkcg->css.cgroup;
 
-	return cgrp && BPF_CORE_READ(cgrp, root, hierarchy_id) == 0 ? cgrp : NULL;
+	return cgrp && cgrp->root->hierarchy_id == 0 ? cgrp : NULL;
 }
 
 static __always_inline struct gendisk *disk_of(struct request *rq)
@@ -56,66 +59,61 @@ static __always_inline struct gendisk *disk_of(struct request *rq)
 	struct request___before_5_17 *old = (void *)rq;
 
 	if (bpf_core_field_exists(old->rq_disk))
-		return BPF_CORE_READ(old, rq_disk);
-	return BPF_CORE_READ(rq, q, disk);
+		return old->rq_disk;
+	return rq->q->disk;
 }
 
-static __always_inline struct biolatency_row *row_of(struct request *rq)
+static __always_inline struct biolatency_row *row_of(struct request *rq, struct cgroup *cgrp)
 {
-	struct cgroup *cgrp = cgroup_of(rq);
-	struct kpod_cgroup *owner = kpod_nearest(cgrp);
+	struct kpod_cgroup *owner = cgrp ? kpod_nearest(cgrp) : NULL;
 	struct gendisk *disk = disk_of(rq);
 	struct kpod_unit unit = {.key = {.slot = owner ? owner->slot : 0}};
-	struct biolatency_row *row;
 	__u32 number;
 
 	if (!operation_of(rq, &unit.key.minor))
 		return NULL;
-	unit.key.major = (__u64)BPF_CORE_READ(disk, major) << 32 | BPF_CORE_READ(disk, first_minor);
+	unit.key.major = (__u64)disk->major << 32 | disk->first_minor;
 	number = kpod_unit_find(biolatency, &unit.key);
 	if (!number) {
 		bpf_probe_read_kernel_str(unit.words, KPOD_DISK_NAME, disk->disk_name);
 		unit.words[KPOD_DISK_NAME / 8] = unit.key.minor;
 		number = kpod_unit_add(biolatency, &unit);
 	}
-	row = number ? kpod_shared_row(biolatency_rows, number) : NULL;
-	if (row && !cgrp)
-		kpod_add_shared(row->unattributed, 1);
-	return row;
+	return number ? kpod_shared_row(biolatency_rows, number) : NULL;
 }
 
-static __always_inline int begin(struct request *rq, struct flight *flight)
+static __always_inline struct flight *flight_of(struct request *rq)
 {
-	struct biolatency_row *row;
+	struct flight fresh = {}, *flight;
 	__u64 key = (__u64)rq;
 
-	if (bpf_map_update_elem(&biolatency_flights, &key, flight, BPF_ANY)) {
-		row = row_of(rq);
-		if (row)
-			kpod_add_shared(row->untracked, 1);
-	}
-	return 0;
+	flight = bpf_map_lookup_elem(&biolatency_flights, &key);
+	if (flight)
+		return flight;
+	bpf_map_update_elem(&biolatency_flights, &key, &fresh, BPF_ANY);
+	return bpf_map_lookup_elem(&biolatency_flights, &key);
 }
 
 SEC("tp_btf/block_rq_insert")
 int BPF_PROG(kpod_biolatency_insert, struct request *rq)
 {
-	struct flight flight = {.queued_ns = bpf_ktime_get_ns()};
+	struct flight *flight = flight_of(rq);
 
-	return begin(rq, &flight);
+	if (flight) {
+		flight->queued_ns = bpf_ktime_get_ns();
+		flight->issued_ns = 0;
+	}
+	return 0;
 }
 
 /* A request that was put back is issued again: it was in the queue until then. */
 SEC("tp_btf/block_rq_issue")
 int BPF_PROG(kpod_biolatency_issue, struct request *rq)
 {
-	struct flight fresh = {.issued_ns = bpf_ktime_get_ns()}, *flight;
-	__u64 key = (__u64)rq;
+	struct flight *flight = flight_of(rq);
 
-	flight = bpf_map_lookup_elem(&biolatency_flights, &key);
-	if (!flight)
-		return begin(rq, &fresh);
-	flight->issued_ns = fresh.issued_ns;
+	if (flight)
+		flight->issued_ns = bpf_ktime_get_ns();
 	return 0;
 }
 
@@ -124,8 +122,10 @@ SEC("tp_btf/block_rq_merge")
 int BPF_PROG(kpod_biolatency_merge, struct request *rq)
 {
 	__u64 key = (__u64)rq;
+	struct flight *flight = bpf_map_lookup_elem(&biolatency_flights, &key);
 
-	bpf_map_delete_elem(&biolatency_flights, &key);
+	if (flight)
+		flight->queued_ns = flight->issued_ns = 0;
 	return 0;
 }
 
@@ -133,29 +133,33 @@ int BPF_PROG(kpod_biolatency_merge, struct request *rq)
 SEC("tp_btf/block_rq_complete")
 int BPF_PROG(kpod_biolatency_complete, struct request *rq, int error, unsigned int bytes)
 {
-	bool last = bytes >= BPF_CORE_READ(rq, __data_len);
-	__u64 key = (__u64)rq, now = bpf_ktime_get_ns();
-	struct biolatency_row *row;
+	bool last = bytes >= rq->__data_len;
+	__u64 key = (__u64)rq, now = bpf_ktime_get_ns(), ns;
+	struct cgroup *cgrp = cgroup_of(rq);
+	struct biolatency_row *row = row_of(rq, cgrp);
 	struct flight *flight;
 
-	flight = bpf_map_lookup_elem(&biolatency_flights, &key);
-	if (!flight)
+	if (!row)
 		return 0;
-	row = flight->issued_ns ? row_of(rq) : NULL;
-	if (row) {
-		kpod_add_shared(row->bytes, bytes);
-		if (last && flight->queued_ns) {
-			kpod_add_shared(row->queue_ns, flight->issued_ns - flight->queued_ns);
-			kpod_add_shared(
-				row->queue[kpod_bucket(flight->issued_ns - flight->queued_ns)], 1);
-		}
-		if (last) {
-			kpod_add_shared(row->device_ns, now - flight->issued_ns);
-			kpod_add_shared(row->device[kpod_bucket(now - flight->issued_ns)], 1);
-		}
+	flight = bpf_map_lookup_elem(&biolatency_flights, &key);
+	if (!flight || !flight->issued_ns) {
+		kpod_add_shared(row->untracked, last);
+		return 0;
 	}
-	if (last)
-		bpf_map_delete_elem(&biolatency_flights, &key);
+	kpod_add_shared(row->bytes, bytes);
+	if (!last)
+		return 0;
+	if (!cgrp)
+		kpod_add_shared(row->unattributed, 1);
+	if (flight->queued_ns) {
+		ns = flight->issued_ns - flight->queued_ns;
+		kpod_add_shared(row->queue_ns, ns);
+		kpod_add_shared(row->queue[kpod_bucket(ns)], 1);
+	}
+	ns = now - flight->issued_ns;
+	kpod_add_shared(row->device_ns, ns);
+	kpod_add_shared(row->device[kpod_bucket(ns)], 1);
+	flight->queued_ns = flight->issued_ns = 0;
 	return 0;
 }
 

@@ -15,6 +15,7 @@
 
 struct irq_begin {
 	__u64 ns; /* 0: none */
+	struct kpod_owner owner;
 } __attribute__((aligned(64)));
 
 /* Written by its CPU only: handlers and softirqs do not nest in their own kind. */
@@ -45,20 +46,18 @@ static __always_inline void irq_enter(void)
 /* False: it began before the loader did. */
 static __always_inline bool irq_leave(__u64 *ns)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
+	struct task_struct *task = bpf_get_current_task_btf();
 	__u32 cpu = bpf_get_smp_processor_id();
 	struct irq_begin *begin = bpf_map_lookup_elem(&irq_begins, &cpu);
-	struct kpod_cgroup *owner;
 	struct irq_stolen_row *row;
 
 	if (!begin || !begin->ns)
 		return false;
 	*ns = bpf_ktime_get_ns() - begin->ns;
 	begin->ns = 0;
-	if (!BPF_CORE_READ(task, pid) || BPF_CORE_READ(task, flags) & PF_KTHREAD)
+	if (!task->pid || task->flags & PF_KTHREAD)
 		return true;
-	owner = kpod_nearest(BPF_CORE_READ(task, cgroups, dfl_cgrp));
-	row = kpod_row(irq_stolen_rows, owner ? owner->slot : 0);
+	row = kpod_row(irq_stolen_rows, kpod_owner_slot(&begin->owner, task->cgroups->dfl_cgrp));
 	if (row)
 		kpod_add(row->ns, *ns);
 	return true;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <bpf/bpf.h>
@@ -49,6 +50,15 @@ static int on_libbpf(enum libbpf_print_level level, const char *format, va_list 
 			 line);
 	}
 	return 0;
+}
+
+#define PROC_PID_INIT_INO 0xEFFFFFFCu /* include/linux/proc_ns.h */
+
+bool kpod_sees_all_tasks(void)
+{
+	struct stat st;
+
+	return !stat("/proc/self/ns/pid", &st) && st.st_ino == PROC_PID_INIT_INO;
 }
 
 void *kpod_rows_of(struct kpod_rows *rows, uint32_t unit)

@@ -29,6 +29,8 @@ int kpod_doctor(const struct kpod_options *options)
 	    btf ? "/sys/kernel/btf/vmlinux"
 		: "no /sys/kernel/btf/vmlinux: needs a kernel with CONFIG_DEBUG_INFO_BTF=y");
 	row("privilege", !*missing, *missing ? missing : "may load BPF programs");
+	row("pids", kpod_sees_all_tasks(),
+	    kpod_sees_all_tasks() ? "sees all tasks of the node" : KPOD_OWN_PIDS);
 	if (*missing)
 		return 1;
 	every.profile = KPOD_PROFILES;
@@ -56,7 +58,7 @@ int kpod_doctor(const struct kpod_options *options)
 	}
 	if (!err)
 		kpod_slots_close(&slots);
-	err = err || up < bpf.loaded_count;
+	err = err || up < bpf.loaded_count || !kpod_sees_all_tasks();
 	kpod_bpf_close(&bpf);
 	return err;
 }

@@ -329,6 +329,8 @@ static void report(const struct kpod_bpf *bpf, const struct kpod_options *o)
 		else
 			kpod_log("collector %s: down: %s", l->collector->name, l->reason);
 	}
+	if (!kpod_sees_all_tasks())
+		kpod_log(KPOD_OWN_PIDS);
 	kpod_log("snapshots every %g s into %s", (double)o->interval_ns / 1e9, o->segment);
 }
 

@@ -178,7 +178,8 @@ def loader(
     process = subprocess.Popen(
         [
             *(*prefix, str(program), "run", "--segment", str(segment)),
-            *("--interval", str(interval), *options),
+            *("--interval", str(interval)),
+            *("--max-overhead", "0", *options),  # storms are what some tests are for
         ],
         stderr=subprocess.PIPE,
         text=True,
@@ -309,3 +310,8 @@ def unprivileged(*command: str) -> list[str]:
         *(setpriv, "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"),
         *("--bounding-set=-all", "--no-new-privs", *command),
     ]
+
+
+def same_time(ns: int, expected: int) -> bool:
+    """But for single switches that a kernel may hide from BPF programs: rare, about a tick each."""
+    return expected > 0 and abs(ns - expected) <= 0.02 * expected + 3e6

@@ -34,8 +34,9 @@ static const struct kpod_column columns[] = {
 	 "where cgroup2 has no io controller.",
 	 .kind = KPOD_COUNTER, .word = KPOD_WORD(biolatency_row, unattributed)},
 	{"kpod_block_io_untracked_total",
-	 "Requests not counted because too many were under way at once.", .kind = KPOD_COUNTER,
-	 .word = KPOD_WORD(biolatency_row, untracked)},
+	 "Requests whose start was not seen, or is forgotten because too many were under way: not "
+	 "counted.",
+	 .kind = KPOD_COUNTER, .word = KPOD_WORD(biolatency_row, untracked)},
 };
 
 static const struct kpod_key keys[] = {

@@ -50,7 +50,7 @@ const struct kpod_collector kpod_collector_hardirqs = {
 	.name = "hardirqs",
 	.help = "handlers of interrupts by name, and the time they take from containers",
 	.owner = "the node; of stolen time, the task that had the CPU (not idle or kernel threads)",
-	.since = "5.10",
+	.since = "5.11",
 	.profile = KPOD_STANDARD,
 	KPOD_EMBEDDED(hardirqs),
 	.attachments = attachments,

@@ -57,7 +57,7 @@ const struct kpod_collector kpod_collector_softirqs = {
 	.name = "softirqs",
 	.help = "softirqs by vector, and the time they take from containers",
 	.owner = "the node; of stolen time, the task that had the CPU (not idle or kernel threads)",
-	.since = "5.10",
+	.since = "5.11",
 	.profile = KPOD_STANDARD,
 	KPOD_EMBEDDED(softirqs),
 	.attachments = attachments,

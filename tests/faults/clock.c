@@ -7,10 +7,10 @@
 
 int clock_gettime(clockid_t clock, struct timespec *now)
 {
-	static unsigned int looks;
+	static unsigned int random = 1;
 	int err = (int)syscall(SYS_clock_gettime, clock, now);
 
 	if (clock == CLOCK_REALTIME)
-		now->tv_sec += looks++ % 2 ? 3600 : -3600;
+		now->tv_sec += (random = random * 1664525 + 1013904223) >> 31 ? 3600 : -3600;
 	return err;
 }

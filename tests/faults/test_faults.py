@@ -21,6 +21,7 @@ from tests.live import (
     Loader,
     Worker,
     loader,
+    same_time,
     wait_for,
 )
 
@@ -51,7 +52,7 @@ def exact(running: Loader, cgroup: Cgroup) -> None:
     hog.stopped()
     spent = hog.schedstat()[0] - spent
     after = running.fresh()
-    assert after.total(cgroup.id, ONCPU) - before.total(cgroup.id, ONCPU) == spent > 0
+    assert same_time(after.total(cgroup.id, ONCPU) - before.total(cgroup.id, ONCPU), spent)
 
 
 # ---- where the segment is ------------------------------------------------------------------------
@@ -94,7 +95,7 @@ def test_full_tmpfs_when_more_room_is_needed(small: Path, cgroups: Cgroup) -> No
         after = running.fresh()
         assert all(after.slot(c.id) for c in made)
         assert after.loader["kpod_snapshot_failures_total"] > 0
-        assert after.total(a.id, ONCPU) >= hog.schedstat()[0] - spent
+        assert after.total(a.id, ONCPU) + 3e6 >= hog.schedstat()[0] - spent
         exact(running, a)
     assert not (small / "segment").exists()
 
@@ -121,7 +122,7 @@ def test_directory_of_the_segment_deleted(tmpfs: Path, cgroups: Cgroup) -> None:
 
 
 def test_wall_clock_jumps_by_hours(tmpfs: Path, tmp_path: Path, cgroups: Cgroup) -> None:
-    """Twice a snapshot, there and back. Nothing but time stamps comes from it."""
+    """There and back, at random. Nothing but time stamps comes from it."""
     library = tmp_path / "clock.so"
     source = Path(__file__).parent / "clock.c"
     subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", library, source], check=True)
@@ -129,11 +130,13 @@ def test_wall_clock_jumps_by_hours(tmpfs: Path, tmp_path: Path, cgroups: Cgroup)
     with loader(tmpfs, *FEW, prefix=prefix) as running, aggregator(tmpfs) as served:
         a = cgroups.child("a.service")
         stamps = set()
-        for _ in range(3):
-            exact(running, a)
+        exact(running, a)
+        for _ in range(16):
+            running.fresh()
             stamps |= set(served.series("kpod_snapshot_timestamp_seconds").values())
             assert list(served.series("kpod_loader_up").values()) == [1]
             assert served.series("kpod_cpu_oncpu_seconds_total", container="a.service")
+        exact(running, a)
         assert max(stamps) - min(stamps) > 3600, "the clock did jump"
 
 
@@ -180,7 +183,7 @@ def test_map_of_cgroups_full(tmpfs: Path, cgroups: Cgroup) -> None:
         hog.stopped()
         after = running.fresh()
         moved = after.total(HOST, ONCPU) - before.total(HOST, ONCPU)
-        assert moved >= hog.schedstat()[0] - spent
+        assert moved + 3e6 >= hog.schedstat()[0] - spent
         assert after.loader["kpod_cgroups_map_full_total"] > 50
         for pod in pods:
             pod.remove()

@@ -17,7 +17,7 @@ NUMBERS = {
 }
 FOR_FILESYSTEM = {"CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"}
 TO_LOAD = {"CAP_BPF", "CAP_PERFMON"}
-NO_GOVERNOR = ("--max-overhead", "0")
+GOVERNOR = ("--max-overhead", "1")
 
 
 def documented() -> set[str]:
@@ -88,11 +88,11 @@ def test_documented_capabilities_are_enough(
     tmpfs: Path, cgroups: Cgroup, copied: Path, ambient: bool
 ) -> None:
     """All collectors that run with every privilege there is run with these, and work."""
-    with loader(tmpfs, *NO_GOVERNOR) as running:
+    with loader(tmpfs) as running:
         everything = collectors(running)
     needed = documented() - {"CAP_SYS_ADMIN"}
     prefix = setpriv(needed, ambient=ambient)
-    with loader(tmpfs, *NO_GOVERNOR, program=copied, prefix=prefix) as running:
+    with loader(tmpfs, program=copied, prefix=prefix) as running:
         assert collectors(running) == everything
         assert kept(running) == FOR_FILESYSTEM
         works(running, cgroups.child("a.service"))
@@ -106,7 +106,7 @@ def test_the_least_it_starts_with(
     tmpfs: Path, cgroups: Cgroup, copied: Path, ambient: bool
 ) -> None:
     """Then it keeps nothing at all, and says what it does without."""
-    options = ("--collectors", "cpu,exec,tcp")
+    options = ("--collectors", "cpu,exec,tcp", *GOVERNOR)
     prefix = setpriv(TO_LOAD, ambient=ambient)
     with loader(tmpfs, *options, program=copied, prefix=prefix) as running:
         assert set(collectors(running).values()) == {"up"}
@@ -119,6 +119,7 @@ def test_the_least_it_starts_with(
 
 def test_what_sheds_keeps_what_loads(tmpfs: Path, copied: Path) -> None:
     prefix = setpriv(documented(), ambient=False)
-    with loader(tmpfs, "--collectors", "cpu", program=copied, prefix=prefix) as running:
+    options = ("--collectors", "cpu", *GOVERNOR)
+    with loader(tmpfs, *options, program=copied, prefix=prefix) as running:
         assert kept(running) == TO_LOAD | {"CAP_SYS_ADMIN"}
         assert not [line for line in running.log if "overhead" in line]
