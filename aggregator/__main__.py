@@ -2,8 +2,10 @@
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -19,11 +21,18 @@ import uvloop
 
 from aggregator._native import lib
 from aggregator.exposition import Presentation
+from aggregator.kubelet import Kubelet
+from aggregator.names import GRACE_NS, Names
+from aggregator.podinfo import PodInfo, Pods
+from aggregator.pods import PodTable
+from aggregator.policy import Policy, Requirement, parse_selector
 from aggregator.protocol import Protocol
 from aggregator.resolver import standalone
 from aggregator.selfmetrics import SelfMetrics
 from aggregator.server import MAX_SCRAPES, Application
+from aggregator.source import Source
 from aggregator.store import Limits, Store
+from aggregator.watch import Watcher
 
 if TYPE_CHECKING:
     from aggregator.otlp import Exporter
@@ -46,13 +55,15 @@ def natural(text: str) -> int:
     return int(text)
 
 
-def seconds(text: str) -> float:
+def seconds(least: float, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = 0
-    if not 0.1 <= value <= 86400:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0.1 to 86400")
+        value = -1
+    if not least <= value <= 86400:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a number of seconds from {least:g} to 86400"
+        )
     return value
 
 
@@ -73,6 +84,24 @@ def presentation(text: str) -> Presentation:
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}': '{exponents}' are not numbers") from None
     return Presentation(pattern, kind != "classic", kind != "native", ends)
+
+
+def commas(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is no regular expression: {error}") from None
+
+
+def selector(text: str) -> tuple[tuple[str, Requirement], ...]:
+    try:
+        return parse_selector(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -139,7 +168,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--otlp-interval",
-        type=seconds,
+        type=partial(seconds, 0.1),
         default=15.0,
         metavar="SECONDS",
         help="between pushes (default: %(default)s)",
@@ -147,7 +176,103 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--log-level", choices=["debug", "info", "warning", "error"], default="info"
     )
-    return parser.parse_args(argv)
+    pods = parser.add_argument_group("pods")
+    pods.add_argument(
+        "--pods",
+        choices=["auto", "api", "kubelet", "none"],
+        default="auto",
+        help="who knows the names of this node's pods: the Kubernetes API, the node's kubelet or "
+        "nobody (default: the API inside a cluster, else nobody)",
+    )
+    pods.add_argument(
+        "--kubeconfig",
+        default="",
+        metavar="FILE",
+        help="how to reach the API (default: the service account; outside a cluster $KUBECONFIG)",
+    )
+    pods.add_argument(
+        "--kubelet",
+        metavar="URL",
+        help="the node's kubelet (default: https://NODE:10250)",
+    )
+    pods.add_argument(
+        "--kubelet-insecure",
+        action="store_true",
+        help="do not check the kubelet's certificate, which often is its own; it gets the token",
+    )
+    pods.add_argument(
+        "--pod-labels",
+        type=commas,
+        default=(),
+        metavar="KEY,...",
+        help="labels of pods to put on their series, as label_KEY; values are cut at 4096 bytes",
+    )
+    pods.add_argument(
+        "--scrub",
+        type=pattern,
+        metavar="REGEX",
+        help="what matches in pod labels, images and owners is shown as <scrubbed>",
+    )
+    pods.add_argument(
+        "--namespaces", type=commas, default=(), metavar="NAME,...", help="show no others"
+    )
+    pods.add_argument(
+        "--exclude-namespaces", type=commas, default=(), metavar="NAME,...", help="hide these"
+    )
+    pods.add_argument(
+        "--pod-selector",
+        type=selector,
+        default=(),
+        metavar="SELECTOR",
+        help="show only pods whose labels match, as in kubectl get -l",
+    )
+    pods.add_argument(
+        "--name-grace",
+        type=partial(seconds, 0),
+        default=GRACE_NS / 1e9,
+        metavar="SECONDS",
+        help="how long a new container waits for its name before it is shown without "
+        "(default: %(default)g)",
+    )
+    options = parser.parse_args(argv)
+    if options.pods == "auto":
+        options.pods = "api" if os.environ.get("KUBERNETES_SERVICE_HOST") else "none"
+    if options.pods != "none" and not options.node:
+        parser.error(f"--pods={options.pods} needs the node's name: --node or $NODE_NAME")
+    try:
+        options.policy = Policy(
+            options.pod_labels,
+            options.scrub,
+            frozenset(options.namespaces),
+            frozenset(options.exclude_namespaces),
+            options.pod_selector,
+        )
+    except ValueError as error:
+        parser.error(f"--pod-labels: {error}")
+    return options
+
+
+def make_pods(options: argparse.Namespace) -> Pods | None:
+    if options.pods == "none":
+        return None
+    # Now, not later in the event loop: the kubernetes package takes half a second and 20 MB.
+    from aggregator.cluster import connector
+
+    table = PodTable(time.monotonic_ns)
+    source: Source
+    if options.pods == "api":
+        source = Watcher(options.node, connector(options.kubeconfig), table)
+    else:
+        url = options.kubelet or f"https://{options.node}:10250"
+        connect = connector(options.kubeconfig, url=url, insecure=options.kubelet_insecure)
+        source = Kubelet(connect, table)
+    names = Names(
+        table,
+        clock=time.monotonic_ns,
+        policy=options.policy,
+        grace_ns=int(options.name_grace * 1e9),
+    )
+    return Pods(source, names, PodInfo(table, options.policy, options.node))
 
 
 def stop(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -167,17 +292,26 @@ def otlp(options: argparse.Namespace, store: Store, own: SelfMetrics) -> "Export
     return Exporter(store, own, endpoint, interval=options.otlp_interval)
 
 
-def ended(pushing: asyncio.Task[None]) -> None:
-    if not pushing.cancelled():
-        log.error("OTLP push ended: %r", pushing.exception())
+def ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        log.error("%s ended: %r", task.get_name(), task.exception())
 
 
 async def serve(
-    server: uvicorn.Server, listener: socket.socket, exporter: "Exporter | None"
+    server: uvicorn.Server,
+    listener: socket.socket,
+    pods: Pods | None,
+    exporter: "Exporter | None",
 ) -> None:
+    tasks = []
+    if pods:
+        tasks.append(
+            asyncio.create_task(pods.source.run(), name=f"pods from the {pods.source.mode}")
+        )
     if exporter:
-        pushing = asyncio.create_task(exporter.run())
-        pushing.add_done_callback(ended)
+        tasks.append(asyncio.create_task(exporter.run(), name="OTLP push"))
+    for task in tasks:
+        task.add_done_callback(ended)
     await server.serve(sockets=[listener])
 
 
@@ -186,6 +320,7 @@ def main() -> None:
     logging.basicConfig(
         level=options.log_level.upper(), format="kpod-aggregator: %(message)s", stream=sys.stderr
     )
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of each request
     if error := lib.kpod_confine():
         log.warning("no system call filter: %s", os.strerror(-error))
     host, port = options.listen
@@ -203,17 +338,22 @@ def main() -> None:
         listener = socket.create_server((host, port), family=family)
     except OSError as error:
         sys.exit(f"kpod-aggregator: cannot listen on {host}:{port}: {error.strerror or error}")
+    pods = make_pods(options)
     store = Store(
         options.segment,
         clock=time.monotonic_ns,
-        resolver=standalone,
+        resolver=pods.names if pods else standalone,
+        changed=pods.names.changed if pods else lambda _: frozenset(),
         node=options.node,
         presentations=options.histogram,
         limits=Limits(options.max_series_per_family, options.max_series),
     )
     store.refresh()
-    log.info("standalone: names come from cgroup paths")
-    application = Application(store, auth=auth, max_scrapes=options.max_scrapes)
+    if pods:
+        log.info("names come from the %s, for the pods of node %s", options.pods, options.node)
+    else:
+        log.info("standalone: names come from cgroup paths")
+    application = Application(store, pods, auth=auth, max_scrapes=options.max_scrapes)
     log.info(
         "serving %s://%s:%d/metrics",
         "https" if tls else "http",
@@ -238,7 +378,8 @@ def main() -> None:
     # uvicorn stops in order on these and then raises them again for whoever was here before.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    uvloop.run(serve(uvicorn.Server(config), listener, exporter))
+    gc.freeze()  # what is imported stays: looking at it again would stop the loop for 50 ms
+    uvloop.run(serve(uvicorn.Server(config), listener, pods, exporter))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """From a schema to the plan that the C renderer follows."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -53,9 +53,16 @@ def escape_help(text: str) -> str:
     return text.replace("\\", r"\\").replace("\n", r"\n")
 
 
+def shown_labels(labels: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """An empty value is the same as none and left out, except for labels of pods: those are the
+    same on every series.
+    """
+    return ((n, v) for n, v in labels if v or n.startswith("label_"))
+
+
 def render_labels(labels: Iterable[tuple[str, str]]) -> str:
-    """name="value",name="value" without those whose value is empty, which is the same as none."""
-    return ",".join(f'{name}="{escape(value)}"' for name, value in labels if value)
+    """name="value",name="value"."""
+    return ",".join(f'{name}="{escape(value)}"' for name, value in shown_labels(labels))
 
 
 def row_labels(labels: Iterable[tuple[str, str]]) -> str:
@@ -68,8 +75,7 @@ def protobuf_labels(labels: Iterable[tuple[str, str]]) -> bytes:
     """The same as fields of Metric."""
     return b"".join(
         protobuf.message(1, protobuf.text(1, name) + protobuf.text(2, value))
-        for name, value in labels
-        if value
+        for name, value in shown_labels(labels)
     )
 
 

@@ -53,6 +53,7 @@ ATTRIBUTES = {
     "container_id": "container.id",
 }
 UNITS = {"_seconds": "s", "_bytes": "By"}
+NO_VALUE = 2**64 - 1  # KPOD_NO_VALUE of shared/abi.h
 CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 
 
@@ -157,6 +158,8 @@ def _resource(
         del words[: shape.key_words]
         for column in table.columns:
             if place >= shown[column.name]:
+                continue
+            if column.optional and words[column.word] == NO_VALUE:
                 continue
             metric = metrics.get(column.name)
             if metric is None:

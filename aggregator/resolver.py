@@ -9,12 +9,15 @@ from aggregator.exposition import Labels
 # bpf/classify.h
 HOST, UNIT, CONTAINER, POD, POD_CONTAINER = range(5)
 
-# kubelet's systemd driver writes the uid with underscores; a static pod's "uid" is a hash.
+# The kubelet's systemd driver writes the uid with underscores; a static pod's "uid" is a hash.
 _POD = re.compile(
     r"(?:.*-)?pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}"
     r"|[0-9a-f]{32})(?:\.slice)?\Z"
 )
-_CONTAINER = re.compile(r"(?:(?P<prefix>[\w.-]*)-)?(?P<id>[0-9a-f]{64})(?:\.scope)?\Z")
+# CRI-O's conmon has the id of its container, which it is not.
+_CONTAINER = re.compile(r"(?:(?!crio-conmon-)[\w.-]*-)?(?P<id>[0-9a-f]{64})(?:\.scope)?\Z")
+# What a runtime makes of a systemd path when it was told to use cgroupfs.
+_COLONS = re.compile(r"(?P<slice>[^:]*):(?:cri-containerd|crio|docker):(?P<id>[0-9a-f]{64})\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,8 @@ class Owner:
     kind: int
     cgroup_id: int
     path: str
+    born_ns: int = 0  # CLOCK_MONOTONIC
+    dead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +40,35 @@ class CgroupName:
     unit: str = ""
 
 
-Resolver = Callable[[Owner], Labels]
+# None: not to be shown (yet).
+Resolver = Callable[[Owner], Labels | None]
 
 
 def parse_path(path: str) -> CgroupName:
-    """Pod uid and container id of a container's cgroup, or the unit's name. Never raises."""
-    *above, last = path.rstrip("/").split("/")
-    found = _CONTAINER.match(last)
-    for name in reversed(above):
-        if pod := _POD.match(name):
-            return CgroupName(
-                pod_uid=pod[1].replace("_", "-"), container_id=found["id"] if found else last
-            )
-    if found:
+    """Pod uid and container id of a container's cgroup, or the unit's name. Never raises.
+
+    The first pod on the way down counts, as in bpf/classify.h: what runs inside a pod's container
+    is that container's.
+    """
+    parts = path.rstrip("/").split("/")
+    for at, part in enumerate(parts):
+        if pod := _POD.match(part):
+            child = parts[at + 1] if at + 1 < len(parts) else ""
+            found = _CONTAINER.match(child)
+            return CgroupName(pod[1].replace("_", "-"), found["id"] if found else child)
+        if ":" in part and (colons := _COLONS.match(part)) and (pod := _POD.match(colons["slice"])):
+            return CgroupName(pod[1].replace("_", "-"), colons["id"])
+    if found := _CONTAINER.match(parts[-1]) or _COLONS.match(parts[-1]):
         return CgroupName(container_id=found["id"])
-    return CgroupName(unit=last)
+    return CgroupName(unit=parts[-1])
+
+
+def pod_ids(owner: Owner, name: CgroupName) -> Labels:
+    """What tells a pod's container from all others, with or without a name."""
+    return (
+        ("pod_uid", name.pod_uid),
+        ("container_id", name.container_id or f"cgroup:{owner.cgroup_id}"),
+    )
 
 
 def standalone(owner: Owner) -> Labels:
@@ -63,11 +82,7 @@ def standalone(owner: Owner) -> Labels:
     name = parse_path(owner.path)
     cgroup_id = str(owner.cgroup_id)
     if owner.kind == POD_CONTAINER:
-        return (
-            ("scope", "pod"),
-            ("pod_uid", name.pod_uid),
-            ("container_id", name.container_id or f"cgroup:{cgroup_id}"),
-        )
+        return (("scope", "pod"), *pod_ids(owner, name))
     if owner.kind == CONTAINER:
         return (
             ("scope", "container"),

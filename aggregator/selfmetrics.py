@@ -104,6 +104,11 @@ class StoreCollector(Collector):
             "Rows of the snapshot that are not shown because no container owns them.",
             value=snapshot.native.orphans,
         )
+        yield GaugeMetricFamily(
+            "kpod_snapshot_hidden_rows",
+            "Rows of the snapshot not shown: their pod has no name yet, or is filtered out.",
+            value=snapshot.native.hidden,
+        )
         cut = GaugeMetricFamily(
             "kpod_series_cut",
             "Series of the snapshot that are not shown, because there would be too many.",
@@ -130,6 +135,10 @@ class SelfMetrics(Collector):
             "kpod_http_timeouts",
             "Connections cut because the client was too slow to send a request or read an answer.",
         )
+
+    def register(self, collector: Collector) -> None:
+        """What another part says of itself."""
+        self._registry.register(collector)
 
     def counter(self, name: str, help_text: str) -> Counter:
         """One more."""

@@ -10,6 +10,7 @@ from isal import isal_zlib
 
 from aggregator import __version__
 from aggregator.formats import FORMATS, Format, accepts_gzip, negotiate
+from aggregator.podinfo import Pods, SourceCollector
 from aggregator.selfmetrics import SelfMetrics
 from aggregator.store import Store
 
@@ -43,16 +44,27 @@ class Response:
 
 
 class Application:
-    """The endpoints over one store. Beyond `max_scrapes` at once, the answer is 503."""
+    """The endpoints over one store. Beyond `max_scrapes` at once, the answer is 503.
+
+    Without pods: standalone.
+    """
 
     def __init__(
-        self, store: Store, *, auth: "BasicAuth | None" = None, max_scrapes: int = MAX_SCRAPES
+        self,
+        store: Store,
+        pods: Pods | None = None,
+        *,
+        auth: "BasicAuth | None" = None,
+        max_scrapes: int = MAX_SCRAPES,
     ) -> None:
         self._store = store
+        self._pods = pods
         self._auth = auth
         self._max_scrapes = max_scrapes
         self._scrapes = 0  # under way
         self.own = SelfMetrics(store)
+        if pods:
+            self.own.register(SourceCollector(pods.source, pods.names))
         self._paths: dict[str, Callable[[Headers], Response]] = {
             "/": self._index,
             "/actuator/prometheus": self._metrics,  # where the JVM system had it
@@ -115,16 +127,29 @@ class Application:
         own = wanted.encode(self.own)
         if snapshot:
             yield from snapshot.render(wanted.native)
+        if self._pods:
+            yield from self._pods.info.render(wanted.native)
         yield own  # last, as OpenMetrics' end mark is in it
 
     def _healthz(self, _headers: Headers) -> Response:
         return Response(200, PLAIN, b"ok\n")
 
     def _readyz(self, _headers: Headers) -> Response:
-        state = self._store.refresh()
-        if state == "live":
+        reasons = []
+        if self._store.refresh() != "live":
+            reasons.append(self._segment())
+        if self._pods and not self._pods.source.synced:
+            reasons.append(self._names())
+        if not reasons:
             return Response(200, PLAIN, b"ready\n")
-        return Response(503, PLAIN, f"not ready: {self._segment()}\n".encode())
+        return Response(503, PLAIN, "".join(f"not ready: {r}\n" for r in reasons).encode())
+
+    def _names(self) -> str:
+        if not self._pods:
+            return "standalone: names come from cgroup paths"
+        source = self._pods.source
+        state = f"{len(source.table)} pods known" if source.synced else "no pods known yet"
+        return f"pods from the {source.mode}: {state}{source.error and f' ({source.error})'}"
 
     def _segment(self) -> str:
         store = self._store
@@ -147,7 +172,8 @@ class Application:
 <h1>kpod-metrics</h1>
 <p>eBPF metrics of every container of this node, for Prometheus: <a href="metrics">/metrics</a>.
 Also <a href="healthz">/healthz</a> and <a href="readyz">/readyz</a>.</p>
-<p>Aggregator {__version__}, {escape(loader)}; {escape(self._segment())}.</p>
+<p>Aggregator {__version__}, {escape(loader)}; {escape(self._segment())};
+{escape(self._names())}.</p>
 <table>
 {table}</table>
 """
@@ -171,6 +197,7 @@ async def _send(method: str, response: Response, send: Send) -> None:
         if isinstance(response.body, bytes):
             await send({"type": "http.response.body", "body": response.body})
             return
+        await asyncio.sleep(0)  # naming all containers anew has taken a while
         # Each chunk takes a fraction of a millisecond, and then others have their turn. send()
         # returns when the client has room for more: a slow one holds one chunk, no more.
         for chunk in response.body:

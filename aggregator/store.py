@@ -1,7 +1,7 @@
 """The segment as Python sees it: its state, its schema and the last whole snapshot."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,9 @@ from aggregator.schema import Schema, SchemaError, decode
 log = logging.getLogger("kpod")
 
 STATES = ("absent", "incompatible", "live", "stale", "replaced", "closed")
+
+
+Changed = Callable[[Set[int]], Set[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,11 @@ class Snapshot:
         """Of a struct kpod_owner; of NULL: those of the node."""
         if not owner:
             return self.plan.node_labels
-        place = owner.labels[lib.KPOD_AS_PROTOBUF]
-        return tuple(protobuf.labels(ffi.unpack(self.native.labels + place.at, place.size)))
+        return tuple(protobuf.labels(self._text(owner.labels[lib.KPOD_AS_PROTOBUF])))
+
+    def _text(self, place: Any) -> bytes:
+        """Of a struct kpod_text of an owner."""
+        return bytes(ffi.unpack(self.native.labels + place.at, place.size))
 
     def limit(self, limits: Limits) -> None:
         """Leaves out rows that are too many: the last of a family, the last families."""
@@ -58,27 +64,34 @@ class Snapshot:
                 self.native.shown[index] = rows
                 self.cut[name] = (there - rows) * view.sample_count
 
-    def label(self, resolver: Resolver) -> None:
-        """Names the owners that have no labels yet, no two of them alike."""
-        if not self.native.unlabelled:
-            return
+    def label(self, resolver: Resolver, changed: Changed) -> None:
+        """Names the owners that are new or have changed, no two alike; then hides the nameless."""
         owners = [self.native.owners + i for i in range(self.native.owner_count)]
-        known = [owner.labels[lib.KPOD_AS_TEXT] for owner in owners]
-        taken = {ffi.unpack(self.native.labels + k.at, k.size) for k in known if k.size}
+        stale = changed({owner.cgroup_id for owner in owners})
+        if self.native.unlabelled or stale:
+            self._label(owners, resolver, stale)
+        lib.kpod_snapshot_hide(self.native, self.plan.native)
+
+    def _label(self, owners: list[Any], resolver: Resolver, stale: Set[int]) -> None:
+        known = [
+            owner.cgroup_id not in stale and self._text(owner.labels[lib.KPOD_AS_TEXT])
+            for owner in owners
+        ]
+        taken = {text for text in known if text}
         taken.add(row_labels(()).encode())  # a series of a container has a label
         for index, native in enumerate(owners):
-            if known[index].size:
+            if known[index]:
                 continue
             path = ffi.unpack(native.path, native.path_size).decode(errors="replace")
-            owner = Owner(native.kind, native.cgroup_id, path)
+            owner = Owner(native.kind, native.cgroup_id, path, native.born_ns, bool(native.died_ns))
             labels = resolver(owner)
-            text = row_labels(labels).encode()
-            if text in taken:
+            text = row_labels(labels).encode() if labels is not None else b""
+            if text in taken and labels is not None:
                 # Prometheus refuses a whole scrape for one series that is there twice.
                 labels = (*labels, ("cgroup_id", str(owner.cgroup_id)))
                 text = row_labels(labels).encode()
             taken.add(text)
-            encoded = protobuf_labels(labels)
+            encoded = protobuf_labels(labels or ())
             if not lib.kpod_snapshot_label(
                 self.native, index, text, len(text), encoded, len(encoded)
             ):
@@ -94,11 +107,16 @@ class Store:
         *,
         clock: Callable[[], int],
         resolver: Resolver,
+        changed: Changed = lambda _: frozenset(),
         node: str = "",
         presentations: Sequence[Presentation] = (),
         limits: Limits = Limits(),
     ) -> None:
-        """clock: CLOCK_MONOTONIC in ns. The resolver's labels come after the node's."""
+        """clock: CLOCK_MONOTONIC in ns. The node's label comes after the resolver's.
+
+        A resolver is asked once for each owner; again for those that it says have `changed`, of
+        the cgroups of a new snapshot, and for those that it had no answer for.
+        """
         self.path = path
         self.state = "absent"
         self.cause = ""  # why it is incompatible
@@ -106,7 +124,8 @@ class Store:
         self.snapshot: Snapshot | None = None
         self._clock = clock
         self._node: Labels = (("node", node),)
-        self._resolver: Resolver = lambda owner: (*resolver(owner), *self._node)
+        self._resolver: Resolver = lambda owner: self._with_node(resolver(owner))
+        self._changed = changed
         self._presentations = presentations
         self._limits = limits
         self._cut: set[str] = set()  # families of which it has been said
@@ -114,6 +133,9 @@ class Store:
         self._generation = 0
         self._logged: tuple[str, str] | None = None
         lib.kpod_reader_init(self._reader, path.encode())
+
+    def _with_node(self, labels: Labels | None) -> Labels | None:
+        return labels if labels is None else (*labels, *self._node)
 
     @property
     def schema(self) -> Schema | None:
@@ -172,7 +194,7 @@ class Store:
         if not native:
             return
         snapshot = Snapshot(ffi.gc(native, lib.kpod_snapshot_free), self.plan)
-        snapshot.label(self._resolver)
+        snapshot.label(self._resolver, self._changed)
         snapshot.limit(self._limits)
         for family in snapshot.cut.keys() - self._cut:
             self._cut.add(family)

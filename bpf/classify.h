@@ -68,6 +68,11 @@ kpod_classify(enum kpod_cgroup_kind above, const char *tail)
 		return kpod_is_pod_uid(tail, end - 6) ? KPOD_CGROUP_POD : KPOD_CGROUP_HOST;
 	if (kpod_is_pod_uid(tail, end))
 		return KPOD_CGROUP_POD;
+	/* "kubepods-….slice:cri-containerd:ID": a systemd path given to a runtime on cgroupfs. */
+	if (tail[end - KPOD_ID_SIZE - 1] == ':' &&
+	    (KPOD_ENDS(tail, end - KPOD_ID_SIZE - 1, 'n', 'e', 'r', 'd') ||
+	     KPOD_ENDS(tail, end - KPOD_ID_SIZE - 1, 'c', 'r', 'i', 'o')))
+		return KPOD_CGROUP_POD_CONTAINER;
 	if (above != KPOD_CGROUP_HOST)
 		return KPOD_CGROUP_HOST;
 

@@ -148,8 +148,9 @@ struct kpod_snapshot {
 	uint64_t created_ns; /* of what has no owner: the loader's start */
 	struct kpod_owner *owners;
 	uint32_t owner_count;
-	uint32_t unlabelled; /* owners that `previous` had no labels for */
+	uint32_t unlabelled; /* owners that have no labels */
 	uint32_t orphans;    /* rows whose slot is not in the snapshot: left out */
+	uint32_t hidden;     /* rows whose owner has no labels: taken out */
 	struct kpod_row_ref *rows;
 	uint32_t *first_row; /* by table; one more at the end */
 	uint32_t *shown;     /* by family: so many rows of its table are rendered */
@@ -169,11 +170,17 @@ void kpod_snapshot_free(struct kpod_snapshot *snapshot);
 
 /*
  * Labels of one owner, all that is between the constant labels and the value: as text,
- * ,name="value",name="value"} and a space; as protobuf, fields of Metric. False: longer than
- * KPOD_LABELS_MAX, or no memory.
+ * ,name="value",name="value"} and a space; as protobuf, fields of Metric. Both may be empty: the
+ * owner has none. False: longer than KPOD_LABELS_MAX, or no memory.
  */
 bool kpod_snapshot_label(struct kpod_snapshot *snapshot, uint32_t owner, const char *text,
 			 size_t text_size, const char *protobuf, size_t protobuf_size);
+
+/*
+ * Takes out the rows of owners without text, and counts in `shown` those that are left. To be
+ * called once, after the labelling; nothing is rendered without it.
+ */
+void kpod_snapshot_hide(struct kpod_snapshot *snapshot, const struct kpod_plan *plan);
 
 /* Where a rendering is; zeroed at the start. */
 struct kpod_cursor {

@@ -159,11 +159,6 @@ struct kpod_snapshot *kpod_snapshot_new(struct kpod_reader *reader, const struct
 	}
 	fill(s, reader, plan, owner_of, next);
 	compact(s, plan, next);
-	for (uint32_t f = 0; f < plan->family_count; f++) {
-		uint32_t table = plan->families[f].table;
-
-		s->shown[f] = s->first_row[table + 1] - s->first_row[table];
-	}
 	if (!keep_labels(s, previous)) {
 		fault = KPOD_FAULT_MEMORY;
 		goto fail;
@@ -221,9 +216,33 @@ bool kpod_snapshot_label(struct kpod_snapshot *s, uint32_t owner, const char *te
 		s->labels = larger;
 		s->labels_room = room;
 	}
-	if (!o->labels[KPOD_AS_TEXT].size && text_size)
-		s->unlabelled--;
+	s->unlabelled += !text_size - !o->labels[KPOD_AS_TEXT].size;
 	o->labels[KPOD_AS_TEXT] = add(s, text, text_size);
 	o->labels[KPOD_AS_PROTOBUF] = add(s, protobuf, protobuf_size);
 	return true;
+}
+
+void kpod_snapshot_hide(struct kpod_snapshot *s, const struct kpod_plan *plan)
+{
+	uint32_t to = 0, from = 0;
+
+	for (uint32_t t = 0; t < plan->shape_count; t++) {
+		uint32_t end = s->first_row[t + 1];
+
+		s->first_row[t] = to;
+		for (; from < end; from++) {
+			const struct kpod_owner *owner = s->rows[from].owner;
+
+			if (owner && !owner->labels[KPOD_AS_TEXT].size)
+				s->hidden++;
+			else
+				s->rows[to++] = s->rows[from];
+		}
+	}
+	s->first_row[plan->shape_count] = to;
+	for (uint32_t f = 0; f < plan->family_count; f++) {
+		uint32_t table = plan->families[f].table;
+
+		s->shown[f] = s->first_row[table + 1] - s->first_row[table];
+	}
 }

@@ -23,7 +23,18 @@ from aggregator.otlp import ATTEMPTS, QUEUE, Endpoint, Exporter, headers, reques
 from aggregator.selfmetrics import SelfMetrics
 from aggregator.store import Limits, Store
 from tests.scrape import native_buckets, protobuf_families
-from tests.segment import HOST_SLOT, POD_CONTAINER, Row, Segment, Slot, begin, column, schema, table
+from tests.segment import (
+    HOST_SLOT,
+    POD_CONTAINER,
+    UNIT,
+    Row,
+    Segment,
+    Slot,
+    begin,
+    column,
+    schema,
+    table,
+)
 
 START = 1_700_000_000 * 10**9  # of tests.segment's loader and of its snapshots
 MAX = 2**64 - 1
@@ -191,6 +202,38 @@ def test_limits_hold(tmp_path: Path) -> None:
     ]
     assert names.count("io_total") == 2
     assert "latency_seconds" not in names
+
+
+def test_what_is_not_shown_is_not_sent(tmp_path: Path) -> None:
+    """No value of an optional column, and owners that have no name yet."""
+    path = tmp_path / "segment"
+    columns = [column("limit_bytes", "gauge", optional=True), column("used_bytes", "gauge", word=1)]
+    slots = [Slot(1, "a", UNIT), Slot(2, "b", UNIT)]
+    rows = [Row(0, 1, [MAX, 2**63]), Row(0, 2, [5, 6])]
+    names = {"a": "one"}
+    store = Store(
+        str(path),
+        clock=time.monotonic_ns,
+        resolver=lambda o: (("container", names[o.path]),) if o.path in names else None,
+    )
+
+    def sent(generation: int) -> dict[tuple[str, str], float]:
+        Segment(schema(table("t", 2, columns)), slots, rows, generation=generation).write(path)
+        assert store.refresh() == "live"
+        assert store.snapshot
+        found = {}
+        for body in requests(store.snapshot):
+            for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+                (who,) = resource.resource.attributes
+                for metric in resource.scope_metrics[0].metrics:
+                    for (name, _), number in points(metric).items():
+                        found[name, who.value.string_value] = number
+        return found
+
+    unlimited = {("used_bytes", "one"): 2.0**63}
+    assert sent(1) == unlimited
+    names["b"] = "two"
+    assert sent(2) == unlimited | {("limit_bytes", "two"): 5, ("used_bytes", "two"): 6}
 
 
 def free_port() -> int:

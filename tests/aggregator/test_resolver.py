@@ -1,7 +1,10 @@
 """Names out of cgroup paths."""
 
+import ctypes
 import json
 import re
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 from aggregator.resolver import (
     CONTAINER,
     HOST,
+    POD,
     POD_CONTAINER,
     UNIT,
     CgroupName,
@@ -18,43 +22,53 @@ from aggregator.resolver import (
     parse_path,
     standalone,
 )
+from tests.aggregator.paths import ID, PATHS, UID
 
-ID = "0123456789abcdef" * 4
-UID = "12345678-1234-1234-1234-1234567890ab"
-UID_ = UID.replace("-", "_")
-HASH = ID[:32]
+ROOT = Path(__file__).parent.parent.parent
+TAIL = 80  # KPOD_NAME_TAIL
 
-PATHS = [
-    (
-        f"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID_}.slice/"
-        f"cri-containerd-{ID}.scope",
-        CgroupName(UID, ID),
-    ),
-    (
-        f"/kubepods.slice/kubepods-pod{UID_}.slice/crio-{ID}.scope",
-        CgroupName(UID, ID),
-    ),
-    (f"/kubepods/besteffort/pod{UID}/{ID}", CgroupName(UID, ID)),
-    (f"/kubelet/kubepods/pod{HASH}/{ID}", CgroupName(HASH, ID)),
-    (f"/kubepods.slice/kubepods-pod{HASH}.slice/docker-{ID}.scope", CgroupName(HASH, ID)),
-    (f"/kubepods/pod{UID}/crio-conmon-x.scope", CgroupName(UID, "crio-conmon-x.scope")),
-    # kind: the node is a container itself
-    (
-        f"/system.slice/docker-{'f' * 64}.scope/kubelet.slice/kubelet-kubepods.slice/"
-        f"kubelet-kubepods-pod{UID_}.slice/cri-containerd-{ID}.scope",
-        CgroupName(UID, ID),
-    ),
-    (f"/system.slice/docker-{ID}.scope", CgroupName("", ID)),
-    (f"/docker/{ID}", CgroupName("", ID)),
-    (f"/machine.slice/libpod-{ID}.scope", CgroupName("", ID)),
-    ("/system.slice/nginx.service", CgroupName("", "", "nginx.service")),
-    ("/user.slice/user-0.slice/session-1.scope", CgroupName("", "", "session-1.scope")),
-]
+Classify = Callable[[int, bytes], int]
 
 
-@pytest.mark.parametrize(("path", "name"), PATHS, ids=lambda p: p if isinstance(p, str) else "")
-def test_paths(path: str, name: CgroupName) -> None:
-    assert parse_path(path) == name
+@pytest.fixture(scope="module")
+def classify(tmp_path_factory: pytest.TempPathFactory) -> Classify:
+    """The rule that kernel program and loader have."""
+    directory = tmp_path_factory.mktemp("classify")
+    (directory / "c.c").write_text(
+        f'#include "{ROOT}/bpf/classify.h"\n'
+        "int kind(int above, const char *tail) { return kpod_classify(above, tail); }\n"
+    )
+    library = directory / "c.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, directory / "c.c"], check=True)
+    return ctypes.CDLL(str(library)).kind
+
+
+def slot(classify: Classify, path: str) -> tuple[int, str]:
+    """Kind and path of the cgroup whose slot this one's events go to."""
+    above, kind, owner, at = HOST, HOST, "", ""
+    for part in path.strip("/").split("/"):
+        at += f"/{part}"
+        found = classify(above, part.encode()[-TAIL:].rjust(TAIL, b"\0"))
+        above = found or above
+        if found not in (HOST, POD):
+            kind, owner = found, at
+    return kind, owner
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "uid", "name"), [row[1:] for row in PATHS], ids=[row[0] for row in PATHS]
+)
+def test_paths(classify: Classify, path: str, kind: int, uid: str, name: str) -> None:
+    """Who has the slot is the kernel's decision, what it is called is ours: they agree."""
+    assert len(PATHS) >= 40
+    found, owner = slot(classify, path)
+    assert found == kind
+    if kind == UNIT:
+        assert parse_path(owner) == CgroupName(unit=name)
+    elif kind != HOST:
+        assert parse_path(owner) == CgroupName(uid, name)
+        if kind == POD_CONTAINER:
+            assert parse_path(path) == CgroupName(uid, name), "from deeper down too"
 
 
 def test_recorded_paths_of_a_real_kubelet() -> None:
@@ -80,17 +94,25 @@ def test_recorded_paths_of_a_real_kubelet() -> None:
     assert len(found) >= 10
 
 
-@given(st.text(max_size=200))
+PIECES = [part for row in PATHS for part in row[1].split("/")]
+
+
+@given(
+    st.text(max_size=200)
+    | st.binary(max_size=512).map(lambda raw: raw.decode(errors="replace"))
+    | st.lists(st.sampled_from(PIECES) | st.text(max_size=9), max_size=9).map("/".join)
+)
 def test_any_path_has_an_answer(path: str) -> None:
     parse_path(path)
     for kind in (HOST, UNIT, CONTAINER, POD_CONTAINER):
         labels = standalone(Owner(kind, 7, path))
+        assert labels
         assert labels[0][0] == "scope"
 
 
 def test_standalone_labels() -> None:
     assert standalone(Owner(HOST, 1, "/")) == (("scope", "host"),)
-    assert dict(standalone(Owner(POD_CONTAINER, 7, PATHS[0][0]))) == {
+    assert dict(standalone(Owner(POD_CONTAINER, 7, PATHS[0][1]))) == {
         "scope": "pod",
         "pod_uid": UID,
         "container_id": ID,

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from aggregator._native import lib
 from aggregator.exposition import Plan
 from aggregator.resolver import standalone
 from aggregator.schema import SchemaError, Table, decode
@@ -169,7 +170,7 @@ def check_rendering(document: dict[str, Any], tables: tuple[Table, ...]) -> None
         store = Store(str(path), clock=time.monotonic_ns, resolver=standalone)
         assert store.refresh() == "live", store.cause
     assert store.snapshot
-    text = b"".join(store.snapshot.text()).decode()
+    text = b"".join(store.snapshot.render(lib.KPOD_TEXT)).decode()
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     assert len({line.rpartition(" ")[0] for line in lines}) == len(lines)
     names = {column.name for table in tables for column in table.columns}

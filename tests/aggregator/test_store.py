@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 
 import pytest
@@ -146,3 +146,72 @@ def test_a_broken_file_takes_the_samples_away(
     # An unlinked file is still whole and its heartbeat decides; a spoiled one is not.
     assert (store.state == "live") == (not path.exists())
     assert bool(text(store)) == (store.state == "live")
+
+
+def test_owners_without_a_name_are_hidden_until_they_have_one(tmp_path: Path) -> None:
+    """Rows are not shown while the resolver has no labels, and labels change when it says so."""
+    path = tmp_path / "segment"
+    names: dict[int, str] = {1001: "one"}
+    changed: set[int] = set()
+    present: list[set[int]] = []
+
+    def resolver(owner: Owner) -> Labels | None:
+        name = names.get(owner.cgroup_id)
+        return (("container", name),) if name else None
+
+    def ask(cgroups: Set[int]) -> Set[int]:
+        present.append(set(cgroups))
+        return set(changed)
+
+    store = Store(str(path), clock=time.monotonic_ns, resolver=resolver, changed=ask)
+    slots = [Slot(i, f"{i}.service", UNIT) for i in range(1, 4)]
+    segment = make(slots, [11, 12, 13])
+    segment.write(path)
+
+    def shown() -> list[str]:
+        """After another snapshot."""
+        segment.start, segment.sequence = segment.end, segment.sequence + 1
+        records = [begin(segment.sequence, segment.sequence)]
+        records += [s.encode() for s in slots] + [r.encode() for r in segment.rows]
+        segment.write_snapshot(records)
+        rewrite(path, segment)
+        assert store.refresh() == "live"
+        assert store.snapshot
+        assert store.snapshot.native.hidden == 3 - sum(" 1" in x for x in text(store).splitlines())
+        return [x for x in text(store).splitlines() if not x.startswith("#")]
+
+    assert shown() == ['t_total{container="one"} 11']
+    assert present[-1] == {1001, 1002, 1003}
+    names[1003] = "three"
+    assert shown() == ['t_total{container="one"} 11', 't_total{container="three"} 13']
+    names[1001], names[1002] = "new", "two"
+    assert 't_total{container="one"} 11' in shown(), "asked again only when it is said to"
+    changed.add(1001)
+    assert 't_total{container="new"} 11' in shown()
+    # Hidden again, and no name of another's is taken for its own.
+    del names[1001]
+    assert shown() == ['t_total{container="two"} 12', 't_total{container="three"} 13']
+    names[1001] = "two"
+    assert len(set(shown())) == 3
+    changed.clear()
+    assert len(set(shown())) == 3
+
+
+def test_a_table_may_be_hidden_whole(tmp_path: Path) -> None:
+    """No header without a series; tables before and after it stay as they are."""
+    path = tmp_path / "segment"
+    slots = [HOST_SLOT, Slot(1, "1.service", UNIT)]
+    tables = [table(f"t{i}", 1, [column(f"t{i}_total")]) for i in range(3)]
+    rows = [Row(0, 0, [1], 1), Row(1, 1, [2], 1), Row(2, 0, [3], 1), Row(2, 1, [4], 1)]
+    Segment(schema(*tables), slots, rows).write(path)
+    store = Store(
+        str(path),
+        clock=time.monotonic_ns,
+        resolver=lambda owner: None if owner.kind == UNIT else standalone(owner),
+    )
+    store.refresh()
+    shown = text(store)
+    assert 't0_total{scope="host"} 1' in shown
+    assert "t1_total" not in shown
+    assert 't2_total{scope="host"} 3' in shown
+    assert len([x for x in shown.splitlines() if not x.startswith("#")]) == 2

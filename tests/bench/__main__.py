@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import collectors, files, http, loader, render
+from tests.bench import collectors, files, http, loader, pods, render
 
 PARTS: tuple[Callable[[], bool], ...] = (
     collectors.main,
     render.main,
     http.main,
     loader.main,
+    pods.main,
     files.main,
 )
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -37,7 +37,7 @@ POD = (
 )
 
 
-def make_segment(path: Path, samples: int) -> None:
+def make_segment(path: Path, samples: int, paths: Sequence[str] = (), generation: int = 1) -> None:
     """A segment of the shape that the cpu collector has: 22 samples a container."""
     columns = [
         column("bench_oncpu_seconds_total", decimals=9),
@@ -68,7 +68,10 @@ def make_segment(path: Path, samples: int) -> None:
         schema(table("bench", WORDS, columns)),
         slots=[
             HOST_SLOT,
-            *(Slot(i, POD.format(i), kind=4) for i in range(1, containers + 1)),
+            *(
+                Slot(i, paths[i - 1] if paths else POD.format(i), kind=4)
+                for i in range(1, containers + 1)
+            ),
         ],
         rows=[
             Row(0, i, [(i * 7919 + w * 104729) * 31 % 10**7 for w in range(WORDS)])
@@ -76,6 +79,7 @@ def make_segment(path: Path, samples: int) -> None:
         ],
         ring_capacity=1 << max(16, (containers * 1200).bit_length()),
         stale_after_ns=10**15,
+        generation=generation,
     ).write(path)
 
 

@@ -123,6 +123,13 @@ static void names_are_classified(void **state)
 		{KPOD_CGROUP_POD_CONTAINER, ID, KPOD_CGROUP_HOST},
 		{KPOD_CGROUP_CONTAINER, "a.service", KPOD_CGROUP_HOST},
 		{KPOD_CGROUP_UNIT, ID, KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_HOST, "kubepods-pod" UID_ ".slice:cri-containerd:" ID,
+		 KPOD_CGROUP_POD_CONTAINER},
+		{KPOD_CGROUP_UNIT, "kubepods-besteffort-pod" UID_ ".slice:crio:" ID,
+		 KPOD_CGROUP_POD_CONTAINER},
+		{KPOD_CGROUP_POD_CONTAINER, "kubepods-pod" UID_ ".slice:cri-containerd:" ID,
+		 KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_HOST, "system.slice:docker:" ID, KPOD_CGROUP_CONTAINER},
 		/* kind: a node in a container */
 		{KPOD_CGROUP_CONTAINER, "pod" UID, KPOD_CGROUP_POD},
 	};

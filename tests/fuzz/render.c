@@ -7,90 +7,139 @@
 
 #include "../../aggregator/native/native.h"
 
-static const char text[512] =
-	"# HELP a h\n# TYPE a counter\n"
-	"a{"
-	",device=\""
-	"sda"
-	"a_bucket{le=\"1\""
-	"} ";
-#define HEADER                                                                                     \
-	{                                                                                          \
-		0, 27                                                                              \
-	}
-#define HEAD                                                                                       \
-	{                                                                                          \
-		27, 2                                                                              \
-	}
-#define LABEL                                                                                      \
-	{                                                                                          \
-		29, 9                                                                              \
-	}
-#define VALUE                                                                                      \
-	{                                                                                          \
-		38, 3                                                                              \
-	}
-#define BUCKET                                                                                     \
-	{                                                                                          \
-		41, 15                                                                             \
-	}
-#define NODE                                                                                       \
-	{                                                                                          \
-		56, 2                                                                              \
-	}
+static const struct texts {
+	char header[28];
+	char message[8];
+	char head[2];
+	char bucket[15];
+	char label[9];
+	char name[8];
+	char value[3];
+	char node[2];
+	char none[0];
+	char pad[KPOD_TEXT_PAD];
+} texts = {
+	.header = "# HELP a h\n# TYPE a counter\n",
+	.message = "\n\1a\22\1h\30\0",
+	.head = "a{",
+	.bucket = "a_bucket{le=\"1\"",
+	.label = ",device=\"",
+	.name = "\n\6device",
+	.value = "sda",
+	.node = "} ",
+};
+/* clang-format off */
+#define TEXT(field) { offsetof(struct texts, field), sizeof(((struct texts *)0)->field) }
+#define DEVICE { TEXT(label), TEXT(name) }
+/* clang-format on */
 
-enum { PLAIN, INDEXED, TEXT, NODE_WIDE, TABLES };
+enum { PLAIN, INDEXED, WORDS, NODE_WIDE, TABLES };
 
 static const struct kpod_key keys[] = {
-	{.label = LABEL, .first_value = 0, .value_count = 1},
-	{.label = LABEL},
-	{.label = LABEL, .text_words = 2},
+	{.label = DEVICE, .first_value = 0, .value_count = 1},
+	{.label = DEVICE},
+	{.label = DEVICE, .text_words = 2},
 };
 
 static const struct kpod_shape shapes[TABLES] = {
 	[PLAIN] = {.word_count = 3, .per_slot = true},
 	[INDEXED] = {.key_count = 2, .key_words = 2, .word_count = 1, .per_slot = true},
-	[TEXT] = {.first_key = 1, .key_count = 2, .key_words = 3, .word_count = 1},
+	[WORDS] = {.first_key = 1, .key_count = 2, .key_words = 3, .word_count = 1},
 	[NODE_WIDE] = {.word_count = 11},
 };
 
+#define BUCKETS 7
+#define CREATED .head = TEXT(head), .base = KPOD_FROM_CREATED, .decimals = 9, .opens = true
+
 static const struct kpod_sample samples[] = {
-	{.head = HEAD, .first = 2, .count = 1, .decimals = 9, .opens = true},
-	{.head = BUCKET, .count = 7},
-	{.head = BUCKET, .first = 7, .count = 4, .continues = true},
-	{.head = HEAD, .continues = true, .opens = true},
-	{.head = HEAD, .first = 0, .count = 1, .decimals = 18, .opens = true},
+	{.head = TEXT(head), .first = 2, .count = 1, .decimals = 9, .opens = true},
+	{CREATED},
+	{.head = TEXT(head), .count = 1, .decimals = 18, .optional = 1, .opens = true},
+	{CREATED, .optional = 1},
+	{.head = TEXT(bucket), .count = BUCKETS},
+	{.head = TEXT(bucket), .first = BUCKETS, .count = 4, .base = KPOD_FROM_PREVIOUS},
+	{.head = TEXT(head), .base = KPOD_FROM_PREVIOUS, .opens = true},
+	{CREATED},
+	/* protobuf: counter, gauge, histogram */
+	{.head = TEXT(none), .first = 2, .count = 1, .decimals = 9, .field = 3},
+	{.head = TEXT(none), .count = 1, .decimals = 18, .optional = 1, .field = 2},
+	{.head = TEXT(none), .first = BUCKETS, .count = 4, .decimals = 9, .field = 7},
 };
 
-#define LINE (15 + 2 * (9 + 20 + 2) + 32)
+static const struct kpod_histogram histograms[] = {
+	{.buckets = BUCKETS, .schema = 2, .first_index = -79, .bound_count = 2, .native = true},
+};
+
+static const struct kpod_bound bounds[] = {{1, 2}, {2, BUCKETS - 1}};
+
+/* As exposition.py has them. */
+#define KEYS (2 * (9 + 20 + 8))
+#define LINE (15 + 32 + KEYS)
+#define METRIC (128 + KEYS)
+#define HISTOGRAM (METRIC + 2 * 22 + BUCKETS * 14)
+
+/* Samples of text, OpenMetrics (the same and one more) and protobuf. */
+#define FAMILY(of, first, count, metric, room)                                                     \
+	{                                                                                          \
+		.views = {{TEXT(header), first, count, LINE},                                      \
+			  {TEXT(header), first, (count) + 1, LINE},                                \
+			  {TEXT(message), metric, 1, room}},                                       \
+		.labels = {TEXT(node), TEXT(none)}, .table = of,                                   \
+	}
 
 static const struct kpod_family families[] = {
-	{HEADER, NODE, PLAIN, 0, 1, LINE},
-	{HEADER, NODE, INDEXED, 4, 1, LINE},
-	{HEADER, NODE, TEXT, 4, 1, LINE},
-	{HEADER, NODE, NODE_WIDE, 1, 3, LINE},
+	FAMILY(PLAIN, 0, 1, 8, METRIC),
+	FAMILY(INDEXED, 2, 1, 9, METRIC),
+	FAMILY(WORDS, 2, 1, 9, METRIC),
+	FAMILY(NODE_WIDE, 4, 3, 10, HISTOGRAM),
 };
 
 static const struct kpod_plan plan = {
-	.text = text,
+	.text = (const char *)&texts,
 	.shapes = shapes,
 	.shape_count = TABLES,
 	.keys = keys,
-	.values = (const struct kpod_text[]){VALUE},
+	.values = (const struct kpod_value[]){{{TEXT(value), TEXT(value)}}},
 	.families = families,
 	.family_count = sizeof(families) / sizeof(families[0]),
 	.samples = samples,
+	.histograms = histograms,
+	.bounds = bounds,
 };
 
-static void render(const struct kpod_snapshot *snapshot)
+/* Follows the sizes of messages; `left` of the last one is in the next piece. */
+static size_t messages(const unsigned char *p, const unsigned char *end, size_t left)
 {
-	char *out = malloc(KPOD_CHUNK_SIZE); /* so that a byte too many is seen */
-	struct kpod_cursor at = {0};
-	size_t size;
+	while (p < end) {
+		size_t here = left < (size_t)(end - p) ? left : (size_t)(end - p);
 
-	while ((size = kpod_render_text(&at, &plan, snapshot, out)))
-		if (size > KPOD_CHUNK_SIZE || out[size - 1] != '\n' || memchr(out, 0, size))
+		p += here;
+		left -= here;
+		for (unsigned int shift = 0; p < end; shift += 7) {
+			left |= (size_t)(*p & 0x7f) << shift;
+			if (*p++ < 0x80)
+				break;
+		}
+	}
+	return left;
+}
+
+static void render(const struct kpod_snapshot *snapshot, enum kpod_format format)
+{
+	unsigned char *out = malloc(KPOD_CHUNK_SIZE); /* so that a byte too many is seen */
+	struct kpod_cursor at = {0};
+	size_t size, left = 0;
+
+	while ((size = kpod_render(&at, &plan, snapshot, format, (char *)out))) {
+		if (size > KPOD_CHUNK_SIZE)
 			abort();
+		if (format == KPOD_PROTOBUF)
+			left = messages(out, out + size, left);
+		else if (out[size - 1] != '\n' || memchr(out, 0, size))
+			abort();
+	}
+	if (left || at.family != plan.family_count)
+		abort();
 	free(out);
 }
 
@@ -117,14 +166,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		for (uint32_t i = 0; held && i < held->owner_count; i++) {
 			const struct kpod_owner *o = &held->owners[i];
 			uint64_t length = o->born_ns % (KPOD_LABELS_MAX + 1);
+			uint64_t encoded = (o->born_ns >> 16) % (KPOD_LABELS_MAX + 1);
 
 			for (uint32_t c = 0; c < o->path_size; c++)
 				labels[c] = o->path[c] ? o->path[c] : '_';
-			if (!o->label_size && !kpod_snapshot_label(held, i, labels, length))
+			if (!o->labels[KPOD_AS_TEXT].size &&
+			    !kpod_snapshot_label(held, i, labels, length, labels, encoded))
 				abort();
 		}
-		if (held)
-			render(held);
+		if (!held)
+			continue;
+		kpod_snapshot_hide(held, &plan);
+		for (enum kpod_format format = 0; format < KPOD_FORMATS; format++)
+			render(held, format);
 	}
 	kpod_snapshot_free(held);
 	kpod_reader_close(&r);

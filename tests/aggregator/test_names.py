@@ -1,0 +1,475 @@
+"""Labels, info series and filters, as Prometheus sees them."""
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from aggregator.__main__ import arguments
+from aggregator._native import lib
+from aggregator.formats import FORMATS
+from aggregator.names import Names
+from aggregator.podinfo import PodInfo, Pods
+from aggregator.pods import PodTable, decode_pod
+from aggregator.policy import Policy, parse_selector
+from aggregator.resolver import POD_CONTAINER, Owner
+from aggregator.server import Application
+from aggregator.source import SourceError
+from aggregator.store import Store
+from aggregator.watch import Watcher
+from tests.aggregator.test_pods import HASH, ID, pod, static
+from tests.aggregator.test_server import get, get_bytes
+from tests.scrape import (
+    Samples,
+    openmetrics_samples,
+    protobuf_families,
+    protobuf_samples,
+    text_samples,
+)
+from tests.segment import HOST_SLOT, Row, Segment, Slot, begin, column, schema, table
+
+PROMTOOL = Path(__file__).parent.parent.parent / ".cache/prometheus/usr/bin/promtool"
+UID = [f"{i:08x}-1111-2222-3333-444444444444" for i in range(10)]
+SECOND = 10**9
+
+
+def path(uid: str, cid: str) -> str:
+    return f"/kubepods/burstable/pod{uid}/{cid}"
+
+
+def comparable(samples: Samples) -> Samples:
+    """What does not move from one scrape to the next, and is not only in some of the formats."""
+    return {
+        series: value
+        for series, value in samples.items()
+        if series[0].startswith(("t_total", "kpod_pod", "kpod_container"))
+    }
+
+
+class World:
+    """A store over pods and cgroups of our own."""
+
+    def __init__(self, directory: Path, policy: Policy = Policy()) -> None:  # noqa: B008
+        self.now = 1000 * SECOND
+        self.directory = directory
+        self.table = PodTable(lambda: self.now)
+        self.names = Names(self.table, clock=lambda: self.now, policy=policy)
+        self.source = Watcher("n1", lambda: httpx.AsyncClient(), self.table)
+        self.info = PodInfo(self.table, policy, "n1")
+        self.store = Store(
+            str(directory / "segment"),
+            clock=time.monotonic_ns,
+            resolver=self.names,
+            changed=self.names.changed,
+            node="n1",
+        )
+        self.app = Application(self.store, Pods(self.source, self.names, self.info))
+        self.slots: list[Slot] = [HOST_SLOT]
+        self.segment: Segment | None = None
+
+    def cgroup(self, uid: str, cid: str, **more: int) -> None:
+        at = len(self.slots)
+        self.slots.append(Slot(at, path(uid, cid), POD_CONTAINER, **more))
+
+    def snapshot(self) -> None:
+        rows = [Row(0, s.slot, [100 + s.slot], s.generation) for s in self.slots]
+        if not self.segment:
+            document = schema(table("t", 1, [column("t_total")]))
+            self.segment = Segment(document, self.slots, rows, ring_capacity=1 << 20)
+        else:
+            self.segment.start, self.segment.sequence = self.segment.end, self.segment.sequence + 1
+            records = [begin(self.segment.sequence, 1)]
+            records += [s.encode() for s in self.slots] + [r.encode() for r in rows]
+            self.segment.write_snapshot(records)
+        target = self.directory / "segment"
+        if target.exists():
+            with target.open("r+b") as f:
+                f.write(self.segment.bytes)
+        else:
+            self.segment.write(target)
+
+    def scrape(self) -> str:
+        """After another snapshot. All formats are parsed, agree, and have no series twice."""
+        self.snapshot()
+        bodies = []
+        for format_ in FORMATS:
+            accept = format_.content_type.replace(", ", ",")
+            status, answered, body = get_bytes(self.app, "/metrics", accept=accept)
+            assert (status, answered["content-type"]) == (200, format_.content_type)
+            bodies.append(body)
+        text, openmetrics, protobuf = bodies
+        found = comparable(text_samples(text.decode()))
+        assert found
+        assert comparable(openmetrics_samples(openmetrics.decode())) == found
+        assert comparable(protobuf_samples(protobuf)) == found
+        return text.decode()
+
+    def series(self, name: str = "t_total") -> list[tuple[dict[str, str], float]]:
+        return [
+            (s.labels, s.value)
+            for family in text_string_to_metric_families(self.scrape())
+            for s in family.samples
+            if s.name == name
+        ]
+
+    def of_pods(self) -> list[tuple[dict[str, str], float]]:
+        return [(labels, value) for labels, value in self.series() if labels["scope"] == "pod"]
+
+
+def test_labels(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.table.put(pod(UID[1], "a-1", {"c": ID[1]}))
+    world.cgroup(UID[1], ID[1])
+    assert world.of_pods() == [
+        (
+            {
+                "scope": "pod",
+                "namespace": "n",
+                "pod": "a-1",
+                "container": "c",
+                "pod_uid": UID[1],
+                "container_id": ID[1],
+                "node": "n1",
+            },
+            101,
+        )
+    ]
+
+
+def test_an_unknown_pod_waits_and_is_never_lost(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.cgroup(UID[1], ID[1], born_ns=world.now)
+    world.cgroup(UID[2], ID[2], born_ns=world.now, died_ns=world.now + 1)
+    unnamed = {"scope": "pod", "pod_uid": UID[2], "container_id": ID[2], "node": "n1"}
+    assert world.of_pods() == [(unnamed, 102)], "a dead one may not be there next time"
+    assert world.series("kpod_pods_cgroups") == [
+        ({"state": "named"}, 0),
+        ({"state": "unnamed"}, 1),
+        ({"state": "waiting"}, 1),
+        ({"state": "filtered"}, 0),
+    ]
+    assert world.series("kpod_snapshot_hidden_rows") == [({}, 1)]
+    world.now += 31 * SECOND
+    assert [labels["pod_uid"] for labels, _ in world.of_pods()] == [UID[1], UID[2]]
+    # The events come late.
+    world.table.put(pod(UID[1], "late", {"c": ID[1]}))
+    world.table.put(pod(UID[2], "dead", {"c": ID[2]}))
+    world.table.remove(UID[2])
+    found = [(labels["pod"], labels["container"], v) for labels, v in world.of_pods()]
+    assert found == [("late", "c", 101), ("dead", "c", 102)]
+
+
+def test_a_container_waits_for_its_own_name(tmp_path: Path) -> None:
+    """The pod is known before the ids of its containers are; its sandbox's never is."""
+    world = World(tmp_path)
+    world.table.put(pod(UID[1], "a"))
+    world.cgroup(UID[1], ID[1], born_ns=world.now)
+    world.cgroup(UID[1], ID[2], born_ns=world.now)
+    assert world.of_pods() == []
+    world.table.put(pod(UID[1], "a", {"c": ID[1]}))
+    assert [labels["container"] for labels, _ in world.of_pods()] == ["c"]
+    world.now += 31 * SECOND
+    (_, _), (sandbox, value) = world.of_pods()
+    assert (sandbox["pod"], sandbox.get("container"), value) == ("a", None, 102)
+
+
+def test_a_replaced_pod_and_a_restarted_container_are_series_of_their_own(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.table.put(pod(UID[1], "db-0", {"db": ID[1]}))
+    world.cgroup(UID[1], ID[1])
+    assert len(world.of_pods()) == 1
+    world.table.put(pod(UID[1], "db-0", {"db": ID[2]}))
+    world.cgroup(UID[1], ID[2])
+    world.table.remove(UID[1])
+    world.table.put(pod(UID[2], "db-0", {"db": ID[3]}))
+    world.cgroup(UID[2], ID[3])
+    found = {labels["container_id"]: (labels, value) for labels, value in world.of_pods()}
+    assert [found[ID[i]][1] for i in (1, 2, 3)] == [101, 102, 103]
+    assert {found[i][0]["pod"] for i in found} == {"db-0"}
+    assert {found[i][0]["container"] for i in found} == {"db"}
+    assert [found[ID[i]][0]["pod_uid"] for i in (1, 2, 3)] == [UID[1], UID[1], UID[2]]
+    assert [labels["pod_uid"] for labels, _ in world.series("kpod_pod_info")] == [UID[2], UID[1]]
+
+
+def test_a_pod_that_was_gone_before_its_first_snapshot_has_its_info(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.table.put(pod(UID[1], "a", {"c": ID[1]}))
+    world.table.remove(UID[1])
+    assert world.series("kpod_pod_info") == []
+    world.cgroup(UID[1], ID[1], died_ns=5)
+    assert [labels["pod"] for labels, _ in world.series("kpod_pod_info")] == ["a"]
+
+
+def test_a_reused_cgroup_path_is_not_mixed(tmp_path: Path) -> None:
+    """One container id in two cgroups, which no runtime does: two series all the same."""
+    world = World(tmp_path)
+    world.table.put(pod(UID[1], "a", {"c": ID[1]}))
+    world.cgroup(UID[1], ID[1], died_ns=5)
+    world.cgroup(UID[1], ID[1])
+    assert sorted(value for _, value in world.of_pods()) == [101, 102]
+
+
+def test_pod_labels_are_on_every_series(tmp_path: Path) -> None:
+    policy = Policy(("app", "tier.x/y"), re.compile("[0-9]{4,}"))
+    world = World(tmp_path, policy)
+    world.table.put(pod(UID[1], "a", {"c": ID[1]}, labels={"app": "card 12345 x", "no": "1"}))
+    world.table.put(pod(UID[2], "b", {"c": ID[2]}, labels={"tier.x/y": "t"}))
+    world.cgroup(UID[1], ID[1])
+    world.cgroup(UID[2], ID[2])
+    world.cgroup(UID[3], ID[3])  # nobody's
+    for name in ("t_total", "kpod_pod_info", "kpod_container_info", "kpod_container_restarts"):
+        found = world.series(name)
+        assert len(found) >= 2
+        for labels, _ in found:
+            assert {k for k in labels if k.startswith("label_")} == {"label_app", "label_tier_x_y"}
+    accept = FORMATS[lib.KPOD_PROTOBUF].content_type
+    for family in protobuf_families(get_bytes(world.app, "/metrics", accept=accept)[2]):
+        if family.name.startswith(("kpod_pod_", "kpod_container_")):
+            for metric in family.metric:
+                assert {"label_app", "label_tier_x_y"} <= {label.name for label in metric.label}
+    apps = [labels["label_app"] for labels, _ in world.of_pods()]
+    assert apps == ["card <scrubbed> x", ""]
+    # A label that changes is changed with the next snapshot.
+    world.table.put(pod(UID[1], "a", {"c": ID[1]}, labels={"app": "new"}))
+    assert [labels["label_app"] for labels, _ in world.of_pods()] == ["new", ""]
+
+
+def test_filters(tmp_path: Path) -> None:
+    world = World(tmp_path, Policy(selector=parse_selector("show=yes")))
+    world.table.put(pod(UID[1], "a", {"c": ID[1]}, labels={"show": "yes"}))
+    world.table.put(pod(UID[2], "b", {"c": ID[2]}))
+    world.cgroup(UID[1], ID[1])
+    world.cgroup(UID[2], ID[2], died_ns=4)
+    assert [labels["pod"] for labels, _ in world.of_pods()] == ["a"]
+    assert [labels["pod"] for labels, _ in world.series("kpod_pod_info")] == ["a"]
+    world.table.put(pod(UID[1], "a", {"c": ID[1]}))
+    assert world.of_pods() == []
+    assert ({"state": "filtered"}, 2) in world.series("kpod_pods_cgroups")
+    world.table.put(pod(UID[1], "a", {"c": ID[1]}, labels={"show": "yes"}))
+    assert [labels["pod"] for labels, _ in world.of_pods()] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "exclude", "shown"),
+    [((), (), True), (("n",), (), True), (("m",), (), False), ((), ("n",), False)],
+)
+def test_namespaces(namespaces: Sequence[str], exclude: Sequence[str], shown: bool) -> None:
+    policy = Policy(namespaces=frozenset(namespaces), exclude_namespaces=frozenset(exclude))
+    assert policy.shows(pod(UID[1])) == shown
+
+
+@pytest.mark.parametrize(
+    ("selector", "shown"),
+    [
+        ("", True),
+        ("a=1", True),
+        ("a==1,b", True),
+        ("a=2", False),
+        ("a!=2", True),
+        ("c!=2", True),
+        ("a in (1, 2),b notin (1)", True),
+        ("a in (2)", False),
+        ("c notin (2)", True),
+        ("!c", True),
+        ("!a", False),
+        ("c", False),
+        ("x.y/z-w=", False),
+    ],
+)
+def test_selectors(selector: str, shown: bool) -> None:
+    policy = Policy(selector=parse_selector(selector))
+    assert policy.shows(pod(UID[1], labels={"a": "1", "b": ""})) == shown
+
+
+@pytest.mark.parametrize(
+    "selector", ["=", "a=1,", ",a", "a b", "a in 1", "!a=1", "a in (1", "a=1 b=2"]
+)
+def test_bad_selectors(selector: str) -> None:
+    with pytest.raises(ValueError, match="label selector"):
+        parse_selector(selector)
+
+
+@given(st.text(max_size=30))
+def test_any_selector_is_one_or_an_error(text: str) -> None:
+    with suppress(ValueError):
+        parse_selector(text)
+
+
+HOSTILE = [
+    'quotes " and \\ and \n newlines',
+    "ünïcödé 猫 🐈",
+    "x" * 4096,
+    "\n" * 4096,
+    "猫" * 4000,
+    "\\n",
+    "\r\t\x00\x7f",
+    '"} 1\nt_total{scope="host"} 666',
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_values_parse_back(tmp_path: Path, value: str) -> None:
+    """With prometheus-client and promtool: the very value, cut at 4096 bytes as documented."""
+    world = World(tmp_path, Policy(("l",)))
+    document = pod(UID[1], "a", {"c": ID[1]}, labels={"l": value})
+    world.table.put(document)
+    world.cgroup(UID[1], ID[1])
+    wanted = value.encode()[:4096].decode(errors="ignore")
+    ((labels, number),) = world.of_pods()
+    assert (labels["label_l"], number) == (wanted, 101)
+    assert [labels["label_l"] for labels, _ in world.series("kpod_pod_info")] == [wanted]
+    if not PROMTOOL.exists():
+        pytest.fail(f"{PROMTOOL} is missing: make setup-test")
+    body = world.scrape().encode()
+    checked = subprocess.run([PROMTOOL, "check", "metrics"], input=body, capture_output=True)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+
+
+def test_too_many_long_labels_are_shown_empty(tmp_path: Path) -> None:
+    """The line has an end; which value goes is the order of the list."""
+    keys = tuple(f"k{i}" for i in range(5))
+    world = World(tmp_path, Policy(keys))
+    world.table.put(pod(UID[1], "a", {"c": ID[1]}, labels=dict.fromkeys(keys, "\n" * 2000)))
+    world.cgroup(UID[1], ID[1])
+    ((labels, _),) = world.of_pods()
+    assert [len(labels[f"label_{k}"]) for k in keys] == [2000, 2000, 0, 0, 0]
+
+
+def test_hostile_names(tmp_path: Path) -> None:
+    """The API does not allow them. Whoever is there instead of it cannot break the scrape."""
+    world = World(tmp_path)
+    huge = pod(UID[1], '"\\\n' * 9000, {"\n" * 9000: ID[1]}, resourceVersion="\n" * 9000)
+    world.table.put(huge)
+    world.cgroup(UID[1], ID[1])
+    ((labels, value),) = world.of_pods()
+    assert (labels["pod"], value) == (('"\\\n' * 171)[:512], 101)
+
+
+def test_info(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    fixtures = Path(__file__).parent.parent / "fixtures"
+    for raw in json.loads((fixtures / "podlist.json").read_text())["items"]:
+        world.table.put(decode_pod(json.dumps(raw).encode()))
+    infos = {labels["pod"]: labels for labels, value in world.series("kpod_pod_info") if value == 1}
+    assert len(infos) == 7
+    assert infos["frontend-6f54c57889-nmgsq"] == {
+        "namespace": "shop",
+        "pod": "frontend-6f54c57889-nmgsq",
+        "pod_uid": "b6f92885-55cf-4dcd-a70e-b4a4eab6165a",
+        "uid": "b6f92885-55cf-4dcd-a70e-b4a4eab6165a",
+        "node": "n1",
+        "ip": "10.88.0.4",
+        "host_ip": "10.99.0.1",
+        "qos": "Burstable",
+        "owner_kind": "Deployment",
+        "owner_name": "frontend",
+    }
+    web = infos["static-web-node-a"]
+    assert (web["pod_uid"], web["uid"]) == (HASH, "14eb4fe1-85d5-4468-b050-cb2de3eaf58d")
+    containers = {
+        (labels["pod"], labels["container"]): labels
+        for labels, _ in world.series("kpod_container_info")
+    }
+    assert containers["static-web-node-a", "web"]["container_id"].startswith("5a7edd41f5b8f319")
+    assert containers["static-web-node-a", "web"]["image"]
+    restarts = {
+        (labels["pod"], labels["container"]): value
+        for labels, value in world.series("kpod_container_restarts")
+    }
+    assert restarts["crasher", "boom"] == 1
+    assert restarts["db-0", "db"] == 0
+    assert len(restarts) == len(containers) == 13
+
+
+def test_mirrors_are_no_series_twice(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.cgroup(HASH, ID[1])
+    world.table.put(static("api-1", "web", {"w": ID[1]}))
+    assert len(world.of_pods()) == 1
+    world.table.remove("api-1")
+    assert len(world.series("kpod_pod_info")) == 1, "as long as its series are"
+    world.table.put(static("api-2", "web", {"w": ID[1]}))
+    assert [labels["uid"] for labels, _ in world.series("kpod_pod_info")] == ["api-2"]
+
+
+def test_readiness_names_each_reason(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    status, _, body = get(world.app, "/readyz")
+    assert status == 503
+    assert body == (
+        f"not ready: segment {tmp_path}/segment is absent\n"
+        "not ready: pods from the api: no pods known yet\n"
+    )
+    world.snapshot()
+    world.source.fail(SourceError("403", "/api/v1/pods answers Forbidden"))
+    assert get(world.app, "/readyz")[::2] == (
+        503,
+        "not ready: pods from the api: no pods known yet (403: /api/v1/pods answers Forbidden)\n",
+    )
+    world.source.in_sync()
+    assert get(world.app, "/readyz")[::2] == (200, "ready\n")
+    assert "pods from the api: 0 pods known (403" in get(world.app, "/")[2]
+    (tmp_path / "segment").unlink()
+    (tmp_path / "segment").write_bytes(bytes(5000))
+    assert get(world.app, "/readyz")[::2] == (
+        503,
+        f"not ready: segment {tmp_path}/segment is incompatible (not a kpod segment)\n",
+    )
+
+
+def test_source_metrics(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.source.fail(SourceError("429", "no"))
+    world.source.requests["list"] += 2
+    world.table.put(pod(UID[1], "a"))
+    assert world.series("kpod_pods_errors_total") == [({"reason": "429"}, 1)]
+    assert world.series("kpod_pods_requests_total") == [({"verb": "list"}, 2)]
+    assert world.series("kpod_pods_known") == [({}, 1)]
+    assert world.series("kpod_pods_synced") == [({}, 0)]
+    world.source.in_sync()
+    ((_, when),) = world.series("kpod_pods_last_sync_timestamp_seconds")
+    assert abs(when - time.time()) < 60
+
+
+def test_modes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.delenv("NODE_NAME", raising=False)
+    assert arguments([]).pods == "none"
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    assert arguments(["--node", "n"]).pods == "api"
+    assert arguments(["--pods", "none"]).pods == "none"
+    policy = arguments(["--node", "n", "--pod-labels", "a, b", "--namespaces", "x"]).policy
+    assert (policy.labels, policy.namespaces) == (("a", "b"), {"x"})
+    for bad, why in (
+        ([], "needs the node's name"),
+        (["--node=n", "--scrub=("], "'(' is no regular expression"),
+        (["--node=n", "--pod-selector=a b"], "'a b' is not a label selector"),
+        (["--node=n", "--pod-labels=a-b,a.b"], "two pod labels would both be label_a_b"),
+        (["--node=n", "--name-grace=x"], "'x' is not a number of seconds"),
+    ):
+        with pytest.raises(SystemExit):
+            arguments(bad)
+        assert why in capsys.readouterr().err
+
+
+@given(st.text(max_size=100), st.text(min_size=1, max_size=100))
+def test_any_path_and_name_have_labels(where: str, value: str) -> None:
+    found = PodTable(lambda: 0)
+    found.put(pod(UID[1], value.encode(errors="replace").decode(), {"c": ID[1]}))
+    names = Names(found, clock=lambda: 0, grace_ns=0)
+    for text in (where, path(UID[1], ID[1]), path(UID[1], where)):
+        labels = names(Owner(POD_CONTAINER, 7, text))
+        assert labels
+        assert labels[0] == ("scope", "pod")
+    dict_: dict[str, Any] = dict(names(Owner(POD_CONTAINER, 7, path(UID[1], ID[1]))) or ())
+    assert dict_["container"] == "c"

@@ -1,0 +1,262 @@
+"""Real containers below a kubelet's paths, and an API server: every row gets its pod."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.stack import Aggregator, aggregator, runc_container
+from tests.kubernetes.server import NODE, ApiServer, kubeconfig
+from tests.live import Loader, loader, wait_for
+
+ONCPU = "kpod_cpu_oncpu_seconds_total"
+EXECS = "kpod_process_execs_total"
+ID = [f"{i:064x}" for i in range(0xABC0, 0xABCA)]
+UID = [f"{i:08x}-1111-2222-3333-444444444444" for i in range(0xDEF0, 0xDEFA)]
+BURN = "import time\nend = time.process_time() + {}\nwhile time.process_time() < end: pass\n"
+BURN += "print(time.process_time(), flush=True)\n"
+
+
+class Cluster:
+    """An API server in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.server = ApiServer()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        self._thread.start()
+        assert self._ready.wait(10)
+
+    async def _run(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        async with self.server.running():
+            self._ready.set()
+            await self._stop.wait()
+
+    def call(self, work: Coroutine[Any, Any, Any]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    def event(self, kind: str, uid: str, name: str, ids: dict[str, str]) -> None:
+        """ADDED, MODIFIED or DELETED: a pod of namespace shop with containers name -> id."""
+        statuses = [
+            {"name": n, "containerID": f"containerd://{i}", "image": "busybox:1"}
+            for n, i in ids.items()
+        ]
+        raw = {
+            "metadata": {"uid": uid, "name": name, "namespace": "shop"},
+            "spec": {"nodeName": NODE},
+            "status": {"containerStatuses": statuses, "podIP": "10.0.0.9"},
+        }
+        self.call(self.server.happen({"type": kind, "object": raw}))
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    cluster = Cluster()
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+def path(driver: str, uid: str, cid: str) -> str:
+    top = f"/kpod-test-{time.monotonic_ns()}"
+    if driver == "systemd":
+        slice_ = f"kubepods-burstable-pod{uid.replace('-', '_')}.slice"
+        return f"{top}/kubepods.slice/kubepods-burstable.slice/{slice_}/cri-containerd-{cid}.scope"
+    if driver == "kind":
+        slice_ = f"kubelet-kubepods-pod{uid.replace('-', '_')}.slice"
+        return (
+            f"{top}/docker-{'f' * 64}.scope/kubelet.slice/kubelet-kubepods.slice/{slice_}/"
+            f"cri-containerd-{cid}.scope"
+        )
+    return f"{top}/kubepods/burstable/pod{uid}/{cid}"
+
+
+def serve(stack: ExitStack, tmpfs: Path, cluster: Cluster, *options: str) -> Aggregator:
+    config = kubeconfig(tmpfs, cluster.server.url)
+    config.chmod(0o644)  # the aggregator is nobody
+    arguments = ["--pods", "api", "--node", NODE, "--kubeconfig", str(config), *options]
+    served = stack.enter_context(aggregator(tmpfs, *arguments))
+    wait_for("the first list", lambda: served.get("/readyz")[0] == 200, 20)
+    return served
+
+
+def run(stack: ExitStack, directory: Path, where: str, code: str) -> Callable[[], float]:
+    """A container at work; gives what waits for it to have worked, and says its CPU time."""
+    command = ["/usr/bin/python3", "-S", "-c", code]
+    out = stack.enter_context(runc_container(directory, where, *command))
+    return lambda: float(wait_for("the container's work", out.read_text, 60))
+
+
+def one(served: Aggregator, name: str = ONCPU, **labels: str) -> tuple[dict[str, str], float]:
+    found = served.series(name, **labels)
+    assert len(found) == 1, found
+    ((series, value),) = found.items()
+    return dict(series), value
+
+
+@pytest.mark.parametrize("driver", ["systemd", "cgroupfs", "kind"])
+def test_a_container_has_its_names(
+    tmpfs: Path, tmp_path: Path, cluster: Cluster, driver: str
+) -> None:
+    with ExitStack() as stack:
+        running = stack.enter_context(loader(tmpfs))
+        served = serve(stack, tmpfs, cluster)
+        cluster.event("ADDED", UID[0], "web-0", {"web": ID[0], "side": ID[1]})
+        code = BURN.format(0.5) + "time.sleep(600)\n"
+        work = run(stack, tmp_path, path(driver, UID[0], ID[0]), code)
+        idle = run(
+            stack,
+            tmp_path,
+            path(driver, UID[0], ID[1]),
+            "import time\nprint(time.process_time(), flush=True)\ntime.sleep(600)\n",
+        )
+        spent, little = work(), idle()
+        running.fresh()
+        labels, value = one(served, container="web")
+        assert labels == {
+            "scope": "pod",
+            "namespace": "shop",
+            "pod": "web-0",
+            "container": "web",
+            "pod_uid": UID[0],
+            "container_id": ID[0],
+            "node": NODE,
+        }
+        # runc's own start-up happens in the container's cgroup too.
+        assert spent - 0.01 <= value <= spent + 1
+        assert one(served, container="side")[1] <= little + 1
+        info, _ = one(served, "kpod_pod_info", pod="web-0")
+        assert (info["pod_uid"], info["ip"]) == (UID[0], "10.0.0.9")
+        assert served.series("kpod_pods_cgroups", state="named")
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["events before", "events after its death"])
+def test_a_short_life_within_one_interval(
+    tmpfs: Path, tmp_path: Path, cluster: Cluster, late: bool
+) -> None:
+    """It starts, works and dies between two snapshots, and has its name and totals."""
+    with ExitStack() as stack:
+        running = stack.enter_context(loader(tmpfs, interval=8))
+        served = serve(stack, tmpfs, cluster)
+        before = running.fresh().sequence
+        if not late:
+            cluster.event("ADDED", UID[0], "job-0", {"job": ID[0]})
+        with ExitStack() as life:
+            where = path("systemd", UID[0], ID[0])
+            spent = run(life, tmp_path, where, BURN.format(0.2))()
+        if running.dump().sequence != before:
+            pytest.skip("this machine is too slow for a life within 8 s")
+        if late:
+            running.fresh()
+            labels, value = one(served, container_id=ID[0])
+            assert "pod" not in labels, "nobody knows it yet"
+            cluster.event("ADDED", UID[0], "job-0", {"job": ID[0]})
+            cluster.event("DELETED", UID[0], "job-0", {"job": ID[0]})
+        running.fresh()
+        labels, value = one(served, container_id=ID[0])
+        assert (labels["namespace"], labels["pod"], labels["container"]) == ("shop", "job-0", "job")
+        assert spent - 0.01 <= value <= spent + 1
+        assert one(served, EXECS, container_id=ID[0])[1] >= 1
+
+
+def test_a_replaced_stateful_pod_is_two_sets_of_series(
+    tmpfs: Path, tmp_path: Path, cluster: Cluster
+) -> None:
+    """The same name and IP, one after the other: each has its own work and no more."""
+    with ExitStack() as stack:
+        running = stack.enter_context(loader(tmpfs))
+        served = serve(stack, tmpfs, cluster)
+        spent = []
+        for i, seconds in enumerate((0.6, 0.2)):
+            cluster.event("ADDED", UID[i], "db-0", {"db": ID[i]})
+            with ExitStack() as life:
+                where = path("cgroupfs", UID[i], ID[i])
+                spent.append(run(life, tmp_path, where, BURN.format(seconds))())
+            cluster.event("DELETED", UID[i], "db-0", {"db": ID[i]})
+        running.fresh()
+        found = {dict(k)["pod_uid"]: v for k, v in served.series(ONCPU, pod="db-0").items()}
+        assert found.keys() == {UID[0], UID[1]}
+        for i in range(2):
+            assert spent[i] - 0.01 <= found[UID[i]] <= spent[i] + 1
+        assert len(served.series(ONCPU, namespace="shop", container="db")) == 2
+        infos = served.series("kpod_pod_info", pod="db-0")
+        assert {dict(labels)["pod_uid"] for labels in infos} == {UID[0], UID[1]}
+
+
+def test_a_restarted_container_and_its_sandbox(
+    tmpfs: Path, tmp_path: Path, cluster: Cluster
+) -> None:
+    """A new id under the same name; what is in no status belongs to the pod without a container."""
+    with ExitStack() as stack:
+        running: Loader = stack.enter_context(loader(tmpfs))
+        served = serve(stack, tmpfs, cluster, "--name-grace", "1")
+        run(
+            stack,
+            tmp_path,
+            path("systemd", UID[0], ID[9]),
+            "import time\nprint(1, flush=True)\ntime.sleep(600)\n",
+        )()
+        for cid in ID[:2]:
+            cluster.event("MODIFIED", UID[0], "web-0", {"web": cid})
+            with ExitStack() as life:
+                where = path("systemd", UID[0], cid)
+                run(life, tmp_path, where, BURN.format(0.1))()
+        running.fresh()
+        wait_for(
+            "the sandbox",
+            lambda: running.fresh() and served.series(ONCPU, container_id=ID[9]),
+            20,
+        )
+        sandbox, _ = one(served, container_id=ID[9])
+        assert sandbox["pod"] == "web-0"
+        assert "container" not in sandbox
+        found = {dict(k)["container_id"] for k in served.series(ONCPU, container="web")}
+        assert found == set(ID[:2])
+
+
+def test_without_an_api_no_row_is_lost(tmpfs: Path, tmp_path: Path, cluster: Cluster) -> None:
+    """It is shown without its name after the grace, and with it when the API is back."""
+    with ExitStack() as stack:
+        running = stack.enter_context(loader(tmpfs))
+        served = serve(stack, tmpfs, cluster, "--name-grace", "2")
+        cluster.server.always = "503"
+        cluster.server.cut()
+        code = BURN.format(0.2) + "time.sleep(600)\n"
+        spent = run(stack, tmp_path, path("systemd", UID[0], ID[0]), code)()
+        wait_for("the row", lambda: served.series(ONCPU, container_id=ID[0]), 20)
+        labels, value = one(served, container_id=ID[0])
+        assert labels == {
+            **{"scope": "pod", "pod_uid": UID[0], "container_id": ID[0]},  # noqa: PIE800
+            "node": NODE,
+        }
+        assert spent - 0.01 <= value <= spent + 1
+        cluster.event("ADDED", UID[0], "web-0", {"web": ID[0]})
+        cluster.server.always = ""
+        wait_for("its name", lambda: served.series(ONCPU, pod="web-0", container="web"), 60)
+        running.fresh()
+        assert len(served.series(ONCPU, container_id=ID[0])) == 1
+        errors = served.series("kpod_pods_errors_total", reason="503")
+        assert sum(errors.values()) >= 1
+
+
+def test_the_mode_is_said(tmpfs: Path, cluster: Cluster) -> None:
+    with ExitStack() as stack:
+        stack.enter_context(loader(tmpfs))
+        alone = stack.enter_context(aggregator(tmpfs))
+        assert "standalone: names come from cgroup paths" in alone.get("/")[1]
+        served = serve(stack, tmpfs, cluster)
+        assert "pods from the api: 0 pods known" in served.get("/")[1]
+    documents = [json.dumps(r.params) for r in cluster.server.requests]
+    assert all(f"spec.nodeName={NODE}" in d for d in documents), "no list of the whole cluster"
