@@ -62,11 +62,9 @@ static __always_inline struct gendisk *disk_of(struct request *rq)
 
 static __always_inline struct biolatency_row *row_of(struct request *rq)
 {
-	struct cgroup *cgrp = cgroup_of(rq);
-	struct kpod_cgroup *owner = kpod_nearest(cgrp);
+	struct kpod_cgroup *owner = kpod_nearest(cgroup_of(rq));
 	struct gendisk *disk = disk_of(rq);
 	struct kpod_unit unit = {.key = {.slot = owner ? owner->slot : 0}};
-	struct biolatency_row *row;
 	__u32 number;
 
 	if (!operation_of(rq, &unit.key.minor))
@@ -78,10 +76,7 @@ static __always_inline struct biolatency_row *row_of(struct request *rq)
 		unit.words[KPOD_DISK_NAME / 8] = unit.key.minor;
 		number = kpod_unit_add(biolatency, &unit);
 	}
-	row = number ? kpod_shared_row(biolatency_rows, number) : NULL;
-	if (row && !cgrp)
-		kpod_add_shared(row->unattributed, 1);
-	return row;
+	return number ? kpod_shared_row(biolatency_rows, number) : NULL;
 }
 
 static __always_inline int begin(struct request *rq, struct flight *flight)
@@ -150,6 +145,7 @@ int BPF_PROG(kpod_biolatency_complete, struct request *rq, int error, unsigned i
 				row->queue[kpod_bucket(flight->issued_ns - flight->queued_ns)], 1);
 		}
 		if (last) {
+			kpod_add_shared(row->unattributed, !cgroup_of(rq));
 			kpod_add_shared(row->device_ns, now - flight->issued_ns);
 			kpod_add_shared(row->device[kpod_bucket(now - flight->issued_ns)], 1);
 		}

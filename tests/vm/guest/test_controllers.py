@@ -14,6 +14,7 @@ from tests.live import HOG, IDLER, PRELUDE, Cgroup, Dump, Worker, loader
 pytestmark = pytest.mark.guest
 
 MIB = 1 << 20
+BATCHES = 2 * MIB  # in which each CPU charges and counts
 
 WRITER = (
     PRELUDE
@@ -133,7 +134,7 @@ def test_memory_that_is_touched(tmpfs: Path, top: Cgroup) -> None:
     before, after, _toucher = work(tmpfs, a, TOUCHER)
     first, last = memory(before, a), memory(after, a)
     for name in ("usage_bytes", "working_set_bytes", "rss_bytes"):
-        assert last[name] - first[name] == pytest.approx(32 * MIB, rel=0.02), name
+        assert last[name] - first[name] == pytest.approx(32 * MIB, abs=BATCHES), name
     said = flat(a.path / "memory.stat")
     assert last["rss_bytes"] == said["anon"]
     assert last["cache_bytes"] == said["file"]
@@ -143,7 +144,8 @@ def test_memory_that_is_touched(tmpfs: Path, top: Cgroup) -> None:
     assert last.get("peak_bytes", last["usage_bytes"]) >= last["usage_bytes"]
     assert ("kernel_bytes" in last) == ("kernel" in said)
     assert "limit_bytes" not in memory(after, b)
-    assert memory(before, b)["rss_bytes"] == memory(after, b)["rss_bytes"]
+    idle = memory(before, b)["rss_bytes"]
+    assert memory(after, b)["rss_bytes"] == pytest.approx(idle, abs=BATCHES)
 
 
 def test_oom_kill_of_the_victim(tmpfs: Path, top: Cgroup) -> None:
@@ -236,7 +238,8 @@ def test_as_runc_says(tmpfs: Path, tmp_path: Path) -> None:
         assert cpu["usage_seconds_total"] * 1000 == events["cpu"]["usage"]["total"]
         assert cpu["user_seconds_total"] * 1000 == events["cpu"]["usage"]["user"]
         assert cpu["system_seconds_total"] * 1000 == events["cpu"]["usage"]["kernel"]
-        assert used["usage_bytes"] == events["memory"]["usage"]["usage"]
+        usage = events["memory"]["usage"]["usage"]
+        assert used["usage_bytes"] == pytest.approx(usage, abs=BATCHES)
         assert used["limit_bytes"] == events["memory"]["usage"]["limit"] == 512 * MIB
         assert used["rss_bytes"] == events["memory"]["raw"]["anon"] > 8 * MIB
         assert pids["pids"] == events["pids"]["current"]
