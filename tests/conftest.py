@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests import live
 from tests.live import GUEST, LOADER, Cgroup, cgroup_tree, collectors, missing
 
 collect_ignore = [] if GUEST else ["vm/guest"]
@@ -30,7 +31,8 @@ def _needs_kernel(request: pytest.FixtureRequest) -> None:
         pytest.skip(reason)
     # What a guest's kernel may lack is for tests/vm/test_vm.py to know.
     marker = request.node.get_closest_marker("guest")
-    for name in marker.args if marker and GUEST else ():
+    live.needed = marker.args if marker else ()
+    for name in live.needed if GUEST else ():
         up, text = of_this_kernel()[name]
         if not up:
             pytest.skip(f"collector {name}: {text}")

@@ -87,6 +87,7 @@ def by_page(running: Loader) -> bool:
         ("whole()\nfor i in range(0, 800, 16): m[i * len(b)]", PAGES + 50, PAGES, PAGES, 0),
     ],
 )
+@pytest.mark.guest("cachestat")
 def test_pages_are_exact(
     tmpfs: Path,
     cgroups: Cgroup,

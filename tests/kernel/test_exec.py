@@ -94,4 +94,6 @@ def test_sum_is_what_the_kernel_counted(tmpfs: Path, cgroups: Cgroup) -> None:
         worker.stopped()
         last, after = counted(), running.fresh()
     assert last - first > count
-    assert abs(everywhere(after) - everywhere(before) - (last - first)) <= 0.01 * (last - first)
+    # Each dump is a process too, and some lie between a snapshot and the kernel's count.
+    off = everywhere(after) - everywhere(before) - (last - first)
+    assert abs(off) <= 0.01 * (last - first) + 10

@@ -121,6 +121,7 @@ def test_counts_are_the_kernels(
     assert abs(moved[busiest] - (low1[busiest] - low0[busiest])) <= 0.01 * moved[busiest] + CPUS
 
 
+@pytest.mark.guest("softirqs")
 def test_softirqs_are_stolen_from_who_runs(tmpfs: Path, cgroups: Cgroup) -> None:
     """The tick alone raises some under whoever has the CPU; who sleeps loses nothing."""
     a, b = cgroups.child("a.service"), cgroups.child("b.service")

@@ -100,6 +100,7 @@ def bucket(seconds: float) -> int:
     return next(i for i in range(98) if 2 ** (-20 + i / 4) >= seconds)
 
 
+@pytest.mark.guest("syscall")
 def test_calls_errors_and_durations_are_exact(tmpfs: Path, cgroups: Cgroup, calls: Path) -> None:
     moved = Moved(tmpfs, cgroups, calls, "plain")
     expected = {

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.live import HOST, PRELUDE, Cgroup, Dump, Worker, loader
 from tests.net import ENTER, namespaces
 
@@ -76,6 +78,7 @@ def moved(before: Dump, after: Dump, cgroup: int) -> tuple[int, ...]:
     return tuple(last.get(c, 0) - first.get(c, 0) for c in COLUMNS)
 
 
+@pytest.mark.guest("udp")
 def test_datagrams_and_bytes_are_exact(tmpfs: Path, cgroups: Cgroup) -> None:
     a, b, n = (cgroups.child(f"{name}.service") for name in ("sender", "receiver", "other"))
     with namespaces("a") as (own,), loader(tmpfs) as running:
