@@ -1,12 +1,17 @@
 """Protobuf's wire format, as much as io.prometheus.client needs; for texts, not for values."""
 
 import struct
+from functools import cache
 
 VARINT, FIXED64, LENGTH = 0, 1, 2
+
+SHORT = [bytes([value]) for value in range(0x80)]
 
 
 def varint(value: int) -> bytes:
     """A number >= 0."""
+    if value < 0x80:  # nearly all there are
+        return SHORT[value]
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -15,6 +20,7 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
+@cache
 def tag(field: int, kind: int) -> bytes:
     return varint(field << 3 | kind)
 
