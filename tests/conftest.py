@@ -10,6 +10,8 @@ from hypothesis import settings
 from tests import live
 from tests.live import GUEST, LOADER, Cgroup, cgroup_tree, collectors, missing
 
+LAZY = "lazy_itable_init=0,lazy_journal_init=0"  # or the kernel would write of its own accord
+
 collect_ignore = [] if GUEST else ["vm/guest"]
 
 
@@ -61,7 +63,7 @@ def disk() -> Iterator[Path]:
         if not GUEST:
             yield path
             return
-        subprocess.run(["mkfs.ext4", "-q", "-F", "/dev/vdb"], check=True)
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-E", LAZY, "/dev/vdb"], check=True)
         subprocess.run(["mount", "/dev/vdb", path], check=True)
         try:
             yield path
