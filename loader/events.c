@@ -183,7 +183,8 @@ static int print_until_stopped(struct bpf_object *object, struct bpf_link *links
 
 int kpod_events_exec(bool json)
 {
-	struct sigaction stop = {.sa_handler = on_stop};
+	/* A write to a full pipe goes on; waiting for events ends all the same. */
+	struct sigaction stop = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
 	struct printer printer = {
 		.json = json,
 		.realtime_offset_ns =
