@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any
 
 from aggregator import protobuf
@@ -60,9 +61,16 @@ def shown_labels(labels: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]
     return ((n, v) for n, v in labels if v or n.startswith("label_"))
 
 
+@lru_cache(256)  # most labels of a container are also its neighbours'
+def _encoded(name: str, value: str) -> tuple[str, bytes]:
+    """A label in text, and as a field of Metric."""
+    pair = protobuf.text(1, name) + protobuf.text(2, value)
+    return f'{name}="{escape(value)}"', protobuf.message(1, pair)
+
+
 def render_labels(labels: Iterable[tuple[str, str]]) -> str:
     """name="value",name="value"."""
-    return ",".join(f'{name}="{escape(value)}"' for name, value in shown_labels(labels))
+    return ",".join([_encoded(name, value)[0] for name, value in shown_labels(labels)])
 
 
 def row_labels(labels: Iterable[tuple[str, str]]) -> str:
@@ -73,10 +81,7 @@ def row_labels(labels: Iterable[tuple[str, str]]) -> str:
 
 def protobuf_labels(labels: Iterable[tuple[str, str]]) -> bytes:
     """The same as fields of Metric."""
-    return b"".join(
-        protobuf.message(1, protobuf.text(1, name) + protobuf.text(2, value))
-        for name, value in shown_labels(labels)
-    )
+    return b"".join([_encoded(name, value)[1] for name, value in shown_labels(labels)])
 
 
 class _Blob:
