@@ -30,6 +30,8 @@ DOWN = {
         "memory": "kpod_memory_flush",  # bpf_get_current_task_btf(): 5.11
         "tcp": "kpod_tcp_state",  # socket storage in tracing programs: 5.11
         "tcpdrop": "kpod_tcpdrop_free",  # kfree_skb has a reason: 5.17
+        "softirqs": "kpod_softirqs_exit",  # as memory
+        "hardirqs": "kpod_hardirqs_exit",
         "syscall": "syscall_tasks",
     },
 }
