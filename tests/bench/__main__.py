@@ -26,6 +26,8 @@ print(
 )
 missed = 0
 for part in PARTS:
-    print()
+    fence = "" if part is collectors.main else "```"
+    print(f"\n{fence}")
     missed += not part()
+    print(fence)
 sys.exit(missed > 0)
