@@ -21,7 +21,6 @@ import uvloop
 
 from aggregator._native import lib
 from aggregator.exposition import Presentation
-from aggregator.kubelet import Kubelet
 from aggregator.names import GRACE_NS, Names
 from aggregator.podinfo import PodInfo, Pods
 from aggregator.pods import PodTable
@@ -30,12 +29,11 @@ from aggregator.protocol import Protocol
 from aggregator.resolver import standalone
 from aggregator.selfmetrics import SelfMetrics
 from aggregator.server import MAX_SCRAPES, Application
-from aggregator.source import Source
 from aggregator.store import Limits, Store
-from aggregator.watch import Watcher
 
 if TYPE_CHECKING:
     from aggregator.otlp import Exporter
+    from aggregator.source import Source
 
 SHAPES = ("native", "classic", "both")
 
@@ -257,6 +255,8 @@ def make_pods(options: argparse.Namespace) -> Pods | None:
         return None
     # Now, not later in the event loop: the kubernetes package takes half a second and 20 MB.
     from aggregator.cluster import connector
+    from aggregator.kubelet import Kubelet
+    from aggregator.watch import Watcher
 
     table = PodTable(time.monotonic_ns)
     source: Source
@@ -323,6 +323,9 @@ def main() -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of each request
     if error := lib.kpod_confine():
         log.warning("no system call filter: %s", os.strerror(-error))
+    # Snapshots come and go: each gets a mapping of its own, as the heap between them would not be
+    # given back. By itself the threshold grows with what is freed.
+    lib.mallopt(lib.M_MMAP_THRESHOLD, 128 << 10)
     host, port = options.listen
     tls = auth = None
     if options.web_config:

@@ -264,8 +264,7 @@ class Exporter:
     async def _take(self) -> None:
         last = 0
         while True:
-            # On the loop that scrapes are on, so never beside one.
-            self._store.refresh()
+            await self._store.update()
             snapshot = self._store.snapshot
             if snapshot and snapshot.native.realtime_ns != last:
                 last = snapshot.native.realtime_ns

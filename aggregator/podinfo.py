@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -19,7 +20,9 @@ from aggregator.exposition import (
 from aggregator.names import Names
 from aggregator.pods import Pod, PodTable
 from aggregator.policy import Policy, cut
-from aggregator.source import Source
+
+if TYPE_CHECKING:
+    from aggregator.source import Source
 
 PIECE = 65536  # bytes
 
@@ -125,7 +128,7 @@ class PodInfo:
 class Pods:
     """What the server needs of them."""
 
-    source: Source
+    source: "Source"
     names: Names
     info: PodInfo
 
@@ -133,7 +136,7 @@ class Pods:
 class SourceCollector(Collector):
     """How the pods come to be known."""
 
-    def __init__(self, source: Source, names: Names) -> None:
+    def __init__(self, source: "Source", names: Names) -> None:
         self._source = source
         self._names = names
 

@@ -65,7 +65,7 @@ class Application:
         self.own = SelfMetrics(store)
         if pods:
             self.own.register(SourceCollector(pods.source, pods.names))
-        self._paths: dict[str, Callable[[Headers], Response]] = {
+        self._paths: dict[str, Callable[[Headers], Awaitable[Response]]] = {
             "/": self._index,
             "/actuator/prometheus": self._metrics,  # where the JVM system had it
             "/healthz": self._healthz,
@@ -98,12 +98,12 @@ class Application:
             return Response(404, PLAIN, f"not found; try {', '.join(self._paths)}\n".encode())
         if method not in ("GET", "HEAD"):
             return Response(405, PLAIN, b"method not allowed\n", ((b"allow", b"GET, HEAD"),))
-        return handler(headers)
+        return await handler(headers)
 
     async def _allowed(self, headers: Headers) -> bool:
         return not self._auth or await self._auth.allows(headers.get("authorization", ""))
 
-    def _metrics(self, headers: Headers) -> Response:
+    async def _metrics(self, headers: Headers) -> Response:
         wanted = negotiate(headers.get("accept", ""))
         if not wanted:
             there = "".join(f"{f.content_type}\n" for f in FORMATS)
@@ -113,7 +113,11 @@ class Application:
             busy = f"{self._scrapes} scrapes are under way\n".encode()
             return Response(503, PLAIN, busy, ((b"retry-after", b"1"),))
         self.own.scrapes.inc()
-        self._store.refresh()
+        self._scrapes += 1  # by itself until it is answered, then __call__() counts it
+        try:
+            await self._store.update()
+        finally:
+            self._scrapes -= 1
         pieces = self._samples(wanted)
         vary = (b"vary", b"accept, accept-encoding")
         if not accepts_gzip(headers.get("accept-encoding", "")):
@@ -131,12 +135,12 @@ class Application:
             yield from self._pods.info.render(wanted.native)
         yield own  # last, as OpenMetrics' end mark is in it
 
-    def _healthz(self, _headers: Headers) -> Response:
+    async def _healthz(self, _headers: Headers) -> Response:
         return Response(200, PLAIN, b"ok\n")
 
-    def _readyz(self, _headers: Headers) -> Response:
+    async def _readyz(self, _headers: Headers) -> Response:
         reasons = []
-        if self._store.refresh() != "live":
+        if await self._store.update() != "live":
             reasons.append(self._segment())
         if self._pods and not self._pods.source.synced:
             reasons.append(self._names())
@@ -156,8 +160,8 @@ class Application:
         cause = f" ({store.cause})" if store.cause else ""
         return f"segment {store.path} is {store.state}{cause}"
 
-    def _index(self, _headers: Headers) -> Response:
-        self._store.refresh()
+    async def _index(self, _headers: Headers) -> Response:
+        await self._store.update()
         schema = self._store.schema
         rows = [
             (c.name, "runs" if c.up else "does not run", c.attach if c.up else c.reason, c.help)
@@ -197,7 +201,6 @@ async def _send(method: str, response: Response, send: Send) -> None:
         if isinstance(response.body, bytes):
             await send({"type": "http.response.body", "body": response.body})
             return
-        await asyncio.sleep(0)  # naming all containers anew has taken a while
         # Each chunk takes a fraction of a millisecond, and then others have their turn. send()
         # returns when the client has room for more: a slow one holds one chunk, no more.
         for chunk in response.body:

@@ -1,7 +1,8 @@
 """The segment as Python sees it: its state, its schema and the last whole snapshot."""
 
+import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Generator, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ log = logging.getLogger("kpod")
 
 STATES = ("absent", "incompatible", "live", "stale", "replaced", "closed")
 
+NAMED_AT_ONCE = 100  # owners; they take about 3 ms
 
 Changed = Callable[[Set[int]], Set[int]]
 
@@ -64,24 +66,24 @@ class Snapshot:
                 self.native.shown[index] = rows
                 self.cut[name] = (there - rows) * view.sample_count
 
-    def label(self, resolver: Resolver, changed: Changed) -> None:
-        """Names the owners that are new or have changed, no two alike; then hides the nameless."""
-        owners = [self.native.owners + i for i in range(self.native.owner_count)]
-        stale = changed({owner.cgroup_id for owner in owners})
+    def label(self, resolver: Resolver, stale: Set[int]) -> Iterator[None]:
+        """Names the owners that have no name or are stale, by cgroup id, no two alike; then hides
+        the nameless. Others may have their turn wherever it yields."""
         if self.native.unlabelled or stale:
-            self._label(owners, resolver, stale)
+            yield from self._label(resolver, stale)
         lib.kpod_snapshot_hide(self.native, self.plan.native)
 
-    def _label(self, owners: list[Any], resolver: Resolver, stale: Set[int]) -> None:
+    def _label(self, resolver: Resolver, stale: Set[int]) -> Iterator[None]:
+        owners = [self.native.owners + i for i in range(self.native.owner_count)]
         known = [
             owner.cgroup_id not in stale and self._text(owner.labels[lib.KPOD_AS_TEXT])
             for owner in owners
         ]
         taken = {text for text in known if text}
         taken.add(row_labels(()).encode())  # a series of a container has a label
-        for index, native in enumerate(owners):
-            if known[index]:
-                continue
+        nameless = [index for index, text in enumerate(known) if not text]
+        for count, index in enumerate(nameless, 1):
+            native = owners[index]
             path = ffi.unpack(native.path, native.path_size).decode(errors="replace")
             owner = Owner(native.kind, native.cgroup_id, path, native.born_ns, bool(native.died_ns))
             labels = resolver(owner)
@@ -96,10 +98,13 @@ class Snapshot:
                 self.native, index, text, len(text), encoded, len(encoded)
             ):
                 raise MemoryError(f"labels of {path}")
+            if count % NAMED_AT_ONCE == 0:
+                yield
 
 
 class Store:
-    """Follows one segment file. refresh() brings everything up to date; the rest only looks."""
+    """Follows one segment file. refresh(), or update() in an event loop, brings everything up to
+    date; the rest only looks."""
 
     def __init__(
         self,
@@ -126,11 +131,13 @@ class Store:
         self._node: Labels = (("node", node),)
         self._resolver: Resolver = lambda owner: self._with_node(resolver(owner))
         self._changed = changed
+        self._stale: set[int] = set()  # changed, and not named anew yet
         self._presentations = presentations
         self._limits = limits
         self._cut: set[str] = set()  # families of which it has been said
         self._reader: Any = ffi.gc(ffi.new("struct kpod_reader *"), lib.kpod_reader_close)
         self._generation = 0
+        self._turn = asyncio.Lock()
         self._logged: tuple[str, str] | None = None
         lib.kpod_reader_init(self._reader, path.encode())
 
@@ -153,9 +160,21 @@ class Store:
 
     def refresh(self) -> str:
         """Looks at the segment and takes a new snapshot if there is one. Returns the state."""
-        state = self._look()
+        for _ in self._steps():
+            pass
+        return self.state
+
+    async def update(self) -> str:
+        """refresh(), but no long turn of the event loop: naming many containers takes a while."""
+        async with self._turn:
+            for _ in self._steps():
+                await asyncio.sleep(0)
+            return self.state
+
+    def _steps(self) -> Iterator[None]:
+        state = yield from self._look()
         if state == "replaced":
-            state = self._look()
+            state = yield from self._look()
         if state != "live":
             self.plan = self.snapshot = None
             self._generation = 0
@@ -163,14 +182,13 @@ class Store:
         if self._logged != (state, self.cause):
             self._logged = (state, self.cause)
             log.info("segment %s: %s%s", self.path, state, f": {self.cause}" if self.cause else "")
-        return state
 
-    def _look(self) -> str:
+    def _look(self) -> Generator[None, None, str]:
         reader = self._reader
         state = lib.kpod_reader_refresh(reader, self._clock())
         if state == lib.KPOD_LIVE:
             try:
-                self._take()
+                yield from self._take()
             except SchemaError as error:
                 lib.kpod_reader_reject(reader, lib.KPOD_FAULT_SCHEMA)
                 self.cause = str(error)
@@ -181,7 +199,7 @@ class Store:
             self.cause = ffi.string(lib.kpod_fault_text(reader.fault)).decode()
         return str(ffi.string(lib.kpod_state_name(state)).decode())
 
-    def _take(self) -> None:
+    def _take(self) -> Iterator[None]:
         reader = self._reader
         if self.plan is None or self._generation != reader.header.generation:
             document = bytes(ffi.buffer(reader.schema, reader.header.schema_size))
@@ -194,7 +212,11 @@ class Store:
         if not native:
             return
         snapshot = Snapshot(ffi.gc(native, lib.kpod_snapshot_free), self.plan)
-        snapshot.label(self._resolver, self._changed)
+        owners = snapshot.native.owners
+        present = {owners[i].cgroup_id for i in range(snapshot.native.owner_count)}
+        self._stale |= self._changed(present)
+        yield from snapshot.label(self._resolver, self._stale)
+        self._stale.clear()
         snapshot.limit(self._limits)
         for family in snapshot.cut.keys() - self._cut:
             self._cut.add(family)

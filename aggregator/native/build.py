@@ -43,6 +43,11 @@ void kpod_reader_reject(struct kpod_reader *r, enum kpod_fault fault);
 void kpod_reader_close(struct kpod_reader *r);
 """
 
+MALLOC = """
+#define M_MMAP_THRESHOLD ...
+int mallopt(int param, int value);
+"""
+
 
 def builder() -> FFI:
     """The description of the extension."""
@@ -50,10 +55,10 @@ def builder() -> FFI:
     header = re.sub(r"(?m)^#(if|endif|include|define KPOD_NATIVE_H).*$", "", header)
     shared = ROOT / "shared"
     ffi = FFI()
-    ffi.cdef(READER + header)
+    ffi.cdef(MALLOC + READER + header)
     ffi.set_source(
         "aggregator._native",
-        '#include "native.h"\n',
+        '#include <malloc.h>\n#include "native.h"\n',
         sources=[
             *(str(HERE / name) for name in ("confine.c", "render.c", "snapshot.c")),
             *(str(shared / name) for name in ("abi.c", "crc32c.c", "reader.c")),
