@@ -206,7 +206,7 @@ size_t kpod_render(struct kpod_cursor *at, const struct kpod_plan *plan,
  */
 int kpod_confine(void);
 
-#define KPOD_TEXT_PAD 64      /* how far beyond the end of a text its bytes may be read */
+#define KPOD_TEXT_PAD 160     /* how far beyond the end of a text its bytes may be read */
 #define KPOD_LABELS_MAX 16384 /* of an owner */
 #define KPOD_LINE_MAX 32768   /* kpod_view.line_size, and a header */
 #define KPOD_CHUNK_SIZE 65536

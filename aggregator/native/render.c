@@ -26,16 +26,28 @@ static const uint64_t power_of_ten[] = {
 	10000000000000000000ULL,
 };
 
-/* Copies whole blocks: reads and writes up to KPOD_TEXT_PAD bytes more than size. */
+/*
+ * Copies blocks, the first of the size that most texts do not exceed: reads and writes up to
+ * KPOD_TEXT_PAD bytes more than size.
+ */
+static inline __attribute__((always_inline)) char *put_blocks(char *out, const char *from,
+							      size_t size, size_t first)
+{
+	memcpy(out, from, first);
+	for (size_t done = first; done < size; done += 64)
+		memcpy(out + done, from + done, 64);
+	return out + size;
+}
+
 static inline char *put(char *out, const char *from, size_t size)
 {
-	memcpy(out, from, 64);
-	if (size > 64) {
-		memcpy(out + 64, from + 64, 64);
-		for (size_t done = 128; done < size; done += 64)
-			memcpy(out + done, from + done, 64);
-	}
-	return out + size;
+	return put_blocks(out, from, size, 64);
+}
+
+/* Without Kubernetes a container's labels take 144 bytes, with it about twice that. */
+static inline char *put_labels(char *out, const char *from, size_t size)
+{
+	return put_blocks(out, from, size, 160);
 }
 
 #define ZEROS 0x3030303030303030ULL /* "00000000" */
@@ -89,7 +101,17 @@ static char *put_long(char *out, uint64_t v)
 
 static inline char *put_integer(char *out, uint64_t v)
 {
-	return __builtin_expect(v < E8, 1) ? put_short(out, v) : put_long(out, v);
+	if (v < E8)
+		return put_short(out, v);
+	if (v < E8 * 10000) {
+		uint32_t high = (uint32_t)(v / E8), digits = fours[high];
+		unsigned int zeros = (unsigned int)__builtin_ctz(digits ^ (uint32_t)ZEROS) & 0x18;
+
+		digits >>= zeros;
+		memcpy(out, &digits, 4);
+		return put_eight(out + 4 - zeros / 8, v - high * E8);
+	}
+	return put_long(out, v);
 }
 
 /* Nanoseconds as seconds, which is nearly all there is: by constants, so without a division. */
@@ -179,9 +201,11 @@ static char *put_keys(char *out, bool opens, const struct kpod_plan *plan,
 	return out;
 }
 
-/* What a row brings to each of its samples. */
+/* What a row brings to each of its samples; no store to the output can be thought to change it. */
 struct row {
+	const char *text; /* the plan's */
 	const struct kpod_shape *shape;
+	bool has_keys;
 	const uint64_t *keys;
 	const uint64_t *words;
 	const char *labels;
@@ -194,12 +218,12 @@ static inline __attribute__((always_inline)) char *put_line(char *p, const struc
 							    const struct kpod_sample *s,
 							    uint64_t value)
 {
-	p = put(p, plan->text + s->head.at, s->head.size);
-	if (row->shape->key_count) {
+	p = put(p, row->text + s->head.at, s->head.size);
+	if (row->has_keys) {
 		p = put_keys(p, s->opens, plan, row->shape, row->keys);
-		p = put(p, row->labels, row->labels_size);
+		p = put_labels(p, row->labels, row->labels_size);
 	} else {
-		p = put(p, row->labels + s->opens, row->labels_size - s->opens);
+		p = put_labels(p, row->labels + s->opens, row->labels_size - s->opens);
 	}
 	p = put_value(p, value, s->decimals);
 	*p++ = '\n';
@@ -375,7 +399,7 @@ static char *put_metric(char *p, const struct kpod_plan *plan, const struct row 
 
 	p = put(metric, plan->text + s->head.at, s->head.size);
 	p = put_label_keys(p, plan, row->shape, row->keys);
-	p = put(p, row->labels, row->labels_size);
+	p = put_labels(p, row->labels, row->labels_size);
 	body = open_field(p, s->field);
 	if (s->field == METRIC_HISTOGRAM) {
 		const struct kpod_histogram *h = &plan->histograms[s->histogram];
@@ -400,13 +424,17 @@ put_rows(struct kpod_cursor *at, const struct kpod_plan *plan, const struct kpod
 	const struct kpod_view *view = &f->views[format];
 	const struct kpod_sample *samples = plan->samples + view->first_sample;
 	const struct kpod_row_ref *rows = snapshot->rows + snapshot->first_row[f->table];
-	struct row row = {.shape = &plan->shapes[f->table]};
+	struct row row = {
+		.text = plan->text,
+		.shape = &plan->shapes[f->table],
+		.has_keys = plan->shapes[f->table].key_count,
+	};
 
 	for (; at->row < snapshot->shown[at->family]; at->row++, at->sample = 0) {
 		const struct kpod_owner *owner = rows[at->row].owner;
 		const struct kpod_text *labels = owner ? owner->labels : f->labels;
 		size_t line;
-		uint32_t i = at->sample, fit, stop;
+		uint32_t i = at->sample, stop;
 		uint64_t value = at->value;
 
 		row.keys = rows[at->row].words;
@@ -416,8 +444,9 @@ put_rows(struct kpod_cursor *at, const struct kpod_plan *plan, const struct kpod
 		row.created = owner ? owner->created_ns : snapshot->created_ns;
 		/* The room is looked at once a row, not once a line. */
 		line = view->line_size + row.labels_size + KPOD_TEXT_PAD;
-		fit = (uint32_t)((size_t)(end - p) / line);
-		stop = view->sample_count - i > fit ? i + fit : view->sample_count;
+		stop = view->sample_count;
+		if ((size_t)(end - p) < line * (stop - i))
+			stop = i + (uint32_t)((size_t)(end - p) / line);
 		for (; i < stop; i++) {
 			const struct kpod_sample *s = &samples[i];
 			const uint64_t *word = row.words + s->first, *last = word + s->count;

@@ -21,7 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from aggregator._native import ffi, lib
-from aggregator.resolver import standalone
+from aggregator.exposition import Labels
+from aggregator.resolver import Owner, Resolver, parse_path, pod_ids, standalone
 from aggregator.server import gzipped
 from aggregator.store import Snapshot, Store
 from tests.segment import HOST_SLOT, Row, Segment, Slot, column, schema, table
@@ -134,9 +135,22 @@ def report(name: str, value: float, ratio: float | None = None, wanted: str = ""
     print(line)
 
 
-def measure(path: Path, wanted: int) -> bool:
+def named(owner: Owner) -> Labels:
+    """As aggregator.names does, without a pod table."""
+    if not owner.path:
+        return standalone(owner)
+    return (
+        ("scope", "pod"),
+        ("namespace", "production"),
+        ("pod", f"checkout-7d9c6b5f4d-{owner.cgroup_id:05d}"),
+        ("container", "server"),
+        *pod_ids(owner, parse_path(owner.path)),
+    )
+
+
+def measure(path: Path, wanted: int, resolver: Resolver, node: str = "") -> bool:
     make_segment(path, wanted)
-    store = Store(str(path), clock=time.monotonic_ns, resolver=standalone)
+    store = Store(str(path), clock=time.monotonic_ns, resolver=resolver, node=node)
     assert store.refresh() == "live", store.cause
     assert store.snapshot
     snapshot = store.snapshot
@@ -173,27 +187,39 @@ def measure(path: Path, wanted: int) -> bool:
 
     to_copy, to_client = ratio("text", "memcpy"), ratio("client", "text then")
     whole = ratio("openmetrics", "text")
-    each = whole * samples / lines
     to_gzip = ratio("client gzip", "gzip")
-    print(f"{samples} samples of {len(text) / samples:.0f} bytes, ns per sample:")
+    where = f"of pods on {node}" if node else "without Kubernetes"
+    print(f"{samples} samples {where}, {len(text) / samples:.0f} bytes each, ns per sample:")
     report("text", median(took["text"]))
-    report("memcpy", median(took["memcpy"]), to_copy, "text at most 2 times this")
-    report("prometheus-client", median(took["client"]), to_client, "at least 250")
+    # The bounds are for lines as they are in Kubernetes: in shorter ones the numbers weigh more.
+    report("memcpy", median(took["memcpy"]), to_copy, "text at most 2 times this" if node else "")
+    report("prometheus-client", median(took["client"]), to_client, "at least 250" if node else "")
     report(
-        "OpenMetrics, a line", median(took["openmetrics"]) * samples / lines, each, "at most 1.2"
+        f"OpenMetrics, {lines / samples:.2f} lines",
+        median(took["openmetrics"]),
+        whole,
+        "at most 1.2" if node else "",
     )
-    report(f"OpenMetrics, {lines / samples:.2f} lines", median(took["openmetrics"]), whole)
     report("protobuf, native", median(took["protobuf"]), ratio("protobuf", "text"))
     report("text, gzip", median(took["gzip"]))
-    report("prometheus-client, gzip", median(took["client gzip"]), to_gzip, "at least 60")
-    return to_copy <= 2 and to_client >= 250 and each <= 1.2 and to_gzip >= 60
+    report(
+        "prometheus-client, gzip",
+        median(took["client gzip"]),
+        to_gzip,
+        "at least 60" if node else "",
+    )
+    return not node or (to_copy <= 2 and to_client >= 250 and whole <= 1.2 and to_gzip >= 60)
 
 
 def main() -> bool:
     """Prints the figures; true if they are as wanted."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
         path = Path(directory) / "segment"
-        good = [measure(path, 10_000), measure(path, 100_000)]
+        good = [
+            measure(path, 10_000, named, "node-1.example.net"),
+            measure(path, 100_000, named, "node-1.example.net"),
+            measure(path, 10_000, standalone),
+        ]
     return all(good)
 
 
