@@ -117,10 +117,12 @@ def bucket_ends(column: Column, exponents: Iterable[float] | None) -> list[tuple
     return [(ends[count], count) for count in sorted(ends)]
 
 
-def header(kind: str, name: str, help_text: str, units: Iterable[str] = ()) -> str:
+def header(kind: str, name: str, help_text: str, *, openmetrics: bool = False) -> str:
     """The lines above a family's samples; name: as TYPE has it."""
-    lines = f"# HELP {name} {escape_help(help_text)}\n# TYPE {name} {kind}\n"
-    for unit in units:
+    # OpenMetrics has one kind of escaped text, format 0.0.4 leaves the quotes in HELP alone.
+    text = (escape if openmetrics else escape_help)(help_text)
+    lines = f"# HELP {name} {text}\n# TYPE {name} {kind}\n"
+    for unit in UNITS if openmetrics else ():
         if name.endswith(f"_{unit}"):
             lines += f"# UNIT {name} {unit}\n"
     return lines
@@ -222,7 +224,7 @@ class Plan:
         views = []
         for text, created in (
             (header(kind, name, help_text), False),
-            (header(kind, base, help_text, UNITS), True),
+            (header(kind, base, help_text, openmetrics=True), True),
         ):
             first = len(self._samples)
             for each in columns:

@@ -154,6 +154,7 @@ def test_families_are_described(tmp_path: Path) -> None:
     escaped = 'He said: "back\\\\slash"\\nand more.'
     assert f"# HELP io_total {escaped}\n# TYPE io_total counter\nio_total{{" in text.decode()
     assert "UNIT" not in text.decode()
+    escaped = 'He said: \\"back\\\\slash\\"\\nand more.'  # quotes too
     for lines in (
         f"# HELP io {escaped}\n# TYPE io counter\nio_total{{",
         f"# HELP wait_seconds {escaped}\n# TYPE wait_seconds counter\n"
