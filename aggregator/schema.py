@@ -158,6 +158,9 @@ def _column(node: _Node, words: int) -> Column:
     name = node["name"].text(NAME)
     if kind == "counter" and not name.endswith("_total"):
         node["name"].fail(f"{name!r} is a counter and does not end in _total")
+    optional = node["optional"].flag()
+    if optional and kind == "histogram":
+        node["optional"].fail("a histogram always has its values")
     return Column(
         name=name,
         help=node["help"].text(),
@@ -165,7 +168,7 @@ def _column(node: _Node, words: int) -> Column:
         decimals=node["decimals"].integer(0, DECIMALS_MAX),
         labels=tuple(constant),
         word=word,
-        optional=node["optional"].flag(),
+        optional=optional,
         histogram=_histogram(node, word, words) if kind == "histogram" else None,
     )
 

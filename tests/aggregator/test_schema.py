@@ -108,6 +108,7 @@ BAD = [
     (at(*H, "buckets", value=1), "buckets: 1 is not in"),
     (at(*H, "sum", value=100), "sum: 100 is not in"),
     (at(*H, "sum_words", value=3), "sum_words: 3 is not in"),
+    (at(*H, "optional", value=True), "a histogram always has its values"),
     (at(*H, "schema", value=9), "schema: 9 is not in"),
     (at(*H, "schema", value=-3), "2^-20 is no bucket bound of schema -3"),
     (at(*C, "name", value="a"), "'a' is a counter and does not end in _total"),
