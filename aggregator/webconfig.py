@@ -22,7 +22,7 @@ import yaml
 
 log = logging.getLogger("kpod")
 
-BCRYPT = re.compile(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}\Z")
+BCRYPT = re.compile(r"\$2[aby]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53}\Z")
 PASSWORD_MAX = 72  # bytes that bcrypt looks at
 
 CLIENT_AUTH = {

@@ -214,6 +214,7 @@ BAD_CONFIGS = [
     ("rate_limit: {}", "file: 'rate_limit' is not supported; known: tls_server_config, basic_"),
     ("basic_auth_users: []", "basic_auth_users: not a map"),
     ("basic_auth_users: {alice: plain}", "what 'alice' has is not a bcrypt hash"),
+    (f"basic_auth_users: {{alice: {'$2b$32$' + HASH[7:]}}}", "what 'alice' has is not a bcr"),
     ("tls_server_config: x", "tls_server_config: not a map"),
     ("tls_server_config: {cert_file: a}", "tls_server_config: has no 'key_file'"),
     ("tls_server_config: {cert_file: 1, key_file: b}", "cert_file: not a string"),
