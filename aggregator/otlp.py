@@ -53,7 +53,8 @@ ATTRIBUTES = {
     "container_id": "container.id",
 }
 UNITS = {"_seconds": "s", "_bytes": "By"}
-NO_VALUE = 2**64 - 1  # KPOD_NO_VALUE of shared/abi.h
+UINT64_MAX = 2**64 - 1  # sums wrap as in render.c
+NO_VALUE = UINT64_MAX  # KPOD_NO_VALUE of shared/abi.h
 CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 
 
@@ -103,7 +104,7 @@ def _set_number(point: Any, word: int, decimals: int) -> None:
 
 
 def _set_histogram(point: Any, histogram: Histogram, buckets: list[int]) -> None:
-    point.count = sum(buckets)
+    point.count = sum(buckets) & UINT64_MAX
     point.scale = histogram.schema
     point.zero_threshold = 2.0**histogram.first_exponent
     point.zero_count = buckets[0]
@@ -124,7 +125,7 @@ def _add_point(metric: Metric, column: Column, words: list[int]) -> Any:
         end = column.word + histogram.buckets
         _set_histogram(point, histogram, words[column.word : end])
         total = sum(words[histogram.sum : histogram.sum + histogram.sum_words])
-        point.sum = total / 10**column.decimals
+        point.sum = (total & UINT64_MAX) / 10**column.decimals
         return point
     if column.kind == "counter":
         metric.sum.aggregation_temporality = CUMULATIVE
@@ -194,6 +195,15 @@ def requests(snapshot: Snapshot) -> Iterator[bytes]:
         yield request.SerializeToString()
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """urllib would follow with GET, to wherever, and take its answer for the receiver's."""
+
+    def redirect_request(self, *_: Any) -> None: ...
+
+
+OPENER = urllib.request.build_opener(_NoRedirect)
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     url: str
@@ -204,7 +214,7 @@ class Endpoint:
     def post(self, body: bytes) -> float | None:
         """Sends a request. None: it has arrived; else after how many seconds it may be retried.
 
-        OSError: refused for good. Blocks.
+        OSError: refused for good; ValueError: cannot be sent. Blocks.
         """
         headers = {
             "Content-Type": "application/x-protobuf",
@@ -216,7 +226,7 @@ class Endpoint:
             body = igzip.compress(body, 1)
         request = urllib.request.Request(self.url, body, headers)
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as answer:
+            with OPENER.open(request, timeout=self.timeout) as answer:
                 answer.read()
         except urllib.error.HTTPError as error:
             if error.code not in RETRYABLE:
@@ -286,7 +296,7 @@ class Exporter:
         for attempt in range(ATTEMPTS):
             try:
                 wait = await asyncio.to_thread(self._endpoint.post, body)
-            except OSError as error:
+            except (OSError, ValueError) as error:  # the latter of a header that cannot be sent
                 cause = error
                 break
             if wait is None:

@@ -288,7 +288,7 @@ def test_a_real_receiver_has_the_same_values(tmp_path: Path) -> None:
     assert value(exporter.dropped) == 0
 
 
-@pytest.mark.parametrize("kind", ["dead", "silent", "refusing", "busy"])
+@pytest.mark.parametrize("kind", ["dead", "silent", "refusing", "moved", "busy"])
 def test_a_bad_receiver_harms_nobody(
     tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -296,14 +296,17 @@ def test_a_bad_receiver_harms_nobody(
     store = store_of(segment().write(path))
     answers = {
         "refusing": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        # Nobody follows: the data would be left behind, and a GET taken for its arrival.
+        "moved": b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n",
         "busy": b"HTTP/1.1 503 Busy\r\n\r\n",
     }
+    final = ("refusing", "moved")
     requests_seen = 0
 
     async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal requests_seen
         requests_seen += 1
-        await reader.readuntil(b"\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"POST ")
         if kind == "silent":
             await reader.read()
         else:
@@ -328,16 +331,48 @@ def test_a_bad_receiver_harms_nobody(
             assert store.snapshot.native.realtime_ns == realtime
         await until(lambda: value(exporter.dropped) >= QUEUE)
         # What is dropped from the queue may come before the first request has failed.
-        await until(lambda: kind == "refusing" or value(exporter.retries) >= ATTEMPTS)
+        await until(lambda: kind in final or value(exporter.retries) >= ATTEMPTS)
 
     port = free_port()
     exporter = exporter_of(store, f"http://127.0.0.1:{port}/v1/metrics", timeout=0.2)
     run_beside(exporter, scenario)
     assert value(exporter.sent) == 0
-    assert (value(exporter.retries) > 0) == (kind != "refusing")
+    assert (value(exporter.retries) > 0) == (kind not in final)
     assert len([r for r in caplog.records if "OTLP" in r.message]) <= 1
     if kind == "busy":
         assert requests_seen >= ATTEMPTS
+
+
+def test_a_header_that_cannot_be_sent_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = store_of(segment().write(tmp_path / "segment"))
+    endpoint = Endpoint("http://127.0.0.1:1/", {"x": "a\nb"})
+    exporter = Exporter(store, SelfMetrics(store), endpoint, interval=0.01)
+
+    async def scenario() -> None:
+        await until(lambda: value(exporter.dropped))
+
+    run_beside(exporter, scenario)
+    assert "Invalid header value" in caplog.text
+
+
+def test_sums_wrap_as_in_a_scrape(tmp_path: Path) -> None:
+    new = segment()
+    row = Row(0, 1, [0, 0, 0, 0, MAX, MAX, *[MAX] * BUCKETS])
+    made = Segment(new.document, new.slots, [row], stale_after_ns=10**15)
+    store = store_of(made.write(tmp_path / "segment"))
+    assert store.snapshot
+    (body,) = requests(store.snapshot)
+    (resource,) = ExportMetricsServiceRequest.FromString(body).resource_metrics
+    (point,) = resource.scope_metrics[0].metrics[-1].exponential_histogram.data_points
+    (family,) = [
+        f
+        for f in protobuf_families(b"".join(store.snapshot.render(lib.KPOD_PROTOBUF)))
+        if f.name == "latency_seconds"
+    ]
+    shown = family.metric[0].histogram
+    assert (point.count, point.sum) == (shown.sample_count, shown.sample_sum)
 
 
 @pytest.mark.parametrize("packed", [False, True])
