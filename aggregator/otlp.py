@@ -5,21 +5,22 @@ why little is queued, and why what is given up is only counted.
 """
 
 import asyncio
-import http.client
 import logging
 import random
 import re
+import ssl
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
+from google.protobuf.message import DecodeError
 from isal import igzip
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
 )
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import (
@@ -42,6 +43,7 @@ TIMEOUT = 10.0
 ATTEMPTS = 5
 BACKOFF = 1.0  # s, doubled each time
 BACKOFF_MAX = 30.0
+ANSWER_MAX = 1 << 16  # bytes of a receiver's answer that are looked at
 RETRYABLE = (429, 502, 503, 504)  # as the specification has it
 
 ATTRIBUTES = {
@@ -195,13 +197,30 @@ def requests(snapshot: Snapshot) -> Iterator[bytes]:
         yield request.SerializeToString()
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """urllib would follow with GET, to wherever, and take its answer for the receiver's."""
-
-    def redirect_request(self, *_: Any) -> None: ...
+class RefusedError(Exception):
+    """A request is not to be sent again; the message says why."""
 
 
-OPENER = urllib.request.build_opener(_NoRedirect)
+def connect() -> httpx.AsyncClient:
+    """It follows no redirect: the receiver's answer is not somebody else's."""
+    return httpx.AsyncClient(verify=ssl.create_default_context(), timeout=None)
+
+
+async def _check(answer: httpx.Response) -> None:
+    """RefusedError if the receiver did not take all of what it answers with success."""
+    content = b""
+    async for piece in answer.aiter_raw():
+        content += piece
+        if len(content) > ANSWER_MAX:
+            return
+    try:
+        partial = ExportMetricsServiceResponse.FromString(content).partial_success
+    except DecodeError:  # not all receivers answer as they should
+        return
+    if partial.rejected_data_points:
+        raise RefusedError(
+            f"{partial.rejected_data_points} points rejected: {partial.error_message}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,32 +228,37 @@ class Endpoint:
     url: str
     headers: Mapping[str, str]
     gzip: bool = False  # not all receivers can
-    timeout: float = TIMEOUT
+    timeout: float = TIMEOUT  # of a request and its answer, however little of it comes at a time
 
-    def post(self, body: bytes) -> float | None:
+    async def post(self, client: httpx.AsyncClient, body: bytes) -> float | None:
         """Sends a request. None: it has arrived; else after how many seconds it may be retried.
 
-        OSError: refused for good; ValueError: cannot be sent. Blocks.
+        RefusedError: for good.
         """
         headers = {
+            "Accept-Encoding": "identity",
             "Content-Type": "application/x-protobuf",
             "User-Agent": f"kpod-metrics/{__version__}",
             **self.headers,
         }
         if self.gzip:
             headers["Content-Encoding"] = "gzip"
-            body = igzip.compress(body, 1)
-        request = urllib.request.Request(self.url, body, headers)
+            body = await asyncio.to_thread(igzip.compress, body, 1)
         try:
-            with OPENER.open(request, timeout=self.timeout) as answer:
-                answer.read()
-        except urllib.error.HTTPError as error:
-            if error.code not in RETRYABLE:
-                raise
-            after = error.headers.get("Retry-After", "")
-            return float(after) if after.isascii() and after.isdigit() else 0.0
-        except (OSError, http.client.HTTPException) as error:
-            log.debug("%s: %s", self.url, error)
+            async with (
+                asyncio.timeout(self.timeout),
+                client.stream("POST", self.url, content=body, headers=headers) as answer,
+            ):
+                if answer.status_code in RETRYABLE:
+                    after = answer.headers.get("Retry-After", "")
+                    return float(after) if after.isascii() and after.isdigit() else 0.0
+                if not answer.is_success:
+                    raise RefusedError(f"{answer.status_code} {answer.reason_phrase}")
+                await _check(answer)
+        except (httpx.InvalidURL, httpx.LocalProtocolError, ValueError) as error:
+            raise RefusedError(f"cannot be sent: {error}") from error
+        except (TimeoutError, httpx.TransportError) as error:
+            log.debug("%s: %r", self.url, error)
             return 0.0
         return None
 
@@ -262,14 +286,15 @@ class Exporter:
         self.sent = own.counter("kpod_otlp_requests", "OTLP requests that arrived.")
         self.retries = own.counter("kpod_otlp_retries", "OTLP requests sent once more.")
         self.dropped = own.counter(
-            "kpod_otlp_dropped", "OTLP requests given up, and snapshots never sent."
+            "kpod_otlp_dropped",
+            "OTLP requests given up or taken in part, and snapshots never sent.",
         )
 
     async def run(self) -> None:
         """Until cancelled."""
-        async with asyncio.TaskGroup() as group:
+        async with connect() as client, asyncio.TaskGroup() as group:
             group.create_task(self._take())
-            group.create_task(self._send())
+            group.create_task(self._send(client))
 
     async def _take(self) -> None:
         last = 0
@@ -285,18 +310,18 @@ class Exporter:
             del snapshot  # not to be kept in memory until the next one
             await asyncio.sleep(self._interval)
 
-    async def _send(self) -> None:
+    async def _send(self, client: httpx.AsyncClient) -> None:
         while True:
             pieces = requests(await self._queue.get())
             while body := await asyncio.to_thread(next, pieces, None):
-                await self._deliver(body)
+                await self._deliver(client, body)
 
-    async def _deliver(self, body: bytes) -> None:
+    async def _deliver(self, client: httpx.AsyncClient, body: bytes) -> None:
         cause: object = f"no answer after {ATTEMPTS} attempts"
         for attempt in range(ATTEMPTS):
             try:
-                wait = await asyncio.to_thread(self._endpoint.post, body)
-            except (OSError, ValueError) as error:  # the latter of a header that cannot be sent
+                wait = await self._endpoint.post(client, body)
+            except RefusedError as error:
                 cause = error
                 break
             if wait is None:

@@ -252,6 +252,7 @@ def test_many_rows_over_many_chunks(tmp_path: Path) -> None:
         slots=[Slot(i, f"{i}.service", UNIT) for i in range(count)],
         rows=[Row(0, i, [i] + [i % 7] * 101) for i in range(count)],
         ring_capacity=1 << 22,
+        stale_after_ns=10**15,
     )
     found = text_samples(rendered(tmp_path, segment))
     assert len(found) == count * (1 + 13 + 2)

@@ -1,6 +1,7 @@
 """OTLP push: what arrives at a receiver is what a scrape says, and a bad receiver harms nobody."""
 
 import asyncio
+import contextlib
 import gzip
 import http.server
 import socket
@@ -13,13 +14,14 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
 )
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from oteltap import OtelTapHttpProtobufReceiver, OtelTapHttpProtobufReceiverSettings
 from prometheus_client import Counter
 
 from aggregator._native import lib
-from aggregator.otlp import ATTEMPTS, QUEUE, Endpoint, Exporter, headers, requests
+from aggregator.otlp import ATTEMPTS, QUEUE, Endpoint, Exporter, connect, headers, requests
 from aggregator.selfmetrics import SelfMetrics
 from aggregator.store import Limits, Store
 from tests.scrape import native_buckets, protobuf_families
@@ -288,19 +290,24 @@ def test_a_real_receiver_has_the_same_values(tmp_path: Path) -> None:
     assert value(exporter.dropped) == 0
 
 
-@pytest.mark.parametrize("kind", ["dead", "silent", "refusing", "moved", "busy"])
+@pytest.mark.parametrize(
+    "kind", ["dead", "silent", "dripping", "refusing", "moved", "partial", "busy"]
+)
 def test_a_bad_receiver_harms_nobody(
     tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "segment"
     store = store_of(segment().write(path))
+    partial = ExportMetricsServiceResponse()
+    partial.partial_success.rejected_data_points = 3
     answers = {
         "refusing": b"HTTP/1.1 400 Bad Request\r\n\r\n",
         # Nobody follows: the data would be left behind, and a GET taken for its arrival.
         "moved": b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n",
+        "partial": b"HTTP/1.1 200 OK\r\n\r\n" + partial.SerializeToString(),
         "busy": b"HTTP/1.1 503 Busy\r\n\r\n",
     }
-    final = ("refusing", "moved")
+    final = ("refusing", "moved", "partial")
     requests_seen = 0
 
     async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -309,6 +316,12 @@ def test_a_bad_receiver_harms_nobody(
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"POST ")
         if kind == "silent":
             await reader.read()
+        elif kind == "dripping":
+            writer.write(b"HTTP/1.1 200 OK\r\n")
+            while not reader.at_eof():
+                writer.write(b"x: y\r\n")
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(reader.read(1 << 16), 0.05)
         else:
             writer.write(answers[kind])
         writer.close()
@@ -347,14 +360,16 @@ def test_a_header_that_cannot_be_sent_is_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = store_of(segment().write(tmp_path / "segment"))
-    endpoint = Endpoint("http://127.0.0.1:1/", {"x": "a\nb"})
-    exporter = Exporter(store, SelfMetrics(store), endpoint, interval=0.01)
 
     async def scenario() -> None:
         await until(lambda: value(exporter.dropped))
 
-    run_beside(exporter, scenario)
-    assert "Invalid header value" in caplog.text
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        endpoint = Endpoint(url, {"x": "a\nb"})
+        exporter = Exporter(store, SelfMetrics(store), endpoint, interval=0.01)
+        run_beside(exporter, scenario)
+    assert "cannot be sent: Illegal header value" in caplog.text
 
 
 def test_sums_wrap_as_in_a_scrape(tmp_path: Path) -> None:
@@ -390,7 +405,12 @@ def test_request_as_it_is_sent(packed: bool) -> None:
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.handle_request).start()
         url = f"http://127.0.0.1:{server.server_address[1]}/v1/metrics"
-        assert Endpoint(url, {"x-a": "b"}, packed).post(b"content") is None
+
+        async def post() -> float | None:
+            async with connect() as client:
+                return await Endpoint(url, {"x-a": "b"}, packed).post(client, b"content")
+
+        assert asyncio.run(post()) is None
     ((sent, body),) = seen
     assert (gzip.decompress(body) if packed else body) == b"content"
     assert sent["Content-Encoding"] == ("gzip" if packed else None)
