@@ -372,6 +372,25 @@ def test_a_header_that_cannot_be_sent_is_counted(
     assert "cannot be sent: Illegal header value" in caplog.text
 
 
+def test_an_answer_without_end_is_not_read(tmp_path: Path) -> None:
+    store = store_of(segment().write(tmp_path / "segment"))
+
+    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        while not writer.is_closing():
+            writer.write(bytes(1 << 16))
+            await asyncio.sleep(0.001)
+
+    async def scenario() -> None:
+        await asyncio.start_server(talk, "127.0.0.1", port)
+        await until(lambda: value(exporter.sent) or value(exporter.retries))
+
+    port = free_port()
+    exporter = exporter_of(store, f"http://127.0.0.1:{port}/")
+    run_beside(exporter, scenario)
+    assert (value(exporter.sent), value(exporter.retries)) == (1, 0)
+
+
 def test_sums_wrap_as_in_a_scrape(tmp_path: Path) -> None:
     new = segment()
     row = Row(0, 1, [0, 0, 0, 0, MAX, MAX, *[MAX] * BUCKETS])
