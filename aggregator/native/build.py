@@ -46,6 +46,8 @@ void kpod_reader_close(struct kpod_reader *r);
 MALLOC = """
 #define M_MMAP_THRESHOLD ...
 int mallopt(int param, int value);
+void *aligned_alloc(size_t alignment, size_t size);
+void free(void *memory);
 """
 
 
@@ -58,7 +60,7 @@ def builder() -> FFI:
     ffi.cdef(MALLOC + READER + header)
     ffi.set_source(
         "aggregator._native",
-        '#include <malloc.h>\n#include "native.h"\n',
+        '#include <malloc.h>\n#include <stdlib.h>\n#include "native.h"\n',
         sources=[
             *(str(HERE / name) for name in ("confine.c", "render.c", "snapshot.c")),
             *(str(shared / name) for name in ("abi.c", "crc32c.c", "reader.c")),
