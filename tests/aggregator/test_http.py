@@ -132,7 +132,8 @@ def test_https_with_client_certificates(tmp_path: Path) -> None:
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
         str(tmp_path / "server.pem")
     )
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    for name in ("ca.pem", "trusted.pem"):
+        authority.cert_pem.write_to_path(str(tmp_path / name))
     config = tmp_path / "web.yml"
     config.write_text(
         "tls_server_config:\n  cert_file: server.pem\n  key_file: server.pem\n"
@@ -141,7 +142,7 @@ def test_https_with_client_certificates(tmp_path: Path) -> None:
     )
 
     def get(url: str, client: trustme.CA | None) -> tuple[bytes, bytes]:
-        context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+        context = ssl.create_default_context(cafile=str(tmp_path / "trusted.pem"))
         if client:
             client.issue_cert("client").configure_cert(context)
         connection = http.client.HTTPSConnection(
@@ -171,6 +172,13 @@ def test_https_with_client_certificates(tmp_path: Path) -> None:
         assert get(url, authority)[1] != first, "a renewed certificate is used"
         (tmp_path / "server.pem").write_text("damaged")
         assert get(url, authority)[0] == b"ok\n", "a damaged one is not"
+        authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
+            str(tmp_path / "server.pem")
+        )
+        other.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        assert get(url, other)[0] == b"ok\n", "so is a new authority of clients"
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            get(url, authority)
 
 
 def test_basic_auth(tmp_path: Path) -> None:
