@@ -51,7 +51,7 @@ C_SOURCES := $(wildcard bpf/*.[ch] loader/*.[ch] loader/*/*.[ch] shared/*.[ch] \
 	aggregator/native/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 PYTHON_SOURCES := aggregator tests docs
 
-.PHONY: all run test test-c test-fuzz test-python test-vm test-cross cross check docs bench fuzz \
+.PHONY: all run test test-c test-fuzz test-python test-vm test-cross cross check docs accept bench fuzz \
 	setup setup-test setup-vm setup-bench soak native clean format
 
 all: $(B)/kpod-loader $(if $(SYSROOT),,native)
@@ -119,7 +119,7 @@ $(foreach o,$(BPF_OBJECTS),$(eval \
 $(foreach c,interface filesystem,$(eval \
 	$(B)/loader/collectors/$(c).o $(B)/testing/loader/collectors/$(c).o: $(B)/bpf/tasks.bpf.o))
 
-$(B)/loader/events.o $(B)/testing/loader/events.o: $(B)/bpf/events.bpf.o
+$(B)/loader/events.o $(B)/testing/loader/events.o $(B)/testing/loader/verify.o: $(B)/bpf/events.bpf.o
 
 # The names of this architecture's system calls.
 SYSCALL_O := $(B)/loader/collectors/syscall.o $(B)/testing/loader/collectors/syscall.o
@@ -265,17 +265,26 @@ test-vm: setup-vm
 	@$(MAKE) --no-print-directory all $(B)/kpod-loader-test
 	$(SUDO) $(PY) -m pytest -ra -v tests/vm
 
+# Records what kernels give: this one now, others as the last test-vm found them.
+accept: all $(B)/kpod-loader-test
+	$(SUDO) $(PY) -m tests.vm.record
+	@$(MAKE) --no-print-directory docs
+
 check: all
 	$(VENV)/bin/ruff check $(PYTHON_SOURCES)
 	$(VENV)/bin/ruff format --check $(PYTHON_SOURCES)
 	$(VENV)/bin/mypy
 	clang-format --dry-run -Werror $(C_SOURCES)
 	$(METRICS) | diff docs/metrics.md - # else: make docs
+	$(KERNELS) | diff docs/kernels.md -
 
 METRICS = $(B)/kpod-loader schema --profile comprehensive | $(PY) docs/metrics.py
 
+KERNELS = $(PY) docs/kernels.py tests/vm/kernels.json
+
 docs: all
 	$(METRICS) >docs/metrics.md
+	$(KERNELS) >docs/kernels.md
 
 format:
 	$(VENV)/bin/ruff format $(PYTHON_SOURCES)

@@ -118,7 +118,6 @@ def test_packets_are_counted_once_a_pod(tmpfs: Path, cgroups: Cgroup) -> None:
         }
 
 
-@pytest.mark.guest("interface")
 def test_names_that_look_alike_and_many(tmpfs: Path, cgroups: Cgroup) -> None:
     """Prometheus refuses a scrape for one series that is there twice."""
     a = cgroups.child("a.service")

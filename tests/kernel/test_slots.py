@@ -160,7 +160,7 @@ def test_shortage_is_counted_and_heals(tmpfs: Path, cgroups: Cgroup) -> None:
         assert running.fresh().total(left_out.id, ONCPU) > 0.15e9
 
 
-@pytest.mark.guest
+@pytest.mark.guest("cgroup_cpu")
 def test_pods_only(tmpfs: Path, cgroups: Cgroup) -> None:
     pod = "kubepods-pod12345678_1234_1234_1234_1234567890ab.slice"
     before = cgroups.child(pod).child("cri-containerd-" + "ab" * 32 + ".scope")
