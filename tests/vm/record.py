@@ -23,7 +23,9 @@ LACKS = (
     (r"create_map\w*\(\w+_tasks\)", "no BPF task storage for tracing programs (5.11)"),
     (r"unknown#158", "no `bpf_get_current_task_btf()` (5.11)"),
     (r"BPF_STX uses reserved fields", "no atomic operation that gives back the old value (5.12)"),
-    (r"func '(\w+)' doesn't have (\d)", r"hook `\1` has fewer than \2 arguments"),
+    (r"kpod_tcpdrop_free'.* bpf_context", "hook `kfree_skb` does not say why (5.17)"),
+    (r"kpod_udp_drop'.* bpf_context", "hook `udp_fail_queue_rcv_skb` leaves out IPv6 (6.10)"),
+    (r"number of funcs in func_info", "no helper that calls a program's function (5.13)"),
     (r"type ID of '(\w+)'", r"no hook `\1`"),
     # Such a line ends the reason: the kernel's verifier said nothing.
     (r"prog '\w+': BPF program load failed: Operation not permitted$", "no fentry and fexit here"),
