@@ -15,6 +15,7 @@ from tests.live import IDLER, PRELUDE, Cgroup, Dump, Worker, loader
 pytestmark = pytest.mark.guest("cgroup_cpu", "cgroup_memory", "cgroup_io", "cgroup_pids")
 
 MIB = 1 << 20
+MEMORY_STAT = 4  # seconds; the kernel adds it up every two, and else if there is much of it
 BATCHES = 2 * MIB  # in which each CPU charges and counts
 
 WRITER = (
@@ -80,16 +81,15 @@ def memory(dump: Dump, cgroup: Cgroup) -> dict[str, int]:
     return metrics(dump.row(cgroup.id, "cgroup_memory"), "kpod_cgroup_memory_")
 
 
-def work(tmpfs: Path, cgroup: Cgroup, code: str) -> tuple[Dump, Dump, Worker]:
-    """Snapshots before and after; the worker stands still. The kernel adds up what memory.stat says
-    every two seconds, and else only when there is much of it."""
+def work(tmpfs: Path, cgroup: Cgroup, code: str, settle: float = 0) -> tuple[Dump, Dump, Worker]:
+    """Snapshots before and after, when it has stood still for so many seconds."""
     with loader(tmpfs) as running:
         worker = Worker(cgroup, code)
-        time.sleep(4)
+        time.sleep(settle)
         before = running.fresh()
         worker.go()
         worker.stopped()
-        time.sleep(4)
+        time.sleep(settle)
         after, again = running.fresh(), running.fresh()
     for table in ("cgroup_cpu", "cgroup_pids"):
         assert after.row(cgroup.id, table) == again.row(cgroup.id, table)
@@ -138,7 +138,7 @@ def test_memory_that_is_touched(
     a, b = top.child("a.service"), top.child("b.service")
     (a.path / "memory.max").write_text(str(256 * MIB))
     _idle = Worker(b, IDLER)
-    before, after, _toucher = work(tmpfs, a, TOUCHER)
+    before, after, _toucher = work(tmpfs, a, TOUCHER, MEMORY_STAT)
     first, last = memory(before, a), memory(after, a)
     for name in ("usage_bytes", "working_set_bytes", "rss_bytes"):
         assert last[name] - first[name] == pytest.approx(32 * MIB, abs=BATCHES), name
@@ -167,7 +167,7 @@ def test_oom_kill_of_the_victim(tmpfs: Path, top: Cgroup) -> None:
     if (a.path / "memory.swap.max").exists():
         (a.path / "memory.swap.max").write_text("0")
     _idle = Worker(b, IDLER)
-    before, after, _ = work(tmpfs, a, EATER)
+    before, after, _ = work(tmpfs, a, EATER, MEMORY_STAT)
     first, last, other = memory(before, a), memory(after, a), memory(after, b)
     said = flat(a.path / "memory.events")
     for event in ("low", "high", "max", "oom", "oom_kill"):
