@@ -57,6 +57,7 @@ def fetch(name: str, directory: Path) -> None:
     settings = {
         "APT::Architecture": "amd64",
         "APT::Sandbox::User": "root",
+        "APT::Update::Error-Mode": "any",
         "Dir::Cache": f"{downloads}/cache",
         "Dir::Etc::SourceList": f"{downloads}/sources.list",
         "Dir::Etc::SourceParts": "/dev/null",
