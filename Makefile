@@ -51,8 +51,8 @@ C_SOURCES := $(wildcard bpf/*.[ch] loader/*.[ch] loader/*/*.[ch] shared/*.[ch] \
 	aggregator/native/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 PYTHON_SOURCES := aggregator tests docs
 
-.PHONY: all run test test-c test-fuzz test-python test-vm test-cross cross check docs accept bench fuzz \
-	setup setup-test setup-bench soak native clean format
+.PHONY: all run test test-c test-fuzz test-python test-vm test-cross cross check docs accept bench \
+	fuzz setup setup-test setup-bench soak native clean format
 
 all: $(B)/kpod-loader $(if $(SYSROOT),,native)
 
@@ -116,7 +116,8 @@ $(foreach o,$(BPF_OBJECTS),$(eval \
 $(foreach c,interface filesystem,$(eval \
 	$(B)/loader/collectors/$(c).o $(B)/testing/loader/collectors/$(c).o: $(B)/bpf/tasks.bpf.o))
 
-$(B)/loader/events.o $(B)/testing/loader/events.o $(B)/testing/loader/verify.o: $(B)/bpf/events.bpf.o
+$(foreach o,loader/events testing/loader/events testing/loader/verify,$(B)/$(o).o): \
+	$(B)/bpf/events.bpf.o
 
 # The names of this architecture's system calls.
 SYSCALL_O := $(B)/loader/collectors/syscall.o $(B)/testing/loader/collectors/syscall.o

@@ -51,7 +51,7 @@ static bool capable(int capability)
 }
 
 /* lockdown=confidentiality: kernel_lockdown(7). False also if securityfs is not mounted. */
-static bool is_secret(void)
+static bool is_locked_down(void)
 {
 	int fd = open("/sys/kernel/security/lockdown", O_RDONLY | O_CLOEXEC);
 	char text[64] = "";
@@ -64,7 +64,7 @@ static bool is_secret(void)
 
 const char *kpod_missing_privilege(void)
 {
-	if (is_secret())
+	if (is_locked_down())
 		return "the kernel is locked down (confidentiality): BPF programs may not read its "
 		       "memory";
 	if (capable(CAP_SYS_ADMIN))

@@ -37,14 +37,15 @@ static void print_program(const char *collector, const char *name, int fd, const
 		puts("\"instructions\":null}");
 }
 
-static void print_programs(const char *collector, const struct bpf_object *object)
+static void print_programs(const char *collector, const struct bpf_object *object,
+			   const char *reason)
 {
 	struct bpf_program *program;
 
 	bpf_object__for_each_program (program, object)
 		if (bpf_program__autoload(program))
 			print_program(collector, bpf_program__name(program),
-				      bpf_program__fd(program), "");
+				      bpf_program__fd(program), reason);
 }
 
 static void print_attachment(const struct kpod_loaded *l, const char *name, bool chosen)
@@ -86,7 +87,7 @@ static void try_attachment(const struct trial *t, const struct kpod_collector *c
 
 	print_attachment(&l, a->name, false);
 	if (l.attachment)
-		print_programs(c->name, l.object);
+		print_programs(c->name, l.object, "");
 	kpod_collector_unload(&l);
 	/* One that is refused leaves the others unseen: each alone. */
 	for (size_t i = 0; l.reason[0] && i < a->step_count; i++) {
@@ -95,7 +96,7 @@ static void try_attachment(const struct trial *t, const struct kpod_collector *c
 		struct kpod_loaded program = load_with(t, &alone, &one);
 
 		if (program.attachment)
-			print_programs(c->name, program.object);
+			print_programs(c->name, program.object, "");
 		else
 			print_program(c->name, step.program, -1, program.reason);
 		kpod_collector_unload(&program);
@@ -117,6 +118,8 @@ static void print_unused(const struct kpod_collector *c)
 	struct bpf_object *object = bpf_object__open_mem(c->object, size, NULL);
 	struct bpf_program *program;
 
+	if (!object)
+		return;
 	bpf_object__for_each_program (program, object)
 		if (!has_program(c, bpf_program__name(program)))
 			print_program(c->name, bpf_program__name(program), -1, "no step has it");
@@ -128,9 +131,10 @@ static void try_events(void)
 	size_t size = (size_t)(events_object_end - events_object);
 	struct bpf_object *object = bpf_object__open_mem(events_object, size, NULL);
 
+	int err = object ? bpf_object__load(object) : 0;
+
 	if (object)
-		bpf_object__load(object);
-	print_programs("events", object);
+		print_programs("events", object, strerror(-err));
 	bpf_object__close(object);
 }
 
@@ -157,7 +161,7 @@ int kpod_verify(const struct kpod_options *options)
 		if (c->object)
 			print_unused(c);
 		if (l->attachment && c->object)
-			print_programs(c->name, l->object);
+			print_programs(c->name, l->object, "");
 		print_attachment(l, l->attachment ? l->attachment->name : "", true);
 		for (size_t a = 0; a < c->attachment_count; a++)
 			if (c->object && &c->attachments[a] != l->attachment)

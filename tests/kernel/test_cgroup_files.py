@@ -75,7 +75,7 @@ def test_pressure_is_the_kernels(
 ) -> None:
     a, b = cgroups.child("a.service"), cgroups.child("b.service")
     if not stalls(a):
-        record_property("lacks", "cgroup_pressure: no `*.pressure`: PSI is off in Debian's kernels")
+        record_property("lacks", "cgroup_pressure: no `*.pressure`: PSI is off")
         pytest.skip("PSI is off: there are no *.pressure files")
     if f"{STALL}{{cpu,full}}" not in stalls(a):
         record_property("lacks", "cgroup_pressure: no `full` in `cpu.pressure` (5.13)")

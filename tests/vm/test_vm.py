@@ -16,6 +16,7 @@ from tests.vm.machine import run_guest
 
 AT_ONCE = os.cpu_count()  # a guest keeps one of them busy
 
+# The last of the tests locks the kernel down.
 COMMAND = """
 build/kpod-loader-test verify >$RESULTS/verified
 .venv/bin/python -m pytest -p no:cacheprovider -m guest -ra --durations=0 -o junit_family=xunit1 \
@@ -68,7 +69,9 @@ def test_kernel(name: str, guests: dict[str, Future[Path]], subtests: pytest.Sub
 
     cases = list(ElementTree.parse(results / "junit.xml").iter("testcase"))
     assert cases, "no test ran"
-    found = record.summary((results / "verified").read_text().splitlines(), lacking(cases))
+    verified = (results / "verified").read_text().splitlines()
+    assert verified, "kpod-loader-test verify said nothing: see the console"
+    found = record.summary(verified, lacking(cases))
     (results / record.FOUND).write_text(json.dumps(found))
     with subtests.test("as recorded"):
         accepted = record.read().get(name, {"collectors": {}, "programs": {}})
