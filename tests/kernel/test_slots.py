@@ -15,6 +15,7 @@ from tests.live import (
     IDLER,
     LOADER,
     ONCPU,
+    SLOWNESS,
     VOLUNTARY,
     Cgroup,
     Worker,
@@ -25,7 +26,8 @@ from tests.live import (
 
 @pytest.mark.guest("cpu")
 def test_reused_slot_starts_from_zero(tmpfs: Path, cgroups: Cgroup) -> None:
-    with loader(tmpfs, "--tombstone", "0", interval=0.1) as running:
+    # Long enough for a dump to see each snapshot: only a few have the tombstone.
+    with loader(tmpfs, "--tombstone", "0", interval=0.1 * SLOWNESS) as running:
         a = cgroups.child("a.service")
         hog = Worker(a, HOG.format(seconds=0.3))
         hog.go()

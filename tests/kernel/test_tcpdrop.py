@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import HOST, LOADER, PRELUDE, Cgroup, Dump, Worker, loader
+from tests.live import HOST, LOADER, PRELUDE, SLOWNESS, Cgroup, Dump, Worker, loader
 from tests.net import ENTER, Namespace, link, namespaces
 
 QUEUES = {"qdisc_drop", "qdisc"}  # the latter are reasons of disciplines' own, in 7.2
@@ -146,7 +146,7 @@ def test_sent_packets(tmpfs: Path, cgroups: Cgroup) -> None:
     """What the sender's queue drops is the sender's, to the packet that the queue counted."""
     a, b = cgroups.child("a.service"), cgroups.child("b.service")
     with namespaces("a", "b") as (left, right), link(left, right), loader(tmpfs) as running:
-        queue = ("tbf", "rate", "20mbit", "burst", "10k", "limit", "20k")
+        queue = ("tbf", "rate", f"{20 // SLOWNESS}mbit", "burst", "10k", "limit", "20k")
         left.tc("qdisc", "add", "dev", "wire", "root", *queue)
         receiver = Worker(b, RECEIVER.format(path=right.path))
         sender = Worker(a, SENDER.format(path=left.path, host=right.address))
