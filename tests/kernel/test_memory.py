@@ -133,7 +133,7 @@ def test_reclaim_is_whose_limit_is_short(tmpfs: Path, disk: Path, cgroups: Cgrou
     if counted:  # how often the limit was hit; a kernel thread may have been the one that did
         everyone = (slot["cgroup_id"] for slot in after.slots.values())
         assert sum(moved(before, after, i, "memory", STALLS) for i in everyone) == int(counted[0])
-        assert stalls >= 0.99 * int(counted[0])
+        assert stalls >= 0.9 * int(counted[0])
     assert 0 < moved(before, after, a.id, "memory", STALL_TIME) < elapsed
     assert moved(before, after, b.id, "memory", STALLS) == 0
 
