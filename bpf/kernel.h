@@ -106,6 +106,7 @@ struct ns_common {
 
 struct net {
 	struct ns_common ns;
+	u64 net_cookie; /* since 5.12 */
 };
 
 struct mnt_namespace {

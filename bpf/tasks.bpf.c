@@ -29,6 +29,16 @@ static __always_inline struct upid number_at(struct pid *pid, __u32 level)
 	return found;
 }
 
+/* An inode number is given to a new namespace as soon as its old one is gone; a cookie never is. */
+static __always_inline __u32 net_of(struct nsproxy *ns)
+{
+	struct net *net = BPF_CORE_READ(ns, net_ns);
+
+	if (bpf_core_field_exists(net->net_cookie))
+		return (__u32)BPF_CORE_READ(net, net_cookie);
+	return BPF_CORE_READ(net, ns.inum);
+}
+
 /* Global functions are verified by themselves, not anew for each turn of the loop that calls them.
  */
 __noinline int kpod_tasks_visit(void)
@@ -68,7 +78,7 @@ __noinline int kpod_tasks_visit(void)
 	if (known->start_ns && known->start_ns <= found.start_ns)
 		return 0;
 	found.pid = number.nr;
-	found.net = BPF_CORE_READ(ns, net_ns, ns.inum);
+	found.net = net_of(ns);
 	found.mnt = BPF_CORE_READ(ns, mnt_ns, ns.inum);
 	*known = found;
 	return 0;

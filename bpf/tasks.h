@@ -7,7 +7,7 @@
 struct kpod_task {
 	__u64 start_ns; /* CLOCK_BOOTTIME; 0: there is none */
 	__u32 pid;	/* as the procfs numbers it */
-	__u32 net;	/* inode numbers of its namespaces */
+	__u32 net;	/* its namespaces: the cookie, before 5.12 the inode number, … */
 	__u32 mnt;
 	__u32 reserved;
 };

@@ -33,21 +33,37 @@ const char *const kpod_profile_names[KPOD_PROFILES] = {
 #define ROWS_BUDGET (12u << 20)
 
 static char last_warning[200];
-static bool verbose;
+static bool verbose, verdict;
+
+/* The first warning says what failed; the verifier's last line before its statistics says why. */
+static void keep_warning(char *text)
+{
+	char *end = strstr(text, "\nprocessed "), *line;
+	size_t size = strlen(last_warning);
+
+	if (!size) {
+		text[strcspn(text, "\n")] = '\0';
+		snprintf(last_warning, sizeof(last_warning), "%s", text);
+	} else if (end && strstr(text, "PROG LOAD LOG") && !verdict) {
+		*end = '\0';
+		line = strrchr(text, '\n');
+		snprintf(last_warning + size, sizeof(last_warning) - size, ": %s",
+			 line ? line + 1 : text);
+		verdict = true;
+	}
+}
 
 static int on_libbpf(enum libbpf_print_level level, const char *format, va_list args)
 {
-	char line[1024];
+	char *text;
 
 	if (level == LIBBPF_DEBUG)
 		return 0;
 	if (verbose)
 		return vfprintf(stderr, format, args);
-	if (level == LIBBPF_WARN && !last_warning[0]) {
-		vsnprintf(line, sizeof(line), format, args);
-		line[strcspn(line, "\n")] = '\0';
-		snprintf(last_warning, sizeof(last_warning), "%.*s", (int)sizeof(last_warning) - 1,
-			 line);
+	if (level == LIBBPF_WARN && vasprintf(&text, format, args) >= 0) {
+		keep_warning(text);
+		free(text);
 	}
 	return 0;
 }
@@ -357,6 +373,7 @@ static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
 	int err = 0;
 
 	last_warning[0] = '\0';
+	verdict = false;
 	if (l->collector->object)
 		err = load_object(bpf, l, a, &step);
 	err = err ? err : open_tables(bpf, l);

@@ -98,7 +98,8 @@ struct kpod_attachment {
 	const char *name;
 	const struct kpod_step *steps;
 	size_t step_count;
-	const char *omit; /* a map that none of them uses and old kernels cannot make, or NULL */
+	const char *omit;  /* a map that none of them uses and old kernels cannot make, or NULL */
+	const char *lacks; /* for people: what it does not do as well as the best, or NULL */
 };
 
 enum kpod_profile { KPOD_MINIMAL, KPOD_STANDARD, KPOD_COMPREHENSIVE, KPOD_PROFILES };

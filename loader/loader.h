@@ -222,7 +222,8 @@ struct kpod_publisher {
 	void *schema;
 	size_t schema_size;
 	uint64_t start_monotonic_ns, start_realtime_ns;
-	uint64_t *words; /* scratch: the longest row */
+	uint64_t begun_monotonic_ns, begun_realtime_ns; /* of the snapshot */
+	uint64_t *words;				/* scratch: the longest row */
 };
 
 /* Makes the segment, takes the first snapshot and publishes it. */
@@ -282,6 +283,11 @@ void kpod_privileges_drop(const struct kpod_bpf *bpf, bool loads);
 
 /* Prints a line for everything it looks at; returns the exit status, 0 if all is well. */
 int kpod_doctor(const struct kpod_options *options);
+
+/* ---- verify.c ------------------------------------------------------------------------------ */
+
+/* For tests: tries all programs and attachments there are. Returns the exit status. */
+int kpod_verify(const struct kpod_options *options);
 
 /* ---- events.c ------------------------------------------------------------------------------ */
 

@@ -42,6 +42,7 @@ static const char usage[] =
 	"  --print                also print a live table\n"
 	"  --verbose              also print what libbpf says\n"
 #ifdef KPOD_TESTING
+	"  verify                       tries every program and attachment, prints JSON\n"
 	"  --inject-load-failure NAME   this collector does not load\n"
 	"  --governor-tick SECONDS      instead of one\n"
 #endif
@@ -474,6 +475,10 @@ int main(int argc, char **argv)
 		return schema(&options);
 	if (!strcmp(command, "doctor"))
 		return kpod_doctor(&options);
+#ifdef KPOD_TESTING
+	if (!strcmp(command, "verify"))
+		return kpod_verify(&options);
+#endif
 	kpod_log("'%s' is not a command; see kpod-loader --help", command);
 	return 2;
 }

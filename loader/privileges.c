@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -49,8 +50,23 @@ static bool capable(int capability)
 	return !get(&s) && s.data[capability / 32].effective & 1u << capability % 32;
 }
 
+/* lockdown=confidentiality: kernel_lockdown(7). False also if securityfs is not mounted. */
+static bool is_locked_down(void)
+{
+	int fd = open("/sys/kernel/security/lockdown", O_RDONLY | O_CLOEXEC);
+	char text[64] = "";
+	ssize_t size = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+
+	if (fd >= 0)
+		close(fd);
+	return size > 0 && strstr(text, "[confidentiality]");
+}
+
 const char *kpod_missing_privilege(void)
 {
+	if (is_locked_down())
+		return "the kernel is locked down (confidentiality): BPF programs may not read its "
+		       "memory";
 	if (capable(CAP_SYS_ADMIN))
 		return "";
 	if (!capable(CAP_BPF))

@@ -363,8 +363,7 @@ static int write_slots(struct kpod_publisher *p)
 static int write_snapshot(struct kpod_publisher *p)
 {
 	uint16_t index = KPOD_OWN_TABLES;
-	int err = kpod_writer_begin(&p->writer, kpod_clock(CLOCK_MONOTONIC),
-				    kpod_clock(CLOCK_REALTIME));
+	int err = kpod_writer_begin(&p->writer, p->begun_monotonic_ns, p->begun_realtime_ns);
 
 	err = err ? err : write_slots(p);
 	err = err ? err : write_own(p);
@@ -431,6 +430,9 @@ int kpod_publisher_snapshot(struct kpod_publisher *p)
 	uint64_t start = kpod_clock(CLOCK_MONOTONIC);
 	int err;
 
+	/* Before anything is read: nothing in it is older than it says. */
+	p->begun_monotonic_ns = start;
+	p->begun_realtime_ns = kpod_clock(CLOCK_REALTIME);
 	kpod_slots_scan(p->slots, start);
 	kpod_bpf_flush(p->bpf, p->slots->scanned);
 	kpod_sources_read(p->bpf, p->slots);

@@ -42,22 +42,28 @@ static const struct kpod_table tables[] = {
 		"kpod_cachestat_dirty_page", KPOD_ATTACH                                           \
 	}
 
+#define MARKED "accesses are folios that the kernel marked, and those of reads only"
+
 static const struct kpod_attachment attachments[] = {
 	{.name = "tp_btf",
 	 KPOD_STEPS(FOLIOS, {"kpod_cachestat_read", KPOD_ATTACH},
 		    {"kpod_cachestat_map", KPOD_ATTACH}, {"kpod_cachestat_fault", KPOD_ATTACH})},
 	{.name = "fentry",
 	 KPOD_STEPS(FOLIOS, {"kpod_cachestat_folio", KPOD_ATTACH}),
-	 .omit = "cachestat_tasks"},
+	 .omit = "cachestat_tasks",
+	 .lacks = MARKED},
 	{.name = "kprobe",
 	 KPOD_STEPS(FOLIOS, {"kpod_cachestat_folio_kprobe", KPOD_ATTACH}),
-	 .omit = "cachestat_tasks"},
+	 .omit = "cachestat_tasks",
+	 .lacks = MARKED},
 	{.name = "fentry before 5.18",
 	 KPOD_STEPS(PAGES, {"kpod_cachestat_page", KPOD_ATTACH}),
-	 .omit = "cachestat_tasks"},
+	 .omit = "cachestat_tasks",
+	 .lacks = MARKED},
 	{.name = "kprobe before 5.18",
 	 KPOD_STEPS(PAGES, {"kpod_cachestat_page_kprobe", KPOD_ATTACH}),
-	 .omit = "cachestat_tasks"},
+	 .omit = "cachestat_tasks",
+	 .lacks = MARKED},
 };
 
 /* Reads one page, for the program to see how this kernel tells of one (last_is_included). */

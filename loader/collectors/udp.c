@@ -45,7 +45,8 @@ static const struct kpod_attachment attachments[] = {
 		    {"kpod_udp_sendmsg6", KPOD_ATTACH}, {"kpod_udp_consume", KPOD_ATTACH})},
 	{.name = "tp_btf",
 	 KPOD_STEPS({"kpod_udp_drop", KPOD_ATTACH}, {"kpod_udp_sent", KPOD_ATTACH},
-		    {"kpod_udp_received", KPOD_ATTACH})},
+		    {"kpod_udp_received", KPOD_ATTACH}),
+	 .lacks = "runs in the sends and receives of every socket, not of UDP's only"},
 };
 
 const struct kpod_collector kpod_collector_udp = {

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,7 +43,6 @@ def stalls(cgroup: Cgroup) -> dict[str, int]:
     return found
 
 
-@pytest.mark.guest
 def test_cpu_time_is_the_kernels(tmpfs: Path, cgroups: Cgroup) -> None:
     a, b = cgroups.child("a.service"), cgroups.child("b.service")
     inner = a.child("inner")  # its time is its parent's too
@@ -69,11 +69,16 @@ def test_cpu_time_is_the_kernels(tmpfs: Path, cgroups: Cgroup) -> None:
     assert set(errors(after).values()) == {0}
 
 
-@pytest.mark.guest
-def test_pressure_is_the_kernels(tmpfs: Path, cgroups: Cgroup) -> None:
+@pytest.mark.guest("cgroup_pressure")
+def test_pressure_is_the_kernels(
+    tmpfs: Path, cgroups: Cgroup, record_property: Callable[[str, object], None]
+) -> None:
     a, b = cgroups.child("a.service"), cgroups.child("b.service")
     if not stalls(a):
+        record_property("lacks", "cgroup_pressure: no `*.pressure`: PSI is off")
         pytest.skip("PSI is off: there are no *.pressure files")
+    if f"{STALL}{{cpu,full}}" not in stalls(a):
+        record_property("lacks", "cgroup_pressure: no `full` in `cpu.pressure` (5.13)")
     with loader(tmpfs) as running:
         hogs = [Worker(a, HOG.format(seconds=1), cpu=0) for _ in range(2)]
         _idle = Worker(b, IDLER)
@@ -93,7 +98,7 @@ def test_pressure_is_the_kernels(tmpfs: Path, cgroups: Cgroup) -> None:
     assert set(errors(after).values()) == {0}
 
 
-@pytest.mark.guest
+@pytest.mark.guest("cgroup_cpu")
 def test_last_values_stay_when_the_cgroup_goes(tmpfs: Path, cgroups: Cgroup) -> None:
     a = cgroups.child("a.service")
     with loader(tmpfs) as running:

@@ -186,7 +186,7 @@ with open("/proc/self/schedstat") as f, open("/proc/self/status") as g:
 
 @pytest.mark.guest("cpu")
 def test_short_life_between_two_snapshots(tmpfs: Path, cgroups: Cgroup) -> None:
-    interval = 10.0 if GUEST else 3.0
+    interval = 7.0 if GUEST else 3.0
     with loader(tmpfs, interval=interval) as running, idle_neighbour(cgroups) as neighbour:
         before = running.fresh()
         # Everything from here to the removal is far inside one interval.

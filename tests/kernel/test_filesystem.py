@@ -95,7 +95,6 @@ def test_volumes_are_what_statfs_says(tmpfs: Path, tmp_path: Path, cgroups: Cgro
         assert rows(running.fresh(), a, tmp_path) == {}
 
 
-@pytest.mark.guest("filesystem")
 def test_links_of_the_container_lead_nowhere(tmpfs: Path, tmp_path: Path, cgroups: Cgroup) -> None:
     """A mount whose directory was moved away, and a link out of the container in its place."""
     a = container(cgroups, 0)
@@ -117,7 +116,6 @@ def threads(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/task").iterdir()))
 
 
-@pytest.mark.guest("filesystem")
 def test_dead_mount_costs_itself_only(tmpfs: Path, tmp_path: Path, cgroups: Cgroup) -> None:
     """A FUSE server that never answers, as a dead NFS server does not."""
     if not Path("/dev/fuse").exists():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import IDLER, PRELUDE, Cgroup, Dump, Worker, loader, wait_for
+from tests.live import HOST, IDLER, PRELUDE, Cgroup, Dump, Worker, loader, wait_for
 
 KILLS = "kpod_memory_oom_kills_total"
 MINOR = "kpod_memory_page_faults_total{minor}"
@@ -69,19 +69,22 @@ def test_kill_is_the_victims(tmpfs: Path, cgroups: Cgroup) -> None:
         victim.go()
         victim.stopped()
         asker.go()
-        asker.stopped()
-        victim.process.wait(60)
+        assert asker.process.stdout
+        survived = asker.process.stdout.read(1) == b"x"
+        # A kernel may kill it too, when the victim's memory is slow to come back.
+        killed = {a: victim} if survived else {a: victim, b: asker}
+        for worker in killed.values():
+            assert worker.process.wait(60) == -9
         after = running.fresh()
-        assert victim.process.returncode == -9
-        assert asker.process.poll() is None
-        if (events := a.path / "memory.events").exists():
-            assert "oom_kill 1\n" in events.read_text()
+        for cgroup in (a, b, c):
+            if (events := cgroup.path / "memory.events").exists():
+                assert f"oom_kill {int(cgroup in killed)}\n" in events.read_text()
         a.remove()
         wait_for("the victim's end", lambda: (running.dump().slot(a.id) or {}).get("died_ns"))
         later = running.fresh()
-    assert moved(before, after, a.id, "memory", KILLS) == 1
-    for other in (b.id, c.id, 1):
-        assert moved(before, after, other, "memory", KILLS) == 0
+    for cgroup in (a, b, c):
+        assert moved(before, after, cgroup.id, "memory", KILLS) == int(cgroup in killed)
+    assert moved(before, after, HOST, "memory", KILLS) == 0
     assert later.row(a.id, "memory")[KILLS] == 1, "its container is gone, its end is not"
 
 
@@ -130,7 +133,7 @@ def test_reclaim_is_whose_limit_is_short(tmpfs: Path, disk: Path, cgroups: Cgrou
     if counted:  # how often the limit was hit; a kernel thread may have been the one that did
         everyone = (slot["cgroup_id"] for slot in after.slots.values())
         assert sum(moved(before, after, i, "memory", STALLS) for i in everyone) == int(counted[0])
-        assert stalls >= 0.99 * int(counted[0])
+        assert stalls >= 0.9 * int(counted[0])
     assert 0 < moved(before, after, a.id, "memory", STALL_TIME) < elapsed
     assert moved(before, after, b.id, "memory", STALLS) == 0
 

@@ -35,7 +35,7 @@ exec {loader} "$@" --proc {host}/proc' loader "$@"
 """
 
 
-@pytest.mark.guest("interface", "filesystem")
+@pytest.mark.guest("interface", "filesystem", "cgroup_cpu")
 def test_no_host_pid_is_needed(tmpfs: Path, tmp_path: Path, cgroups: Cgroup) -> None:
     for name in ("proc", "cgroup"):
         (tmp_path / name).mkdir()

@@ -15,6 +15,7 @@ from tests.live import (
     IDLER,
     LOADER,
     ONCPU,
+    SLOWNESS,
     VOLUNTARY,
     Cgroup,
     Worker,
@@ -25,7 +26,8 @@ from tests.live import (
 
 @pytest.mark.guest("cpu")
 def test_reused_slot_starts_from_zero(tmpfs: Path, cgroups: Cgroup) -> None:
-    with loader(tmpfs, "--tombstone", "0", interval=0.1) as running:
+    # Long enough for a dump to see each snapshot: only a few have the tombstone.
+    with loader(tmpfs, "--tombstone", "0", interval=0.1 * SLOWNESS) as running:
         a = cgroups.child("a.service")
         hog = Worker(a, HOG.format(seconds=0.3))
         hog.go()
@@ -160,7 +162,7 @@ def test_shortage_is_counted_and_heals(tmpfs: Path, cgroups: Cgroup) -> None:
         assert running.fresh().total(left_out.id, ONCPU) > 0.15e9
 
 
-@pytest.mark.guest
+@pytest.mark.guest("cgroup_cpu")
 def test_pods_only(tmpfs: Path, cgroups: Cgroup) -> None:
     pod = "kubepods-pod12345678_1234_1234_1234_1234567890ab.slice"
     before = cgroups.child(pod).child("cri-containerd-" + "ab" * 32 + ".scope")

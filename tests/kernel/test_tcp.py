@@ -229,7 +229,8 @@ def test_bytes_and_connections_are_exact(tmpfs: Path, cgroups: Cgroup, case: str
     sent = moved(before, after, a.id, SEGMENTS_SENT, SEGMENTS_RECEIVED)
     received = moved(before, after, b.id, SEGMENTS_RECEIVED, SEGMENTS_SENT)
     assert all(x > count for x in sent)
-    assert all(abs(x - y) <= 3 * count for x, y in zip(sent, received, strict=True))
+    under_way = [x - y for x, y in zip(sent, received, strict=True)]
+    assert max(map(abs, under_way)) <= 3 * count, (under_way, Path("/proc/net/netstat").read_text())
     assert after.row(n.id, "tcp") == before.row(n.id, "tcp")
     assert after.row(n.id, "tcp")[LIVE] == 2
     # The host may do what it likes meanwhile; of this it has nothing, as these have all of it.

@@ -25,7 +25,7 @@ def run(*command: str, cwd: Path | None = None) -> str:
             command, check=True, capture_output=True, text=True, cwd=cwd, timeout=600
         ).stdout
     except FileNotFoundError as error:
-        raise UnavailableError(f"{command[0]} is not installed (make setup-vm)") from error
+        raise UnavailableError(f"{command[0]} is not installed (make setup-test)") from error
     except subprocess.CalledProcessError as error:
         said = error.stderr.strip().splitlines() or [f"exit status {error.returncode}"]
         raise UnavailableError(f"{command[0]}: {said[-1]}") from error
@@ -57,6 +57,7 @@ def fetch(name: str, directory: Path) -> None:
     settings = {
         "APT::Architecture": "amd64",
         "APT::Sandbox::User": "root",
+        "APT::Update::Error-Mode": "any",
         "Dir::Cache": f"{downloads}/cache",
         "Dir::Etc::SourceList": f"{downloads}/sources.list",
         "Dir::Etc::SourceParts": "/dev/null",

@@ -1,7 +1,7 @@
-"""The tests that are marked for it, run on every kernel; and which collectors each kernel has."""
+"""The tests that are marked for it, on every kernel; and which programs and collectors it has."""
 
 import json
-import re
+import os
 import shutil
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -10,39 +10,26 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import ROOT, collectors
+from tests.vm import record
 from tests.vm.kernels import SUITES, UnavailableError
 from tests.vm.machine import run_guest
 
-RESULTS = ROOT / "build/vm"
-AT_ONCE = 2  # a guest keeps one of our CPUs busy
+AT_ONCE = os.cpu_count()  # a guest keeps one of them busy
 
+# The last of the tests locks the kernel down.
 COMMAND = """
-build/kpod-loader doctor --profile comprehensive >$RESULTS/doctor
+build/kpod-loader-test verify >$RESULTS/verified
 .venv/bin/python -m pytest -p no:cacheprovider -m guest -ra --durations=0 -o junit_family=xunit1 \
-    --junitxml=$RESULTS/junit.xml tests/kernel tests/vm/guest
+    --junitxml=$RESULTS/junit.xml tests/kernel tests/vm/guest/test_{machine,controllers,lockdown}.py
 """
-
-# What a kernel lacks, by what the reason it gives must name; all else must be up.
-DOWN = {
-    "5.10": {
-        "cpu": "cpu_tasks",  # task storage in tracing programs: 5.11
-        "memory": "kpod_memory_flush",  # bpf_get_current_task_btf(): 5.11
-        "tcp": "kpod_tcp_state",  # socket storage in tracing programs: 5.11
-        "tcpdrop": "kpod_tcpdrop_free",  # kfree_skb has a reason: 5.17
-        "softirqs": "kpod_softirqs_exit",  # as memory
-        "hardirqs": "kpod_hardirqs_exit",
-        "syscall": "syscall_tasks",
-    },
-}
 
 
 def run(name: str) -> Path:
-    results = RESULTS / name
+    results = record.RESULTS / name
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir(parents=True)
     with (results / "console").open("wb") as console:
-        run_guest(name, COMMAND, results, timeout=1800, console=console)
+        run_guest(name, COMMAND, results, timeout=900, console=console)
     return results
 
 
@@ -59,6 +46,17 @@ def guests(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Path]]]:
     pool.shutdown(cancel_futures=True)
 
 
+def lacking(cases: list[ElementTree.Element]) -> list[tuple[str, str]]:
+    """What tests have found lacking in collectors, by record_property("lacks", …)."""
+    found = [
+        item.get("value", "")
+        for case in cases
+        for item in case.iter("property")
+        if item.get("name") == "lacks"
+    ]
+    return [(collector, lack) for collector, _, lack in (text.partition(": ") for text in found)]
+
+
 @pytest.mark.parametrize("name", SUITES)
 def test_kernel(name: str, guests: dict[str, Future[Path]], subtests: pytest.Subtests) -> None:
     try:
@@ -66,18 +64,19 @@ def test_kernel(name: str, guests: dict[str, Future[Path]], subtests: pytest.Sub
     except UnavailableError as error:
         pytest.skip(str(error))
     except Exception as error:
-        said = (RESULTS / name / "console").read_text(errors="replace")
+        said = (record.RESULTS / name / "console").read_text(errors="replace")
         pytest.fail(f"the guest died: {error}\n{said[-4000:]}")
 
-    found = collectors((results / "doctor").read_text())
-    (results / "collectors.json").write_text(json.dumps(found, indent=1))
-    with subtests.test("collectors"):
-        down = {name: text for name, (up, text) in found.items() if not up}
-        assert set(down) == set(DOWN.get(name, {})), down
-        for collector, reason in DOWN.get(name, {}).items():
-            assert re.search(reason, down[collector])
     cases = list(ElementTree.parse(results / "junit.xml").iter("testcase"))
     assert cases, "no test ran"
+    verified = (results / "verified").read_text().splitlines()
+    assert verified, "kpod-loader-test verify said nothing: see the console"
+    found = record.summary(verified, lacking(cases))
+    (results / record.FOUND).write_text(json.dumps(found))
+    with subtests.test("as recorded"):
+        accepted = record.read().get(name, {"collectors": {}, "programs": {}})
+        changes = record.changes(accepted, found)
+        assert not changes, "\n".join(changes)
     for case in cases:
         with subtests.test(f"{case.get('file')}::{case.get('name')}"):
             for outcome in case:

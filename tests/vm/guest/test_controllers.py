@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ import pytest
 from tests.kernel.test_cgroup_files import BURN, USAGE, errors, flat
 from tests.live import IDLER, PRELUDE, Cgroup, Dump, Worker, loader
 
-pytestmark = pytest.mark.guest
+pytestmark = pytest.mark.guest("cgroup_cpu", "cgroup_memory", "cgroup_io", "cgroup_pids")
 
 MIB = 1 << 20
+MEMORY_STAT = 4  # seconds; the kernel adds it up every two, and else if there is much of it
 BATCHES = 2 * MIB  # in which each CPU charges and counts
 
 WRITER = (
@@ -79,17 +81,28 @@ def memory(dump: Dump, cgroup: Cgroup) -> dict[str, int]:
     return metrics(dump.row(cgroup.id, "cgroup_memory"), "kpod_cgroup_memory_")
 
 
-def work(tmpfs: Path, cgroup: Cgroup, code: str) -> tuple[Dump, Dump, Worker]:
-    """Snapshots before and after; the worker stands still. The kernel adds up what memory.stat says
-    every two seconds, and else only when there is much of it."""
+def work(
+    tmpfs: Path,
+    cgroup: Cgroup,
+    code: str,
+    settle: float = 0,
+    settled: Callable[[Dump], bool] = lambda _: True,
+) -> tuple[Dump, Dump, Worker]:
+    """Snapshots before and after, when it has stood still for so many seconds, and settled."""
     with loader(tmpfs) as running:
         worker = Worker(cgroup, code)
-        time.sleep(4)
+        time.sleep(settle)
         before = running.fresh()
         worker.go()
         worker.stopped()
-        time.sleep(4)
-        after, again = running.fresh(), running.fresh()
+        time.sleep(settle)
+        for _ in range(20):
+            after = running.fresh()
+            if settled(after):
+                break
+        else:
+            pytest.fail("the snapshots are not what the kernel says")
+        again = running.fresh()
     for table in ("cgroup_cpu", "cgroup_pids"):
         assert after.row(cgroup.id, table) == again.row(cgroup.id, table)
     assert after.by_key(cgroup.id, "cgroup_io") == again.by_key(cgroup.id, "cgroup_io")
@@ -131,21 +144,33 @@ def test_cpu_and_its_limit(tmpfs: Path, top: Cgroup) -> None:
     assert "kpod_cgroup_cpu_quota_seconds" not in after.row(a.id, "cgroup_cpu"), "max"
 
 
-def test_memory_that_is_touched(tmpfs: Path, top: Cgroup) -> None:
+def test_memory_that_is_touched(
+    tmpfs: Path, top: Cgroup, record_property: Callable[[str, object], None]
+) -> None:
     a, b = top.child("a.service"), top.child("b.service")
     (a.path / "memory.max").write_text(str(256 * MIB))
     _idle = Worker(b, IDLER)
-    before, after, _toucher = work(tmpfs, a, TOUCHER)
+
+    def is_the_kernels(dump: Dump) -> bool:
+        row, said = memory(dump, a), flat(a.path / "memory.stat")
+        return (
+            row["usage_bytes"] == int((a.path / "memory.current").read_text())
+            and row["working_set_bytes"] == row["usage_bytes"] - said["inactive_file"]
+            and row["rss_bytes"] == said["anon"]
+            and row["cache_bytes"] == said["file"]
+            and row["slab_bytes"] == said["slab"]
+        )
+
+    before, after, _toucher = work(tmpfs, a, TOUCHER, MEMORY_STAT, is_the_kernels)
     first, last = memory(before, a), memory(after, a)
     for name in ("usage_bytes", "working_set_bytes", "rss_bytes"):
         assert last[name] - first[name] == pytest.approx(32 * MIB, abs=BATCHES), name
     said = flat(a.path / "memory.stat")
-    assert last["usage_bytes"] == int((a.path / "memory.current").read_text())
-    assert last["working_set_bytes"] == last["usage_bytes"] - said["inactive_file"]
-    assert last["rss_bytes"] == said["anon"]
-    assert last["cache_bytes"] == said["file"]
-    assert last["slab_bytes"] == said["slab"]
     assert last["limit_bytes"] == 256 * MIB
+    if not (a.path / "memory.peak").exists():
+        record_property("lacks", "cgroup_memory: no `memory.peak` (5.19)")
+    if "kernel" not in said:
+        record_property("lacks", "cgroup_memory: no `kernel` in `memory.stat` (5.18)")
     assert ("peak_bytes" in last) == (a.path / "memory.peak").exists()
     assert last.get("peak_bytes", last["usage_bytes"]) >= last["usage_bytes"]
     assert ("kernel_bytes" in last) == ("kernel" in said)
@@ -160,7 +185,7 @@ def test_oom_kill_of_the_victim(tmpfs: Path, top: Cgroup) -> None:
     if (a.path / "memory.swap.max").exists():
         (a.path / "memory.swap.max").write_text("0")
     _idle = Worker(b, IDLER)
-    before, after, _ = work(tmpfs, a, EATER)
+    before, after, _ = work(tmpfs, a, EATER, MEMORY_STAT)
     first, last, other = memory(before, a), memory(after, a), memory(after, b)
     said = flat(a.path / "memory.events")
     for event in ("low", "high", "max", "oom", "oom_kill"):

@@ -1,0 +1,43 @@
+"""The kernel locked down (kernel_lockdown(7)): last of all tests, as there is no way back."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import of_this_kernel
+from tests.live import LOADER, collectors
+
+pytestmark = pytest.mark.guest
+
+SECURITY = Path("/sys/kernel/security")
+
+
+@pytest.fixture
+def lockdown() -> Path:
+    if not (SECURITY / "lockdown").exists():
+        subprocess.run(["mount", "-t", "securityfs", "securityfs", str(SECURITY)], check=True)
+    return SECURITY / "lockdown"
+
+
+def doctor() -> str:
+    command = [str(LOADER), "doctor"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+def test_integrity_takes_nothing_away(lockdown: Path) -> None:
+    before = of_this_kernel()
+    lockdown.write_text("integrity")
+    assert "[integrity]" in lockdown.read_text()
+    assert collectors(doctor()) == before
+
+
+def test_confidentiality_is_said(lockdown: Path, tmpfs: Path) -> None:
+    lockdown.write_text("confidentiality")
+    assert "NO    the kernel is locked down (confidentiality)" in doctor()
+    command = [str(LOADER), "run", "--segment", str(tmpfs / "segment")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("kpod-loader: the kernel is locked down (confidentiality): ")
+    assert not list(tmpfs.iterdir())
