@@ -1,5 +1,6 @@
 """The store over the life of a segment."""
 
+import asyncio
 import gc
 import time
 from collections.abc import Callable, Set
@@ -10,7 +11,7 @@ import pytest
 from aggregator._native import lib
 from aggregator.exposition import Labels
 from aggregator.resolver import Owner, standalone
-from aggregator.store import Store
+from aggregator.store import NAMED_AT_ONCE, Store
 from tests.segment import (
     CLOSED,
     HOST_SLOT,
@@ -131,6 +132,78 @@ def test_a_snapshot_outlives_the_next(tmp_path: Path) -> None:
     gc.collect()
     assert b'{scope="host"} 1\n' in b"".join(pieces)
     assert '{scope="host"} 2\n' in text(store)
+
+
+MANY = 3 * NAMED_AT_ONCE
+
+
+def test_others_have_their_turn_while_many_are_named(tmp_path: Path) -> None:
+    """And who comes meanwhile waits: nobody sees a snapshot that is half named."""
+    slots = [Slot(i, f"{i}.service", UNIT) for i in range(1, MANY + 1)]
+    path = tmp_path / "segment"
+    make(slots, [1] * MANY).write(path)
+    asked: list[int] = []
+
+    def resolver(owner: Owner) -> Labels:
+        asked.append(owner.cgroup_id)
+        return standalone(owner)
+
+    store = Store(str(path), clock=time.monotonic_ns, resolver=resolver)
+    turns: list[int] = []
+
+    async def scenario() -> None:
+        first, second = (asyncio.create_task(store.update()) for _ in range(2))
+        while not first.done():
+            await asyncio.sleep(0)
+            turns.append(len(asked))
+            assert first.done() or not store.snapshot
+            assert first.done() or not second.done()
+        assert [await first, await second] == ["live", "live"]
+
+    asyncio.run(scenario())
+    assert len(set(turns)) >= 3
+    assert sorted(asked) == [1000 + slot.slot for slot in slots]
+    assert text(store).count(".service") == MANY
+
+
+def test_naming_that_was_cancelled_forgets_no_change(tmp_path: Path) -> None:
+    slots = [Slot(i, f"{i}.service", UNIT) for i in range(1, MANY + 1)]
+    path = tmp_path / "segment"
+    names = {"of": "old"}
+    changes: list[set[int]] = []
+    store = Store(
+        str(path),
+        clock=time.monotonic_ns,
+        resolver=lambda owner: (("container", f"{names['of']}-{owner.cgroup_id}"),),
+        changed=lambda present: set(present) & (changes.pop() if changes else set()),
+    )
+    segment = make(slots, [1] * MANY, ring_capacity=1 << 18)
+    segment.write(path)
+
+    def next_snapshot(sequence: int) -> None:
+        records = [begin(sequence, 5)]
+        records += [s.encode() for s in segment.slots] + [r.encode() for r in segment.rows]
+        segment.start, segment.sequence = segment.end, sequence
+        segment.write_snapshot(records)
+        rewrite(path, segment)
+
+    async def cancelled() -> None:
+        task = asyncio.create_task(store.update())
+        await asyncio.sleep(0)
+        assert not task.done()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    store.refresh()
+    names["of"] = "new"
+    changes.append({1000 + slot.slot for slot in slots})
+    next_snapshot(2)
+    asyncio.run(cancelled())
+    next_snapshot(3)
+    assert store.refresh() == "live"
+    assert text(store).count("new-") == MANY
+    assert "old-" not in text(store)
 
 
 @pytest.mark.parametrize("spoil", [lambda p: p.unlink(), lambda p: p.write_bytes(b"x" * 5000)])
