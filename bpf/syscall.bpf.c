@@ -11,7 +11,7 @@
  *   - What rt_sigreturn returns is the result of the call that the signal interrupted: no error.
  *   - A call that was under way when the loader started is not counted.
  *   - Where programs may be preempted (7.2), the kernel leaves them out for other tasks of that CPU
- *     meanwhile: such calls are missing here and counted in kpod_program_misses_total.
+ *     meanwhile: such calls are missing here and counted in kpod_bpf_program_misses_total.
  *   - 32-bit and x32 calls have numbers of their own: they are in the totals, never in the list.
  */
 #include <asm-generic/errno.h>

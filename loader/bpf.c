@@ -567,29 +567,6 @@ static void reset_gauges(struct kpod_loaded_table *t, uint32_t slots)
 	}
 }
 
-uint64_t kpod_bpf_misses(const struct kpod_bpf *bpf)
-{
-	uint64_t misses = 0;
-
-	for (size_t i = 0; i < bpf->loaded_count; i++) {
-		const struct kpod_loaded *l = &bpf->loaded[i];
-
-		for (size_t s = 0; l->attachment && s < l->attachment->step_count; s++) {
-			const struct kpod_step *step = &l->attachment->steps[s];
-			struct bpf_prog_info info = {};
-			__u32 size = sizeof(info);
-
-			if (step->kind == KPOD_ATTACH &&
-			    !bpf_obj_get_info_by_fd(
-				    bpf_program__fd(bpf_object__find_program_by_name(
-					    l->object, step->program)),
-				    &info, &size))
-				misses += info.recursion_misses;
-		}
-	}
-	return misses;
-}
-
 void kpod_bpf_flush(struct kpod_bpf *bpf, uint32_t slots)
 {
 	for (size_t i = 0; i < bpf->loaded_count; i++) {

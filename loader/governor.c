@@ -37,11 +37,22 @@ static struct kpod_program *program_of(struct kpod_loaded *l, const char *name)
 	return more;
 }
 
+/* Of other programs a miss loses nothing: they are not attached, or another stands in. */
+static bool loses(const struct kpod_loaded *l, const char *name)
+{
+	const struct kpod_attachment *a = l->attachment;
+
+	for (size_t i = 0; a && i < a->step_count; i++)
+		if (a->steps[i].kind == KPOD_ATTACH && !strcmp(a->steps[i].program, name))
+			return true;
+	return false;
+}
+
 /*
- * What each program has done since it was looked at last. Of a window, run time and runs are for
- * `scale` times as long. Returns the run time in the window.
+ * What each program has missed since it was looked at last; and, if the statistics are on or were,
+ * what it has done since then, which stands for `scale` times as much. Returns its run time.
  */
-static uint64_t look(struct kpod_loaded *l, bool window, double scale)
+static uint64_t look(struct kpod_loaded *l, bool runs, double scale)
 {
 	struct bpf_program *program;
 	uint64_t cost = 0;
@@ -63,17 +74,24 @@ static uint64_t look(struct kpod_loaded *l, bool window, double scale)
 			p->id = info.id;
 			p->seen_ns = p->seen_runs = p->seen_misses = 0;
 		}
-		if (window) {
-			cost += info.run_time_ns - p->seen_ns;
-			p->run_ns += (uint64_t)((double)(info.run_time_ns - p->seen_ns) * scale);
-			p->runs += (uint64_t)((double)(info.run_cnt - p->seen_runs) * scale);
-		}
-		p->misses += info.recursion_misses - p->seen_misses;
+		if (loses(l, bpf_program__name(program)))
+			p->misses += info.recursion_misses - p->seen_misses;
+		p->seen_misses = info.recursion_misses;
+		if (!runs)
+			continue;
+		cost += info.run_time_ns - p->seen_ns;
+		p->run_ns += (uint64_t)((double)(info.run_time_ns - p->seen_ns) * scale);
+		p->runs += (uint64_t)((double)(info.run_cnt - p->seen_runs) * scale);
 		p->seen_ns = info.run_time_ns;
 		p->seen_runs = info.run_cnt;
-		p->seen_misses = info.recursion_misses;
 	}
 	return cost;
+}
+
+void kpod_programs_look(struct kpod_bpf *bpf)
+{
+	for (size_t i = 0; i < bpf->loaded_count; i++)
+		look(&bpf->loaded[i], false, 0);
 }
 
 /* Kernel memory of a descriptor's map, as proc(5) has it in fdinfo. */
@@ -231,7 +249,7 @@ static bool restore(struct kpod_governor *g)
 static void begin_window(struct kpod_governor *g)
 {
 	for (size_t i = 0; i < g->bpf->loaded_count; i++)
-		look(&g->bpf->loaded[i], false, 0);
+		look(&g->bpf->loaded[i], true, 0);
 	g->window_fd = bpf_enable_stats(BPF_STATS_RUN_TIME);
 	g->opened_ns = kpod_clock(CLOCK_MONOTONIC);
 }

@@ -132,9 +132,6 @@ void kpod_sources_open(struct kpod_bpf *bpf, struct kpod_slots *slots,
 		       const struct kpod_options *options);
 void kpod_sources_read(struct kpod_bpf *bpf, struct kpod_slots *slots);
 
-/* Runs of attached programs that the kernel has left out, and no other program has made up for. */
-uint64_t kpod_bpf_misses(const struct kpod_bpf *bpf);
-
 /* The rows of a unit, NULL if they cannot be mapped (counted by the caller). */
 void *kpod_rows_of(struct kpod_rows *rows, uint32_t unit);
 
@@ -199,6 +196,9 @@ struct kpod_governor {
 /* All must be loaded. One line on stderr if run time cannot be measured. */
 void kpod_governor_open(struct kpod_governor *g, struct kpod_bpf *bpf, struct kpod_slots *slots,
 			const struct kpod_options *options);
+
+/* Before each snapshot: notes what programs have missed, governed or not. */
+void kpod_programs_look(struct kpod_bpf *bpf);
 
 /* Measures, sheds and restores. True: other collectors run now, so the schema is another. */
 bool kpod_governor_tick(struct kpod_governor *g);

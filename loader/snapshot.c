@@ -12,7 +12,7 @@
 struct loader_row {
 	uint64_t slots_used, slots_dead, slots_capacity;
 	uint64_t slots_exhausted, slots_evicted, cgroups_full, paths_truncated;
-	uint64_t snapshots, failures, rows_unmapped, flush_failures, walk_failures, misses;
+	uint64_t snapshots, failures, rows_unmapped, flush_failures, walk_failures;
 	uint64_t snapshot_ns, snapshot_size, ring_size;
 	uint64_t cpu_ns;
 };
@@ -47,9 +47,6 @@ static const struct kpod_column columns[] = {
 	COLUMN(KPOD_COUNTER, walk_failures, "kpod_walk_failures_total",
 	       "Walks over sockets or tasks that failed: their numbers come with a later "
 	       "snapshot."),
-	COLUMN(KPOD_COUNTER, misses, "kpod_program_misses_total",
-	       "Events not counted because they came while their program ran on the same CPU (the "
-	       "kernel's recursion_misses; none before 6.1)."),
 	COLUMN(KPOD_GAUGE, snapshot_ns, "kpod_snapshot_duration_seconds",
 	       "How long the snapshot before this one took.", .decimals = KPOD_SECONDS),
 	COLUMN(KPOD_GAUGE, snapshot_size, "kpod_snapshot_size_bytes",
@@ -92,8 +89,9 @@ static const struct kpod_column programs_columns[] = {
 	{"kpod_bpf_program_runs_total", "How often a BPF program ran." ESTIMATE,
 	 .kind = KPOD_COUNTER, .word = 1},
 	{"kpod_bpf_program_misses_total",
-	 "Events lost because the program was running on that CPU already.", .kind = KPOD_COUNTER,
-	 .word = 2},
+	 "Events not counted because they came while the program ran on the same CPU (the kernel's "
+	 "recursion_misses; none before 6.1). Where another program stands in, 0.",
+	 .kind = KPOD_COUNTER, .word = 2},
 };
 
 static const struct kpod_key programs_keys[] = {
@@ -177,7 +175,6 @@ static int write_own(struct kpod_publisher *p)
 		.rows_unmapped = p->stats.rows_unmapped,
 		.flush_failures = p->bpf->flush_failures,
 		.walk_failures = p->bpf->walk_failures,
-		.misses = kpod_bpf_misses(p->bpf),
 		.snapshot_ns = p->stats.last_ns,
 		.snapshot_size = p->stats.last_size,
 		.ring_size = p->writer.capacity,
@@ -213,8 +210,8 @@ static int write_costs(struct kpod_publisher *p, const struct kpod_loaded *l)
 		const struct kpod_program *program = &l->programs[i];
 
 		memcpy(words, program->name, sizeof(program->name));
-		values[0] = program->run_ns;
-		values[1] = program->runs;
+		values[0] = p->governor->able ? program->run_ns : KPOD_NO_VALUE;
+		values[1] = p->governor->able ? program->runs : KPOD_NO_VALUE;
 		values[2] = program->misses;
 		err = kpod_writer_row(&p->writer, 3, 0, 0, words, KPOD_COUNT(words));
 	}
@@ -435,6 +432,7 @@ int kpod_publisher_snapshot(struct kpod_publisher *p)
 	p->begun_realtime_ns = kpod_clock(CLOCK_REALTIME);
 	kpod_slots_scan(p->slots, start);
 	kpod_bpf_flush(p->bpf, p->slots->scanned);
+	kpod_programs_look(p->bpf);
 	kpod_sources_read(p->bpf, p->slots);
 	err = write_snapshot(p);
 	if (err == -ENOSPC)

@@ -127,6 +127,13 @@ class Dump:
     def loader(self) -> dict[str, Any]:
         return next(row for (table, _, _), row in self.rows.items() if table == "loader")
 
+    @property
+    def missed(self) -> int:
+        """Events that programs have not counted."""
+        return sum(
+            r["kpod_bpf_program_misses_total"] for r in self.keyed if r["table"] == "programs"
+        )
+
     def everywhere(self, *columns: str) -> int:
         return sum(
             row[c] for (table, _, _), row in self.rows.items() if table == "cpu" for c in columns

@@ -62,7 +62,7 @@ def test_cost_of_each_program_is_shown(tmpfs: Path, cgroups: Cgroup) -> None:
 
         cgroup = cgroups.child("storm.service")
         storm = Worker(cgroup, STORM, nice=-15)
-        wait("a window", lambda: any(r["table"] == "programs" for r in running.dump().keyed))
+        wait("a window", lambda: program()[0])
         before = program()
         storm.go()
         time.sleep(5)  # ten windows
@@ -121,9 +121,14 @@ def test_storm_sheds_the_largest_profile_first_and_calm_restores(
     assert said[2].endswith("collector syscall: back, its totals begin at zero")
 
 
-def test_nothing_is_measured_if_nothing_may_be_shed(tmpfs: Path) -> None:
+def test_nothing_but_misses_is_measured_if_nothing_may_be_shed(tmpfs: Path) -> None:
     options = ("--collectors", "cpu", "--max-overhead", "0", *TICK)
     with loader(tmpfs, *options, program=TEST_LOADER) as running:
         dump = running.fresh()
-    assert not [r for r in dump.keyed if r["table"] == "programs"]
+    rows = [r for r in dump.keyed if r["table"] == "programs"]
+    assert {r["keys"][1] for r in rows} == {"cgroup", "cpu"}
+    for row in rows:
+        assert {name for name in row if name.startswith("kpod_")} == {
+            "kpod_bpf_program_misses_total"
+        }
     assert not [k for k in dump.rows if k[0] == "overhead"]

@@ -92,7 +92,7 @@ class Moved:
         assert totals(before, b) == totals(after, b)
         assert self.totals["untracked_total"] == 0
         assert before.loader["kpod_rows_unmapped_total"] == 0
-        assert after.loader["kpod_program_misses_total"] == 0
+        assert after.missed == 0
 
 
 def bucket(seconds: float) -> int:
