@@ -179,13 +179,33 @@ static bool use_is_refused(const struct kpod_bpf *bpf)
 
 #define BIT(capability) (1ULL << (capability))
 
+static void say_missing(const struct kpod_collector *c)
+{
+	static const struct {
+		int number;
+		const char *name;
+	} known[] = {{CAP_SYS_PTRACE, "CAP_SYS_PTRACE"},
+		     {CAP_DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH"}};
+
+	for (size_t i = 0; i < KPOD_COUNT(known); i++)
+		if (c->capabilities & BIT(known[i].number) && !capable(known[i].number))
+			kpod_log(
+				"collector %s: %s is missing: what it may not look at is left "
+				"out, and counted",
+				c->name, known[i].name);
+}
+
 void kpod_privileges_drop(const struct kpod_bpf *bpf, bool loads)
 {
 	uint64_t needed = loads ? BIT(CAP_BPF) | BIT(CAP_PERFMON) | BIT(CAP_SYS_ADMIN) : 0;
 	int err;
 
-	for (size_t i = 0; i < bpf->loaded_count; i++)
-		needed |= bpf->loaded[i].attachment ? bpf->loaded[i].collector->capabilities : 0;
+	for (size_t i = 0; i < bpf->loaded_count; i++) {
+		if (!bpf->loaded[i].attachment)
+			continue;
+		needed |= bpf->loaded[i].collector->capabilities;
+		say_missing(bpf->loaded[i].collector);
+	}
 	err = keep(needed | BIT(CAP_BPF), needed);
 	if (!err && use_is_refused(bpf))
 		needed |= BIT(CAP_BPF);

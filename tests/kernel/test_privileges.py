@@ -1,10 +1,12 @@
 """The loader with exactly the privileges of docs/privileges.md, and what it keeps of them."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.kernel.test_filesystem import Mounter
 from tests.live import HOG, LOADER, ONCPU, ROOT, Cgroup, Loader, Worker, loader
 
 # The numbers are those of linux/capability.h.
@@ -123,3 +125,46 @@ def test_what_sheds_keeps_what_loads(tmpfs: Path, copied: Path) -> None:
     with loader(tmpfs, *options, program=copied, prefix=prefix) as running:
         assert kept(running) == TO_LOAD | {"CAP_SYS_ADMIN"}
         assert not [line for line in running.log if "overhead" in line]
+
+
+@pytest.mark.parametrize("ambient", [False, True], ids=["root", "nobody"])
+@pytest.mark.parametrize("gone", sorted(TO_LOAD))
+def test_it_does_not_start_with_less(tmpfs: Path, copied: Path, gone: str, ambient: bool) -> None:
+    done = subprocess.run(
+        [*setpriv(documented() - {gone, "CAP_SYS_ADMIN"}, ambient=ambient), str(copied), "run"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert f"{gone} is missing" in done.stderr
+    assert list(tmpfs.iterdir()) == [copied]
+
+
+@pytest.mark.parametrize("ambient", [False, True], ids=["root", "nobody"])
+@pytest.mark.parametrize("gone", ["", *sorted(FOR_FILESYSTEM)])
+def test_volumes_need_each_capability(
+    tmpfs: Path, tmp_path: Path, cgroups: Cgroup, copied: Path, gone: str, ambient: bool
+) -> None:
+    """Without one the volume is left out; a line and a count say so."""
+    private = tmp_path / "private"
+    private.mkdir()
+    mounts = (
+        'mount("none", "private/volume", "tmpfs", 0, "size=8m")',
+        'os.chown("private", 1234, 1234)',
+        'os.chmod("private", 0o700)',
+    )
+    container = Mounter(cgroups.child(f"docker-{0:064x}.scope"), tmp_path, *mounts)
+    options = ("--collectors", "cpu,filesystem")
+    prefix = setpriv(documented() - {gone, "CAP_SYS_ADMIN"}, ambient=ambient)
+    with loader(tmpfs, *options, program=copied, prefix=prefix) as running:
+        dump = running.fresh()
+    container.end()
+    said = [line for line in running.log if "is missing" in line]
+    errors = dump.node("filesystem_reads")["kpod_filesystem_read_errors_total"]
+    shown = [r["keys"] for r in dump.keyed if r["table"] == "filesystem"]
+    assert ([f"{private}/volume"] in shown) == (not gone)
+    assert (errors > 0) == bool(gone)
+    assert len(said) == bool(gone), said
+    assert all(f"collector filesystem: {gone} is missing" in line for line in said)
