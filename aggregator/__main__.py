@@ -1,20 +1,27 @@
 """Serves a loader's segment to Prometheus: `python -m aggregator --segment PATH`."""
 
+import os
+import signal
+
+if __name__ == "__main__":
+    # At once: the imports below take a second, and a container's first process gets no signal that
+    # it does not handle. Until uvicorn takes over there is nothing to end in order; when it has
+    # ended in order, it raises the signal again.
+    for _number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(_number, lambda *_: os._exit(0))
+
 import argparse
 import asyncio
 import gc
 import logging
-import os
 import re
-import signal
 import socket
 import sys
 import time
 import urllib.parse
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
@@ -275,10 +282,6 @@ def make_pods(options: argparse.Namespace) -> Pods | None:
     return Pods(source, names, PodInfo(table, options.policy, options.node))
 
 
-def stop(_number: int, _frame: FrameType | None) -> NoReturn:
-    sys.exit(0)
-
-
 def otlp(options: argparse.Namespace, store: Store, own: SelfMetrics) -> "Exporter | None":
     if not options.otlp_endpoint:
         return None
@@ -378,9 +381,6 @@ def main() -> None:
         server_header=False,
         timeout_graceful_shutdown=2,
     )
-    # uvicorn stops in order on these and then raises them again for whoever was here before.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
     gc.freeze()  # what is imported stays: looking at it again would stop the loop for 50 ms
     uvloop.run(serve(uvicorn.Server(config), listener, pods, exporter))
 

@@ -245,13 +245,22 @@ static bool restore(struct kpod_governor *g)
 	return true;
 }
 
-/* In the last tick of a period the statistics are on. */
+/* In the last tick of a period the statistics are on; where they cannot be, nothing is judged. */
 static void begin_window(struct kpod_governor *g)
 {
+	static int last_err;
+	int err;
+
 	for (size_t i = 0; i < g->bpf->loaded_count; i++)
 		look(&g->bpf->loaded[i], true, 0);
 	g->window_fd = bpf_enable_stats(BPF_STATS_RUN_TIME);
-	g->opened_ns = kpod_clock(CLOCK_MONOTONIC);
+	err = g->window_fd < 0 ? -errno : 0;
+	if (err && always_on())
+		err = 0;
+	if (err && err != last_err)
+		kpod_log("overhead is not measured now: BPF statistics: %s", strerror(-err));
+	last_err = err;
+	g->opened_ns = err ? 0 : kpod_clock(CLOCK_MONOTONIC);
 }
 
 static bool end_window(struct kpod_governor *g)

@@ -183,13 +183,16 @@ PHASES = [
 ]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(("call", "when"), PHASES, ids=[f"{c}-{n}" for c, n in PHASES])
-def test_signal_in_every_phase_leaves_nothing(tmpfs: Path, call: str, when: int) -> None:
+def test_signal_in_every_phase_leaves_nothing(
+    tmpfs: Path, call: str, when: int, number: signal.Signals
+) -> None:
     log = tmpfs.parent / f"{tmpfs.name}.strace"
     done = subprocess.run(
         [
             *("strace", "-f", "-o", str(log), f"--trace={call},exit_group"),
-            f"--inject={call}:signal=SIGTERM:when={when}",
+            f"--inject={call}:signal={number.name}:when={when}",
             *(str(LOADER), "run", *FEW, "--segment", str(tmpfs / "s"), "--interval", "0.05"),
         ],
         capture_output=True,
@@ -201,5 +204,39 @@ def test_signal_in_every_phase_leaves_nothing(tmpfs: Path, call: str, when: int)
     log.unlink()
     assert said.count(call) >= when
     # It ended, so the signal came. Before it blocks the signal it has nothing to clean up.
-    assert done.returncode == (-signal.SIGTERM if call == "mmap" else 0), done.stderr
+    assert done.returncode == (-number if call == "mmap" else 0), done.stderr
     assert list(tmpfs.iterdir()) == []
+
+
+# From the first import to the loop that serves.
+AGGREGATOR_PHASES = [
+    *(("newfstatat", 700), ("newfstatat", 1200), ("seccomp", 3), ("listen", 1), ("socketpair", 1)),
+    *(("epoll_create1", 1), ("epoll_pwait", 1), ("epoll_pwait", 20)),
+]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("call", "when"), AGGREGATOR_PHASES, ids=[f"{c}-{n}" for c, n in AGGREGATOR_PHASES]
+)
+def test_signal_in_every_phase_ends_the_aggregator(
+    tmpfs: Path, call: str, when: int, number: signal.Signals
+) -> None:
+    """By itself and without a word; its port goes with the process."""
+    log = tmpfs / "strace"
+    done = subprocess.run(
+        [
+            *("strace", "-f", "-o", str(log), f"--trace={call},exit_group"),
+            f"--inject={call}:signal={number.name}:when={when}",
+            *(sys.executable, "-m", "aggregator", "--listen", "127.0.0.1:0"),
+            *("--segment", str(tmpfs / "segment")),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=ROOT,
+    )
+    assert f"--- {number.name} " in log.read_text()
+    assert done.returncode == 0, done.stderr
+    assert all(line.startswith("kpod-aggregator: ") for line in done.stderr.splitlines())
