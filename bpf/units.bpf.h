@@ -44,12 +44,8 @@ static __always_inline __u32 kpod_unit_add_to(void *index, void *free, void *uni
 	__u32 none = 0, unit = 0, *other;
 	struct kpod_unit *u;
 
-	if (bpf_map_pop_elem(free, &unit)) {
-		u = bpf_map_lookup_elem(units, &none);
-		if (u)
-			__sync_fetch_and_add(&u->words[0], 1);
-		return 0;
-	}
+	if (bpf_map_pop_elem(free, &unit))
+		goto lost;
 	u = bpf_map_lookup_elem(units, &unit);
 	if (!u)
 		return 0;
@@ -62,7 +58,13 @@ static __always_inline __u32 kpod_unit_add_to(void *index, void *free, void *uni
 	/* Another CPU was faster. */
 	bpf_map_push_elem(free, &unit, 0);
 	other = bpf_map_lookup_elem(index, &fresh->key);
-	return other ? *other : 0;
+	if (other)
+		return *other;
+lost:
+	u = bpf_map_lookup_elem(units, &none);
+	if (u)
+		__sync_fetch_and_add(&u->words[0], 1);
+	return 0;
 }
 
 #endif

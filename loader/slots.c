@@ -72,6 +72,7 @@ static void enter(struct kpod_slots *s, int dir, const char *name, uint64_t id,
 	struct kpod_cgroup entry = {.kind = kind};
 	struct kpod_slot_info *info = NULL;
 	struct stat st;
+	int err;
 
 	if (kind != KPOD_CGROUP_POD) {
 		if (bpf_map_lookup_and_delete_elem(s->bpf->free_slots_fd, NULL, &entry.slot)) {
@@ -89,8 +90,11 @@ static void enter(struct kpod_slots *s, int dir, const char *name, uint64_t id,
 		info->born_ns = s->start_ns;
 		__atomic_store_n(&info->cgroup_id, id, __ATOMIC_RELEASE);
 	}
-	if (bpf_map_update_elem(s->bpf->cgroups_fd, &id, &entry, BPF_NOEXIST)) {
-		if (info) { /* the kernel was faster, or the map is full */
+	err = bpf_map_update_elem(s->bpf->cgroups_fd, &id, &entry, BPF_NOEXIST) ? -errno : 0;
+	if (err) {
+		if (err != -EEXIST) /* else the kernel was faster */
+			__atomic_fetch_add(&s->bpf->control->cgroups_full, 1, __ATOMIC_RELAXED);
+		if (info) {
 			info->cgroup_id = 0;
 			bpf_map_update_elem(s->bpf->free_slots_fd, NULL, &entry.slot, BPF_ANY);
 		}

@@ -1,12 +1,20 @@
 """What a node can do to the loader: each time nothing is lost, nothing is wrong, and it says so."""
 
+import json
+import os
+import re
 import resource
 import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,9 +25,13 @@ from tests.live import (
     HOST,
     LOADER,
     ONCPU,
+    PRELUDE,
+    TEST_LOADER,
     Cgroup,
+    Dump,
     Loader,
     Worker,
+    cgroup2,
     loader,
     same_time,
     wait_for,
@@ -190,6 +202,132 @@ def test_map_of_cgroups_full(tmpfs: Path, cgroups: Cgroup) -> None:
         exact(running, cgroups.child("room-again.service"))
 
 
+# Makes one of each of these calls in each of many cgroups.
+CALLS = (
+    "getppid,getuid,geteuid,getgid,getegid,getpgid,getsid,getpriority,getresuid,getresgid,times,"
+    "uname,getcwd,sched_yield,sched_getscheduler,getrandom"
+)
+CALLER = (
+    PRELUDE
+    + """
+calls = (
+    os.getppid, os.getuid, os.geteuid, os.getgid, os.getegid, lambda: os.getpgid(0),
+    lambda: os.getsid(0), lambda: os.getpriority(0, 0), os.getresuid, os.getresgid, os.times,
+    os.uname, os.getcwd, os.sched_yield, lambda: os.sched_getscheduler(0), lambda: os.getrandom(1),
+)
+for i in range({first}, {last}):
+    with open(f"{top}/{{i}}.service/cgroup.procs", "w") as f: f.write("0")
+    for call in calls: call()
+gate()
+"""
+)
+
+
+def test_map_of_units_full(tmpfs: Path, cgroups: Cgroup) -> None:
+    """Calls by name need a unit a container and name: without one they count in the total only."""
+    here, names = cgroups.child("worker.service"), len(CALLS.split(","))
+    options = ("--collectors", "syscall", "--syscalls", CALLS, "--tombstone", "0")
+
+    def exhausted(dump: Dump) -> tuple[int, int]:
+        (row,) = (r for r in dump.keyed if r["table"] == "units" and r["keys"] == ["syscall"])
+        return row["kpod_table_units_capacity"], row["kpod_table_units_exhausted_total"]
+
+    def call_in(many: range) -> list[Cgroup]:
+        made = [cgroups.child(f"{i}.service") for i in many]
+        code = CALLER.format(first=many.start, last=many.stop, top=cgroups.path)
+        worker = Worker(here, code)
+        worker.go()
+        worker.stopped()
+        worker.end()
+        return made
+
+    with loader(tmpfs, *options) as running:
+        capacity, before = exhausted(running.fresh())
+        made = call_in(range(capacity // names + 20))
+        dump = running.fresh()
+        by_name = [row for c in made for row in dump.by_key(c.id, "syscall").values()]
+        shown = sum(row["kpod_syscall_calls_total"] for row in by_name)
+        lost = names * len(made) - shown
+        assert 0 < lost <= exhausted(dump)[1] - before
+        for cgroup in made:
+            assert dump.row(cgroup.id, "syscalls")["kpod_syscalls_total"] >= names
+        for cgroup in made:
+            cgroup.remove()
+        wait_for("their end", lambda: not any(running.dump().slot(c.id) for c in made))
+        running.fresh()
+        (late,) = call_in(range(9999, 10000))
+        found = running.fresh().by_key(late.id, "syscall")
+        called = {name: row["kpod_syscall_calls_total"] for (name,), row in found.items()}
+        assert called == dict.fromkeys(CALLS.split(","), 1)
+
+
+# One makes cgroups; the other removes each as soon as it is there, mostly inside its mkdir().
+MAKER = """
+import os
+for i in range({count}): os.mkdir(f"{top}/{{i}}.service")
+"""
+REMOVER = """
+import os
+for i in range({count}):
+    while True:
+        try:
+            os.rmdir(f"{top}/{{i}}.service")
+            break
+        except FileNotFoundError: pass
+"""
+
+
+def cgroups_known(running: Loader) -> set[int]:
+    """The keys of the kernel's map of cgroups."""
+    infos = [f.read_text() for f in Path(f"/proc/{running.process.pid}/fdinfo").iterdir()]
+    ids = {m[1] for text in infos if (m := re.search(r"(?m)^map_id:\t(\d+)$", text))}
+    for number in ids:
+        command = ("bpftool", "--json", "map", "show", "id", number)
+        if json.loads(subprocess.check_output(command)).get("name") == "cgroups":
+            dump = subprocess.check_output(("bpftool", "--json", "map", "dump", "id", number))
+            return {
+                int.from_bytes(bytes(int(b, 16) for b in entry["key"]), sys.byteorder)
+                for entry in json.loads(dump)
+            }
+    raise AssertionError("no map of cgroups")
+
+
+def test_cgroups_removed_during_their_birth(tmpfs: Path, cgroups: Cgroup) -> None:
+    """Under a loader at work, and under others that start meanwhile: none stays."""
+    options = (*FEW, "--tombstone", "0", "--max-containers", "8192")
+    with ExitStack() as stack:
+
+        def start() -> Loader:
+            directory = Path(tempfile.mkdtemp(dir=tmpfs))
+            return stack.enter_context(loader(directory, *options, interval=0.1))
+
+        loaders = [start()]
+        scripts = (code.format(count=4000, top=cgroups.path) for code in (REMOVER, MAKER))
+        both = [subprocess.Popen([sys.executable, "-S", "-c", code]) for code in scripts]
+        while both[0].poll() is None and len(loaders) < 5:
+            loaders.append(start())
+        assert [process.wait(60) for process in both] == [0, 0]
+        assert len(loaders) > 1
+        a = cgroups.child("a.service")
+        for running in loaders:
+            wait_for("all that is gone to be forgotten", partial(all_there, running), 30)
+            exact(running, a)
+
+
+def all_there(running: Loader) -> bool:
+    """Others on this machine come and go too, so this may be true in a later snapshot only."""
+    dump, known = running.fresh(), cgroups_known(running)
+    owners = {s["cgroup_id"] for s in dump.slots.values()}
+    there = set()
+    for directory, _, _ in os.walk(cgroup2()):
+        with suppress(FileNotFoundError):
+            there.add(os.stat(directory).st_ino)
+    for name in ("slots_exhausted", "cgroups_map_full", "slots_evicted"):
+        assert dump.loader[f"kpod_{name}_total"] == 0
+    assert len(owners) == len(dump.slots), "one owner, one slot"
+    return owners | known <= there and len(owners) == dump.loader["kpod_slots_used"]
+
+
 # ---- a kernel that refuses -----------------------------------------------------------------------
 
 
@@ -267,3 +405,19 @@ def test_descriptors_exhausted_at_work(tmpfs: Path, cgroups: Cgroup) -> None:
         assert running.fresh().sequence > first.sequence
         exact(running, cgroups.child("a.service"))
         assert running.stop(signal.SIGTERM) == 0
+
+
+def test_descriptors_exhausted_while_overhead_is_measured(tmpfs: Path) -> None:
+    """What cannot be measured is not taken for calm."""
+    options = ("--max-overhead", "100", "--governor-tick", "0.02")
+    with loader(tmpfs, *FEW, *options, program=TEST_LOADER, interval=3600) as running:
+        pid = running.process.pid
+        time.sleep(0.5)  # some windows
+        usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, usual[1]))
+        assert running.process.stderr
+        line = running.process.stderr.readline()
+        assert "overhead is not measured now: BPF statistics: Too many open files" in line
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
+        assert running.stop() == 0
+    assert len([line for line in running.log if "overhead" in line]) <= 1
