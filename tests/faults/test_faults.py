@@ -202,6 +202,15 @@ def test_map_of_cgroups_full(tmpfs: Path, cgroups: Cgroup) -> None:
         exact(running, cgroups.child("room-again.service"))
 
 
+def test_map_of_cgroups_full_at_the_start(tmpfs: Path, cgroups: Cgroup) -> None:
+    for _ in range(4 * 128 + 50):
+        cgroups.child(f"kubepods-pod{str(uuid.uuid4()).replace('-', '_')}.slice")
+    with loader(tmpfs, *FEW, "--max-containers", "64") as running:
+        row = running.fresh().loader
+    assert row["kpod_slots_capacity"] == 128
+    assert row["kpod_cgroups_map_full_total"] >= 50
+
+
 # Makes one of each of these calls in each of many cgroups.
 CALLS = (
     "getppid,getuid,geteuid,getgid,getegid,getpgid,getsid,getpriority,getresuid,getresgid,times,"

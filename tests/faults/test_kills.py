@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -153,6 +154,34 @@ def test_loader_stopped_longer_than_its_heartbeat(tmpfs: Path, cgroups: Cgroup) 
         assert same_time(after.total(a.id, ONCPU) - before.total(a.id, ONCPU), spent)
         assert state(served) == "live"
         assert served.series("kpod_cpu_oncpu_seconds_total", container="a.service")
+
+
+def test_both_stopped(tmpfs: Path, cgroups: Cgroup) -> None:
+    """Longer than a heartbeat. What came and went meanwhile is there with all it has done."""
+    a, gone = cgroups.child("a.service"), cgroups.child("gone.service")
+    with loader(tmpfs, *FEW) as running, aggregator(tmpfs) as served:
+        hogs = [Worker(cgroup, HOG.format(seconds=0.3)) for cgroup in (a, gone)]
+        before, spent = running.fresh(), [hog.schedstat()[0] for hog in hogs]
+        for process in (running.process, served.process):
+            process.send_signal(signal.SIGSTOP)
+        for hog in hogs:
+            hog.go()
+            hog.stopped()
+        spent = [hog.schedstat()[0] - was for hog, was in zip(hogs, spent, strict=True)]
+        gone.remove()
+        time.sleep(6)
+        served.process.send_signal(signal.SIGCONT)
+        assert state(served) == "stale"
+        assert not served.series("kpod_cpu_oncpu_seconds_total")
+        running.process.send_signal(signal.SIGCONT)
+        wait_for("the aggregator to see it", lambda: state(served) == "live", 30)
+        after = running.fresh()
+        for cgroup, ns in zip((a, gone), spent, strict=True):
+            assert same_time(after.total(cgroup.id, ONCPU) - before.total(cgroup.id, ONCPU), ns)
+        slot = after.slot(gone.id)
+        assert slot
+        assert slot["died_ns"]
+        assert served.series("kpod_cpu_oncpu_seconds_total", container="gone.service")
 
 
 def test_aggregator_stopped_while_the_ring_goes_round(tmpfs: Path) -> None:
