@@ -13,7 +13,8 @@
  *   - Where programs may be preempted (7.0), the kernel leaves one out for other tasks of that CPU
  *     meanwhile. So each hook has two there, and the second stands in for the first. If a call
  *     still has lost its entry it has no duration; if it has lost its return it is counted at the
- *     task's next call, without error or duration.
+ *     task's next call, without error or duration (unfinished). It is lost only if the programs
+ *     of that call's entry were left out too: tasks were preempted in all four at once.
  *   - 32-bit and x32 calls have numbers of their own: they are in the totals, never in the list.
  */
 #include <asm-generic/errno.h>

@@ -149,7 +149,6 @@ def test_calls_of_threads_that_preempt_each_other(
     tmpfs: Path, cgroups: Cgroup, calls: Path
 ) -> None:
     moved = Moved(tmpfs, cgroups, calls, "crowd")
-    print(moved.calls, moved.totals)
     unfinished = moved.totals["unfinished_total"]
     for name, error in (("getppid", None), ("close", "bad_argument")):
         row = moved.calls[name]
@@ -157,7 +156,6 @@ def test_calls_of_threads_that_preempt_each_other(
         # Programs that a task was preempted in are left out for others: for most, a twin steps in.
         assert row["timed"] >= 72_000
         assert not error or 80_000 - unfinished <= row[error] <= 80_000
-    assert moved.calls["getpriority"]["calls"] == moved.calls["nanosleep"]["calls"]
 
 
 def test_interrupted_calls(tmpfs: Path, cgroups: Cgroup, calls: Path) -> None:
