@@ -10,7 +10,8 @@
 /* Load-time constants of every object, in section .rodata.kpod. */
 struct kpod_config {
 	__u32 shards; /* rows per slot; a power of two */
-	__u32 shared; /* shards < CPUs: two CPUs may write one row, so add atomically */
+	__u32 shared; /* two CPUs (shards < CPUs) or tasks may write one row, so add atomically */
+	__u32 preemptible; /* a task may be preempted while it runs a tracepoint's program */
 	__u32 pods_only;
 	__u32 page_size;
 	__u64 start_ns; /* of the loader: what is older has a past that is not ours */

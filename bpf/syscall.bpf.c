@@ -10,8 +10,11 @@
  *     its error, but has no duration.
  *   - What rt_sigreturn returns is the result of the call that the signal interrupted: no error.
  *   - A call that was under way when the loader started is not counted.
- *   - Where programs may be preempted (7.2), the kernel leaves them out for other tasks of that CPU
- *     meanwhile: such calls are missing here and counted in kpod_bpf_program_misses_total.
+ *   - Where programs may be preempted (7.0), the kernel leaves one out for other tasks of that CPU
+ *     meanwhile. So each hook has two there, and the second stands in for the first. If a call
+ *     still has lost its entry it has no duration; if it has lost its return it is counted at the
+ *     task's next call, without error or duration (unfinished). It is lost only if the programs
+ *     of that call's entry were left out too: tasks were preempted in all four at once.
  *   - 32-bit and x32 calls have numbers of their own: they are in the totals, never in the list.
  */
 #include <asm-generic/errno.h>
@@ -62,7 +65,8 @@ struct syscall_task {
 	__u8 listed;	/* 1 + place in the list, 0: not in it */
 	__u8 no_result; /* what it returns is not its own */
 	__u8 foreign;
-	__u8 reserved[5];
+	__u8 returned; /* by kpod_syscall_exit, so kpod_syscall_exit2 has nothing to do */
+	__u8 reserved[4];
 };
 
 struct {
@@ -130,9 +134,12 @@ static __always_inline struct syscall_call_row *call_row(__u32 slot, __u32 liste
 	return number ? kpod_shared_row(syscall_call_rows, number) : NULL;
 }
 
-/* Counts the call that the task is in, or was refused; ns 0: it has no duration. */
-static __always_inline void finish(struct task_struct *task, struct syscall_task *t, long result,
-				   __u64 ns)
+/*
+ * Counts the call that the task is in, or was refused; ns 0: it has no duration. Returns the row it
+ * is counted in.
+ */
+static __always_inline struct syscall_row *finish(struct task_struct *task, struct syscall_task *t,
+						  long result, __u64 ns)
 {
 	__u32 slot = kpod_owner_slot(&t->owner, task->cgroups->dfl_cgrp);
 	struct syscall_row *all = kpod_row(syscall_rows, slot);
@@ -141,7 +148,7 @@ static __always_inline void finish(struct task_struct *task, struct syscall_task
 
 	t->begin_ns = 0;
 	if (!all)
-		return;
+		return NULL;
 	kpod_add(all->calls, 1);
 	kpod_add(all->ns, ns);
 	if (class < KPOD_ERROR_COUNT)
@@ -150,7 +157,7 @@ static __always_inline void finish(struct task_struct *task, struct syscall_task
 		kpod_add(all->foreign, 1);
 	row = t->listed ? call_row(slot, t->listed) : NULL;
 	if (!row)
-		return;
+		return all;
 	kpod_add_shared(row->calls, 1);
 	if (class < KPOD_ERROR_COUNT)
 		kpod_add_shared(row->errors[class], 1);
@@ -158,27 +165,60 @@ static __always_inline void finish(struct task_struct *task, struct syscall_task
 		kpod_add_shared(row->ns, ns);
 		kpod_add_shared(row->duration[kpod_bucket(ns)], 1);
 	}
+	return all;
 }
 
-SEC("tp_btf/sys_enter")
-int BPF_PROG(kpod_syscall_enter, struct pt_regs *regs, long number)
+static __always_inline void on_enter(struct task_struct *task, long number)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
 	struct syscall_task *t =
 		bpf_task_storage_get(&syscall_tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	struct kpod_cgroup *owner;
 	struct syscall_row *row;
 
 	if (t) {
+		if (kpod_config.preemptible) {
+			row = t->begin_ns ? finish(task, t, 0, 0) : NULL;
+			if (row)
+				kpod_add(row->unfinished, 1);
+			t->returned = 0;
+		}
 		identify(t, task, number);
 		t->begin_ns = bpf_ktime_get_ns();
-		return 0;
+		return;
 	}
 	owner = kpod_nearest(task->cgroups->dfl_cgrp);
 	row = kpod_row(syscall_rows, owner ? owner->slot : 0);
 	if (row)
 		kpod_add(row->untracked, 1);
+}
+
+SEC("tp_btf/sys_enter")
+int BPF_PROG(kpod_syscall_enter, struct pt_regs *regs, long number)
+{
+	on_enter(bpf_get_current_task_btf(), number);
 	return 0;
+}
+
+SEC("tp_btf/sys_enter")
+int BPF_PROG(kpod_syscall_enter2, struct pt_regs *regs, long number)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct syscall_task *t = bpf_task_storage_get(&syscall_tasks, task, 0, 0);
+
+	if (!t || !t->begin_ns)
+		on_enter(task, number);
+	return 0;
+}
+
+static __always_inline void on_exit(struct task_struct *task, struct syscall_task *t,
+				    struct pt_regs *regs, long result)
+{
+	if (t->begin_ns) {
+		finish(task, t, result, bpf_ktime_get_ns() - t->begin_ns);
+		return;
+	}
+	identify(t, task, number_of(regs));
+	finish(task, t, result, 0);
 }
 
 SEC("tp_btf/sys_exit")
@@ -189,22 +229,45 @@ int BPF_PROG(kpod_syscall_exit, struct pt_regs *regs, long result)
 
 	if (!t) /* fork() in the child, or the call is older than the loader */
 		return 0;
-	if (t->begin_ns) {
-		finish(task, t, result, bpf_ktime_get_ns() - t->begin_ns);
-		return 0;
-	}
-	identify(t, task, number_of(regs));
-	finish(task, t, result, 0);
+	on_exit(task, t, regs, result);
+	if (kpod_config.preemptible)
+		t->returned = 1;
 	return 0;
 }
 
-SEC("tp_btf/sched_process_exit")
-int BPF_PROG(kpod_syscall_end, struct task_struct *task)
+SEC("tp_btf/sys_exit")
+int BPF_PROG(kpod_syscall_exit2, struct pt_regs *regs, long result)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct syscall_task *t = bpf_task_storage_get(&syscall_tasks, task, 0, 0);
+
+	if (!t)
+		return 0;
+	if (!t->returned)
+		on_exit(task, t, regs, result);
+	t->returned = 0;
+	return 0;
+}
+
+static __always_inline void on_end(struct task_struct *task)
 {
 	struct syscall_task *t = bpf_task_storage_get(&syscall_tasks, task, 0, 0);
 
 	if (t && t->begin_ns)
 		finish(task, t, 0, 0);
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(kpod_syscall_end, struct task_struct *task)
+{
+	on_end(task);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(kpod_syscall_end2, struct task_struct *task)
+{
+	on_end(task);
 	return 0;
 }
 

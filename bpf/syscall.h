@@ -97,7 +97,8 @@ struct syscall_row {
 	__u64 ns;
 	__u64 foreign;
 	__u64 untracked;
-	__u64 reserved[3]; /* to a whole cache line: shards do not share one */
+	__u64 unfinished;
+	__u64 reserved[2]; /* to a whole cache line: shards do not share one */
 };
 
 struct syscall_call_row {

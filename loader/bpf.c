@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 
 #include "collectors.h"
@@ -431,7 +432,8 @@ static void load(struct kpod_bpf *bpf, struct kpod_loaded *l, const struct kpod_
 		return;
 	}
 	for (size_t i = 0; i < c->attachment_count; i++)
-		if (!try_attachment(bpf, l, &c->attachments[i]))
+		if ((bpf->config.preemptible || !c->attachments[i].preemptible) &&
+		    !try_attachment(bpf, l, &c->attachments[i]))
 			return;
 }
 
@@ -505,6 +507,17 @@ static uint64_t shard_bytes(const struct kpod_bpf *bpf)
 	return bytes;
 }
 
+/* Since 7.0 a tracepoint keeps its programs by this lock; before, by disabling preemption. */
+static bool tracepoints_preempt(void)
+{
+	struct btf *btf = btf__load_vmlinux_btf();
+	bool found = btf &&
+		     btf__find_by_name_kind(btf, "class_srcu_fast_notrace_t", BTF_KIND_TYPEDEF) > 0;
+
+	btf__free(btf);
+	return found;
+}
+
 int kpod_bpf_open(struct kpod_bpf *bpf, const struct kpod_options *o)
 {
 	int err = kpod_bpf_describe(bpf, o);
@@ -521,7 +534,8 @@ int kpod_bpf_open(struct kpod_bpf *bpf, const struct kpod_options *o)
 	while (bpf->config.shards > 1 && bpf->config.shards * shard_bytes(bpf) > ROWS_BUDGET)
 		bpf->config.shards /= 2;
 	bpf->config.start_ns = kpod_clock(CLOCK_MONOTONIC);
-	bpf->config.shared = bpf->config.shards < (uint32_t)bpf->cpus;
+	bpf->config.preemptible = tracepoints_preempt();
+	bpf->config.shared = bpf->config.shards < (uint32_t)bpf->cpus || bpf->config.preemptible;
 	bpf->config.pods_only = o->pods_only;
 	bpf->config.page_size = (uint32_t)getpagesize();
 

@@ -100,6 +100,7 @@ struct kpod_attachment {
 	size_t step_count;
 	const char *omit;  /* a map that none of them uses and old kernels cannot make, or NULL */
 	const char *lacks; /* for people: what it does not do as well as the best, or NULL */
+	bool preemptible;  /* only for kernels that may preempt programs of tracepoints */
 };
 
 enum kpod_profile { KPOD_MINIMAL, KPOD_STANDARD, KPOD_COMPREHENSIVE, KPOD_PROFILES };

@@ -83,7 +83,11 @@ static void try_attachment(const struct trial *t, const struct kpod_collector *c
 			   const struct kpod_attachment *a)
 {
 	struct kpod_collector one = *c;
-	struct kpod_loaded l = load_with(t, a, &one);
+	struct kpod_attachment tried = *a;
+	struct kpod_loaded l;
+
+	tried.preemptible = false;
+	l = load_with(t, &tried, &one);
 
 	print_attachment(&l, a->name, false);
 	if (l.attachment)
@@ -92,7 +96,7 @@ static void try_attachment(const struct trial *t, const struct kpod_collector *c
 	/* One that is refused leaves the others unseen: each alone. */
 	for (size_t i = 0; l.reason[0] && i < a->step_count; i++) {
 		struct kpod_step step = {a->steps[i].program, KPOD_LOAD};
-		struct kpod_attachment alone = {a->name, &step, 1, a->omit, NULL};
+		struct kpod_attachment alone = {a->name, &step, 1, a->omit, NULL, false};
 		struct kpod_loaded program = load_with(t, &alone, &one);
 
 		if (program.attachment)

@@ -89,6 +89,10 @@ static const struct kpod_column columns[] = {
 	 .kind = KPOD_COUNTER, .word = KPOD_WORD(syscall_row, foreign)},
 	{"kpod_syscalls_untracked_total", "System calls not counted, for want of kernel memory.",
 	 .kind = KPOD_COUNTER, .word = KPOD_WORD(syscall_row, untracked)},
+	{"kpod_syscalls_unfinished_total",
+	 "System calls counted without error or duration, as the kernel left out our programs when "
+	 "they returned.",
+	 .kind = KPOD_COUNTER, .word = KPOD_WORD(syscall_row, unfinished)},
 };
 
 static const struct kpod_key keys[] = {{.label = "call", .values = listed}};
@@ -131,6 +135,13 @@ static const struct kpod_table tables[] = {
 };
 
 static const struct kpod_attachment attachments[] = {
+	{.name = "tp_btf twins",
+	 .preemptible = true,
+	 KPOD_STEPS({"kpod_syscall_end", KPOD_ATTACH_TWIN}, {"kpod_syscall_end2", KPOD_ATTACH_TWIN},
+		    {"kpod_syscall_exit", KPOD_ATTACH_TWIN},
+		    {"kpod_syscall_exit2", KPOD_ATTACH_TWIN},
+		    {"kpod_syscall_enter", KPOD_ATTACH_TWIN},
+		    {"kpod_syscall_enter2", KPOD_ATTACH_TWIN})},
 	{.name = "tp_btf",
 	 KPOD_STEPS({"kpod_syscall_end", KPOD_ATTACH}, {"kpod_syscall_exit", KPOD_ATTACH},
 		    {"kpod_syscall_enter", KPOD_ATTACH})},

@@ -7,6 +7,7 @@
 #include <linux/futex.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -220,6 +221,58 @@ static void foreign(void)
 }
 #endif
 
+static volatile int done;
+
+static void stay(void *cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET((long)cpu, &set);
+	must(!sched_setaffinity(0, sizeof(set), &set), "sched_setaffinity");
+}
+
+/* Preempts call() wherever that is. */
+static void *preempt(void *cpu)
+{
+	struct timespec nap = {.tv_nsec = 100000};
+	struct sched_param param = {.sched_priority = 1};
+
+	stay(cpu);
+	must(!sched_setscheduler(0, SCHED_FIFO, &param), "sched_setscheduler");
+	while (!done) {
+		syscall(SYS_getpriority, PRIO_PROCESS, -1);
+		syscall(SYS_nanosleep, &nap, NULL);
+	}
+	return NULL;
+}
+
+static void *call(void *cpu)
+{
+	stay(cpu);
+	REPEAT(40000)
+	{
+		syscall(SYS_getppid);
+		close(-1);
+	}
+	return NULL;
+}
+
+static void crowd(void)
+{
+	pthread_t callers[2], others[2];
+
+	REPEAT(2)
+	must(!pthread_create(&others[i_], NULL, preempt, (void *)(long)i_), "pthread_create");
+	REPEAT(2)
+	must(!pthread_create(&callers[i_], NULL, call, (void *)(long)i_), "pthread_create");
+	REPEAT(2)
+	pthread_join(callers[i_], NULL);
+	done = 1;
+	REPEAT(2)
+	pthread_join(others[i_], NULL);
+}
+
 static void flood(void)
 {
 	REPEAT(1000000)
@@ -250,8 +303,8 @@ static const struct {
 	const char *name;
 	void (*run)(void);
 } modes[] = {
-	{"plain", plain},     {"lives", lives}, {"signals", signals},
-	{"foreign", foreign}, {"flood", flood}, {"bomb", bomb},
+	{"plain", plain}, {"lives", lives}, {"signals", signals}, {"foreign", foreign},
+	{"flood", flood}, {"bomb", bomb},   {"crowd", crowd},
 };
 
 int main(int argc, char **argv)
