@@ -141,9 +141,11 @@ class Source(ABC):
         except httpx.ReadTimeout:
             raise SourceError("silence", "the server says nothing") from None
         except httpx.ConnectTimeout:
-            raise SourceError("connect", "no answer") from None
+            raise SourceError("connect", f"{client.base_url}: no answer") from None
         except httpx.ConnectError as error:
-            raise SourceError("connect", str(error)) from None
+            raise SourceError("connect", f"{client.base_url}: {error}") from None
+        except httpx.LocalProtocolError:  # its text has the header's value, which is secret
+            raise SourceError("config", "the token is not fit for an HTTP header") from None
         except httpx.HTTPError as error:
             raise SourceError("disconnect", str(error) or type(error).__name__) from None
         except (ValueError, RecursionError) as error:  # decoding

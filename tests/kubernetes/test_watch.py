@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -323,6 +324,68 @@ def test_token_rotation(tmp_path: Path, service_account: Callable[[ApiServer, Pa
     asyncio.run(run())
 
 
+def test_a_token_is_not_told(tmp_path: Path) -> None:
+    """A newline at the end of its file is none of its; one inside is an error without the token."""
+
+    async def run() -> None:
+        server = ApiServer(tokens={"hush"})
+        async with server.running():
+            for token in ("hush\n", "hu\nsh"):
+                config = str(kubeconfig(tmp_path, server.url, token))
+                table = PodTable(time.monotonic_ns)
+                async with running(Watcher(NODE, connector(config), table)) as source:
+                    await until("an answer", lambda: source.synced or source.error)
+                    assert source.synced == (token == "hush\n")
+            assert source.error == "config: the token is not fit for an HTTP header"
+
+    asyncio.run(run())
+
+
+def test_proxies_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As kubectl: $HTTP_PROXY, but not for what $NO_PROXY has."""
+
+    async def run() -> None:
+        server, proxy = ApiServer(), ApiServer(always="403")
+        async with server.running(), proxy.running():
+            monkeypatch.setenv("HTTP_PROXY", proxy.url)
+            config = str(kubeconfig(tmp_path, server.url))
+            for no_proxy, through in (("10.0.0.0/8", True), ("10.0.0.0/8,127.0.0.0/8", False)):
+                monkeypatch.setenv("NO_PROXY", no_proxy)
+                table = PodTable(time.monotonic_ns)
+                async with running(Watcher(NODE, connector(config), table)) as source:
+                    await until("an answer", lambda: source.synced or source.error)
+                    assert bool(source.errors["403"]) == through
+            assert len(proxy.requests) == 1
+
+    asyncio.run(run())
+
+
+def test_an_authority_as_clusters_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without all that RFC 5280 wants, and Python since 3.13; older ones are told to want it."""
+    create = ssl.create_default_context
+
+    def strict(*args: Any, **options: Any) -> ssl.SSLContext:
+        context = create(*args, **options)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    async def run() -> None:
+        ca, _ = certificate(tmp_path)
+        signed = ("-CA", str(ca), "-CAkey", str(tmp_path / "key.pem"), "-subj", "/CN=server")
+        (tmp_path / "server").mkdir()
+        _, context = certificate(tmp_path / "server", *signed)
+        monkeypatch.setattr(ssl, "create_default_context", strict)
+        server = ApiServer()
+        async with server.running(context):
+            config = str(kubeconfig(tmp_path, server.url, ca=ca))
+            table = PodTable(time.monotonic_ns)
+            async with running(Watcher(NODE, connector(config), table)) as source:
+                await until("an answer", lambda: source.synced or source.error)
+                assert not source.error
+
+    asyncio.run(run())
+
+
 def test_an_unknown_certificate_is_refused(tmp_path: Path) -> None:
     async def run() -> None:
         _, context = certificate(tmp_path)
@@ -337,6 +400,7 @@ def test_an_unknown_certificate_is_refused(tmp_path: Path) -> None:
             async with running(source):
                 await until("a refusal", lambda: source.errors["connect"])
                 assert "CERTIFICATE_VERIFY_FAILED" in source.error
+                assert source.error.startswith(f"connect: {server.url}: ")
                 assert not server.requests
 
     asyncio.run(run())
