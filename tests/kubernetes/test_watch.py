@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -199,6 +200,53 @@ def test_no_busy_loop(tmp_path: Path, fault: str) -> None:
                     assert window(late) <= 10
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("fault", ["close", "error", "403", "500"])
+def test_a_watch_that_never_works(tmp_path: Path, fault: str) -> None:
+    """Lists do, as behind a proxy that does not stream: the table goes by them."""
+
+    async def run() -> None:
+        clock = Time()
+        server = ApiServer(always=f"watch:{fault}")
+        async with server.running(), running(watcher(tmp_path, server, clock)) as source:
+            for events in interleaved(EVERYTHING, 4):
+                await server.replay(events)
+                start = clock.slept
+                await until(f"truth after {fault}", lambda: equal(source, server))
+                assert clock.slept - start <= 90
+            assert not source.events
+
+    asyncio.run(run())
+
+
+def test_a_list_without_an_end(tmp_path: Path) -> None:
+    async def run() -> None:
+        server = ApiServer(page=0)
+        await server.replay(EVERYTHING[:20])
+        async with server.running(), running(watcher(tmp_path, server)) as source:
+            await until("an error", lambda: source.error)
+            assert source.error == "garbage: a list of more than 100 pages"
+            server.page = 500
+            await until("the truth", lambda: equal(source, server))
+
+    asyncio.run(run())
+
+
+def test_churn_that_nobody_looks_at_is_forgotten() -> None:
+    """Without a scrape or a loader for hours: no more is kept than of the last minutes."""
+
+    now = 0
+    table = PodTable(lambda: now)
+    source = Watcher(NODE, lambda: pytest.fail("asked"), table)
+    for hours in range(100):
+        now = hours * 3600 * 10**9
+        for event in EVERYTHING:
+            source._apply(json.dumps(event).replace("-", f"-{hours:04}-").encode())
+        table.replace([])
+    assert len(table._known) <= 11
+    assert len(table._leaving) <= 50
+    assert len(table.take_changed()) <= 11
 
 
 def test_410_relists_without_a_gap(tmp_path: Path) -> None:
@@ -471,6 +519,28 @@ def test_a_pod_that_is_none_keeps_nobody_away(tmp_path: Path) -> None:
             await until("the truth", lambda: equal(source, server))
             assert source.errors == {"object": 1}
             assert source.requests["list"] == 1
+
+    asyncio.run(run())
+
+
+def test_a_pod_that_is_no_utf8_keeps_nobody_away() -> None:
+    """Skipped by the list's decoder, which does not look inside strings."""
+    source = Watcher(NODE, lambda: pytest.fail("asked"), PodTable(time.monotonic_ns))
+    raw = b'{"metadata":{"uid":"u","name":"n","namespace":"s","labels":{"l":"\xff"}}}'
+    (one,) = msgspec.json.decode(b"[%s]" % raw, type=list[msgspec.Raw])
+    assert source.decode(one) is None
+    assert source.errors == {"object": 1}
+
+
+def test_an_error_is_one_line(tmp_path: Path) -> None:
+    async def run() -> None:
+        config = tmp_path / "config"
+        config.write_text("a: [b\nc: d")
+        table = PodTable(time.monotonic_ns)
+        async with running(Watcher(NODE, connector(str(config)), table)) as source:
+            await until("an error", lambda: source.error)
+            assert source.error.startswith("config: ParserError: while parsing")
+            assert "\n" not in source.error
 
     asyncio.run(run())
 
