@@ -1,6 +1,8 @@
 """Labels, info series and filters, as Prometheus sees them."""
 
+import asyncio
 import json
+import random
 import re
 import subprocess
 import time
@@ -25,7 +27,7 @@ from aggregator.policy import Policy, parse_selector
 from aggregator.resolver import POD_CONTAINER, Owner
 from aggregator.server import Application
 from aggregator.source import SourceError
-from aggregator.store import Store
+from aggregator.store import NAMED_AT_ONCE, Store
 from aggregator.watch import Watcher
 from tests.aggregator.test_pods import HASH, ID, pod, static
 from tests.aggregator.test_server import get, get_bytes
@@ -460,6 +462,104 @@ def test_modes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
         with pytest.raises(SystemExit):
             arguments(bad)
         assert why in capsys.readouterr().err
+
+
+def shown(world: World) -> dict[str, tuple[str, float]]:
+    """Pod and value by container id of what the store has now; no series is there twice."""
+    assert world.store.snapshot
+    text = b"".join(world.store.snapshot.render(lib.KPOD_TEXT)).decode()
+    found = [
+        (s.labels["container_id"], s.labels.get("pod", ""), s.value)
+        for family in text_string_to_metric_families(text)
+        for s in family.samples
+        if s.labels["scope"] == "pod"
+    ]
+    assert len({cid for cid, _, _ in found}) == len(found)
+    return {cid: (name, value) for cid, name, value in found}
+
+
+MANY = 3 * NAMED_AT_ONCE
+
+
+def many(directory: Path) -> World:
+    """More dead containers than are named at once; they do not wait."""
+    world = World(directory)
+    for i in range(MANY):
+        world.cgroup(UID[i % 10], f"{i:064x}", died_ns=5)
+    world.snapshot()
+    return world
+
+
+def test_a_snapshot_whose_naming_was_cut_off_is_named_by_the_next(tmp_path: Path) -> None:
+    async def run() -> None:
+        world = many(tmp_path)
+        first = asyncio.create_task(world.store.update())
+        waiting = asyncio.create_task(world.store.update())
+        await asyncio.sleep(0)
+        first.cancel()
+        assert await waiting == "live"
+        assert first.cancelled()
+        assert len(shown(world)) == MANY
+
+    asyncio.run(run())
+
+
+def test_a_snapshot_that_could_not_be_named_is_not_taken_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        world = many(tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(world.table, "find", lambda *_: 1 // 0)
+            for _ in range(2):
+                with pytest.raises(ZeroDivisionError):
+                    await world.store.update()
+        await world.store.update()
+        assert len(shown(world)) == MANY
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_anything_between_the_turns_of_naming(tmp_path: Path, seed: int) -> None:
+    """Events, snapshots, other loaders and scrapes that end: at last every row has its name."""
+    rng = random.Random(seed)
+
+    async def run() -> None:
+        world = many(tmp_path)
+        segment = world.segment
+        assert segment
+        scrapes = [asyncio.create_task(world.store.update())]
+        for step in range(40):
+            at = rng.randrange(MANY)
+            match rng.randrange(5):
+                case 0:
+                    world.table.put(pod(UID[at % 10], f"{step}", {"c": f"{at:064x}"}))
+                case 1:
+                    world.table.remove(UID[at % 10])
+                case 2:
+                    rng.choice(scrapes).cancel()
+                case 3:
+                    world.snapshot()
+                case 4:
+                    segment.generation += 1
+                    segment.set("generation", segment.generation)
+                    segment.seal()
+                    segment.write(tmp_path / "segment")
+            scrapes.append(asyncio.create_task(world.store.update()))
+            await asyncio.sleep(0)
+            if world.store.snapshot:
+                shown(world)
+        for error in await asyncio.gather(*scrapes, return_exceptions=True):
+            assert error == "live" or isinstance(error, asyncio.CancelledError)
+        for i in range(10):
+            world.table.put(pod(UID[i], f"end-{i}", {"c": f"{i:064x}"}))
+        world.snapshot()
+        await world.store.update()
+        wanted = {f"{i:064x}": (f"end-{i % 10}", 101 + i) for i in range(MANY)}
+        assert shown(world) == wanted
+
+    asyncio.run(run())
 
 
 @given(st.text(max_size=100), st.text(min_size=1, max_size=100))
