@@ -286,15 +286,33 @@ def test_namespaces(namespaces: Sequence[str], exclude: Sequence[str], shown: bo
         ("!a", False),
         ("c", False),
         ("x.y/z-w=", False),
+        (" ", True),
+        ("b in ()", True),
+        ("b notin (x,,y)", False),
+        ("a in (2,),c notin ( )", False),
+        ("b in(,)", True),
+        ("a in (in, 1)", True),
+        ("a>0", True),
+        ("a > 1", False),
+        ("a<2,a>0", True),
+        ("a<1", False),
+        ("b<1", False),
+        ("c<1", False),
+        ("big>0", False),
     ],
 )
 def test_selectors(selector: str, shown: bool) -> None:
     policy = Policy(selector=parse_selector(selector))
-    assert policy.shows(pod(UID[1], labels={"a": "1", "b": ""})) == shown
+    assert policy.shows(pod(UID[1], labels={"a": "1", "b": "", "big": str(2**63)})) == shown
+
+
+# What apimachinery's labels.Parse refuses, too.
+NO_SELECTORS = ["a=ü", "ü", "a in (1 2)", "a=-x", "a=x.", "a-", "x/y/z", "X/y", "/y", "!a<1"]
+NO_SELECTORS += ["a=1,,b", "a=1, ", "a>", "a>x", "a>-1", f"a={'x' * 64}", "x" * 64, "a in 1)", "!"]
 
 
 @pytest.mark.parametrize(
-    "selector", ["=", "a=1,", ",a", "a b", "a in 1", "!a=1", "a in (1", "a=1 b=2"]
+    "selector", ["=", "a=1,", ",a", "a b", "a in 1", "!a=1", "a in (1", "a=1 b=2", *NO_SELECTORS]
 )
 def test_bad_selectors(selector: str) -> None:
     with pytest.raises(ValueError, match="label selector"):
