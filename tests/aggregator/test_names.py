@@ -411,6 +411,15 @@ def test_info(tmp_path: Path) -> None:
     assert len(restarts) == len(containers) == 13
 
 
+def test_lines_of_pods_that_went_are_forgotten_by_scrapes_that_end_early(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    for i in range(100):
+        world.table.put(pod(f"u{i}", f"p{i}"))
+        next(world.info.render(lib.KPOD_TEXT))
+        world.table.remove(f"u{i}")
+    assert sum(map(len, world.info._made.values())) <= 1
+
+
 def test_mirrors_are_no_series_twice(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.cgroup(HASH, ID[1])
@@ -476,6 +485,9 @@ def test_modes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
         (["--node=n", "--pod-selector=a b"], "'a b' is not a label selector"),
         (["--node=n", "--pod-labels=a-b,a.b"], "two pod labels would both be label_a_b"),
         (["--node=n", "--name-grace=x"], "'x' is not a number of seconds"),
+        (["--node=n", "--kubelet=10.0.0.1:10250"], "'10.0.0.1:10250' is not http(s)://"),
+        (["--node=n", "--kubelet=https://h:99999"], "'https://h:99999' is not http(s)://"),
+        (["--node=n", "--kubelet=https://[::1"], "'https://[::1' is not http(s)://"),
     ):
         with pytest.raises(SystemExit):
             arguments(bad)
