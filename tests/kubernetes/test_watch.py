@@ -389,6 +389,35 @@ def test_a_token_is_not_told(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_users_of_a_kubeconfig(tmp_path: Path) -> None:
+    """A client certificate, and a program that gives a token, as clouds have it."""
+
+    async def run() -> None:
+        ca, context = certificate(tmp_path)
+        context.load_verify_locations(ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+        document = {"kind": "ExecCredential", "status": {"token": "made"}}
+        document["apiVersion"] = api = "client.authentication.k8s.io/v1"
+        run = {"apiVersion": api, "command": "echo", "args": [json.dumps(document)]}
+        cert = {"client-certificate": str(ca), "client-key": str(tmp_path / "key.pem")}
+        for tls, tokens, user in (
+            (context, None, cert),
+            (None, {"made"}, {"exec": {**run, "interactiveMode": "Never"}}),
+        ):
+            server = ApiServer(tokens=tokens)
+            async with server.running(tls):
+                path = kubeconfig(tmp_path, server.url, ca=ca)
+                config = json.loads(path.read_text())
+                config["users"][0]["user"] = user
+                path.write_text(json.dumps(config))
+                table = PodTable(time.monotonic_ns)
+                async with running(Watcher(NODE, connector(str(path)), table)) as source:
+                    await until("an answer", lambda: source.synced or source.error)
+                    assert not source.error
+
+    asyncio.run(run())
+
+
 def test_proxies_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As kubectl: $HTTP_PROXY, but not for what $NO_PROXY has."""
 
