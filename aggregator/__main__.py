@@ -73,8 +73,12 @@ def seconds(least: float, text: str) -> float:
 
 
 def url(text: str) -> str:
-    parts = urllib.parse.urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urllib.parse.urlsplit(text)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # of the port, or an IPv6 address
+        good = False
+    if not good:
         raise argparse.ArgumentTypeError(f"'{text}' is not http(s)://HOST[:PORT]/PATH")
     return text
 
@@ -197,6 +201,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     pods.add_argument(
         "--kubelet",
+        type=url,
         metavar="URL",
         help="the node's kubelet (default: https://NODE:10250)",
     )

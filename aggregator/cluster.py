@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 from kubernetes import client, config
+from kubernetes.client.rest import should_bypass_proxies
 
 from aggregator.source import SILENCE
 
@@ -41,9 +42,13 @@ def connector(
         verify: ssl.SSLContext | bool = False
         if base.startswith("https:") and found.verify_ssl and not insecure:
             verify = ssl.create_default_context(cafile=found.ssl_ca_cert)
+            # Set since Python 3.13, which refuses certificates that client-go takes.
+            verify.verify_flags &= ~ssl.VERIFY_X509_STRICT
             if found.cert_file:
                 verify.load_cert_chain(found.cert_file, found.key_file)
-        token = found.auth_settings().get("BearerToken", {}).get("value")
+        # A file that an editor wrote ends with a newline, which no header may have.
+        token = found.auth_settings().get("BearerToken", {}).get("value", "").strip()
+        proxy = None if url or should_bypass_proxies(base, found.no_proxy or "") else found.proxy
 
         async def name_server(request: httpx.Request) -> None:
             if found.tls_server_name and not url:
@@ -56,7 +61,7 @@ def connector(
             headers={"authorization": token} if token else {},
             timeout=httpx.Timeout(CONNECT, read=silence),
             trust_env=False,
-            proxy=None if url else found.proxy,
+            proxy=proxy,
         )
 
     return connect

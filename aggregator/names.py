@@ -81,7 +81,6 @@ class Names:
             if name.pod_uid in uids:
                 stale.add(cgroup_id)
         self._table.in_use = used
-        self._table.expire()
         return stale
 
     def states(self) -> dict[str, int]:

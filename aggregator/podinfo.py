@@ -62,6 +62,9 @@ class PodInfo:
         """In one of enum kpod_format, in pieces of about PIECE bytes."""
         encode = as_metric if format_ == lib.KPOD_PROTOBUF else as_line
         pods = [pod for pod in self._table.shown() if self._policy.shows(pod)]
+        # At the start: a scrape may end anywhere.
+        made = self._made.get(encode, {})
+        self._made[encode] = {pod.uid: made[pod.uid] for pod in pods if pod.uid in made}
         for index, (name, text) in enumerate(FAMILIES):
             series: Iterable[bytes] = (self._render(pod, encode)[index] for pod in pods)
             piece = bytearray()
@@ -77,11 +80,10 @@ class PodInfo:
                     yield bytes(piece)
                     piece.clear()
             yield bytes(piece)
-        self._made[encode] = {pod.uid: (pod, self._render(pod, encode)) for pod in pods}
 
     def _render(self, pod: Pod, encode: Encode) -> tuple[bytes, ...]:
         """The pod's series of each family."""
-        made = self._made.setdefault(encode, {})
+        made = self._made[encode]
         known = made.get(pod.uid)
         if known and known[0] is pod:
             return known[1]

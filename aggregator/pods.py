@@ -293,6 +293,7 @@ class PodTable:
                     self._leaving.append((now, uid, ""))
                 else:
                     del self._known[uid]
+                    self._changed.discard(pod.cgroup_uid)
                     self._by_hash.get(pod.cgroup_uid, set()).discard(uid)
                     if not self._by_hash.get(pod.cgroup_uid, True):
                         del self._by_hash[pod.cgroup_uid]

@@ -11,24 +11,29 @@ VALUE_MAX = 4096  # bytes of a pod label's value
 NAME_MAX = 512  # bytes of a name; the API allows 253
 LABELS_MAX = 8192  # bytes of all label_* of a pod, escaped; KPOD_LABELS_MAX has room for the rest
 BLOT = "<scrubbed>"
+INT64_END = 2**63
 
 Requirement = Callable[[str | None], bool]
 
-_KEY = r"(?P<key>[A-Za-z0-9][A-Za-z0-9_./-]*)"
+_VALUE = r"[A-Za-z0-9](?:[\w.-]{0,61}[A-Za-z0-9])?"
+_KEY = rf"(?P<key>(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?/)?{_VALUE})"
 _REQUIREMENT = re.compile(
     rf"\s*(?:(?P<no>!)?\s*{_KEY}\s*"
-    r"(?:(?P<op>==?|!=)\s*(?P<value>[\w.-]*)|(?P<set>in|notin)\s*\((?P<values>[\w., -]*)\))?)\s*"
-    r"(?:,(?=.)|\Z)"
+    rf"(?:(?P<op>==?|!=)\s*(?P<value>(?:{_VALUE})?)|(?P<than>[<>])\s*(?P<limit>\d{{1,19}})"
+    rf"|(?P<set>in|notin)\s*\((?P<values>\s*(?:{_VALUE}\s*)?(?:,\s*(?:{_VALUE}\s*)?)*)\))?)\s*"
+    r"(?:,(?=.)|\Z)",
+    re.ASCII,
 )
 
 
 def parse_selector(text: str) -> tuple[tuple[str, Requirement], ...]:
-    """A label selector as kubectl has it. Raises ValueError."""
+    """A label selector as kubectl has it (apimachinery's labels.Parse). Raises ValueError."""
+    text = text.strip()
     found: list[tuple[str, Requirement]] = []
     at = 0
     while at < len(text):
         part = _REQUIREMENT.match(text, at)
-        if not part or (part["no"] and (part["op"] or part["set"])):
+        if not part or (part["no"] and (part["op"] or part["than"] or part["set"])):
             raise ValueError(f"'{text}' is not a label selector")
         at = part.end()
         found.append((part["key"], _requirement(part)))
@@ -40,6 +45,10 @@ def _requirement(part: re.Match[str]) -> Requirement:
         values = {part["value"]}
     elif part["set"]:
         values = {value.strip() for value in part["values"].split(",")}
+    elif part["than"]:
+        limit = int(part["limit"])
+        numbers = range(limit + 1, INT64_END) if part["than"] == ">" else range(limit)
+        return lambda value: value is not None and value.isdecimal() and int(value) in numbers
     elif part["no"]:
         return lambda value: value is None
     else:

@@ -18,6 +18,7 @@ log = logging.getLogger("kpod")
 
 LIST_MAX = 64 << 20  # bytes of an answer; 500 pods take 6 MB
 LIST_TIMEOUT = 60.0  # s
+PAGES_MAX = 100  # of a list; 500 pods take 5
 # A watch has a bookmark about once a minute; a connection that is silent for longer is dead.
 SILENCE = 90.0  # s
 RETRY_AFTER_MAX = 120.0  # s
@@ -98,7 +99,7 @@ class Source(ABC):
     def fail(self, error: SourceError) -> None:
         self.failures += 1
         self.errors[error.reason] += 1
-        self._report(f"{error.reason}: {error}")
+        self._report(f"{error.reason}: {' '.join(str(error).split())}")
 
     def backoff(self) -> float:
         """Between half and all of a time that doubles with each failure."""
@@ -106,6 +107,7 @@ class Source(ABC):
         return limit * self._rng.uniform(0.5, 1)
 
     def in_sync(self) -> None:
+        self.table.expire()  # also when nobody scrapes, or there is no loader
         self.synced = True
         self.last_sync = time.time()
 
@@ -141,9 +143,11 @@ class Source(ABC):
         except httpx.ReadTimeout:
             raise SourceError("silence", "the server says nothing") from None
         except httpx.ConnectTimeout:
-            raise SourceError("connect", "no answer") from None
+            raise SourceError("connect", f"{client.base_url}: no answer") from None
         except httpx.ConnectError as error:
-            raise SourceError("connect", str(error)) from None
+            raise SourceError("connect", f"{client.base_url}: {error}") from None
+        except httpx.LocalProtocolError:  # its text has the header's value, which is secret
+            raise SourceError("config", "the token is not fit for an HTTP header") from None
         except httpx.HTTPError as error:
             raise SourceError("disconnect", str(error) or type(error).__name__) from None
         except (ValueError, RecursionError) as error:  # decoding
@@ -154,7 +158,7 @@ class Source(ABC):
         pods: dict[str, Pod] = {}
         try:
             async with asyncio.timeout(LIST_TIMEOUT):
-                while True:
+                for _ in range(PAGES_MAX):
                     page = await self._page(path, params)
                     for raw in page.items or ():
                         if pod := self.decode(raw):
@@ -165,6 +169,8 @@ class Source(ABC):
                     # The version is in this token; both together are refused.
                     params = {**params, "continue": page.metadata.more}
                     params.pop("resourceVersion", None)
+                else:
+                    raise SourceError("garbage", f"a list of more than {PAGES_MAX} pages")
         except TimeoutError:
             raise SourceError("silence", f"no list within {LIST_TIMEOUT:.0f} s") from None
         self.table.replace(pods.values())
@@ -184,7 +190,7 @@ class Source(ABC):
         """None, counted, if it is JSON but no pod: one of them must not keep the others away."""
         try:
             return decode_pod(raw)
-        except msgspec.ValidationError as error:
+        except ValueError as error:
             self.errors["object"] += 1
             log.warning("pods: %s: not a pod: %s", self.mode, error)
             return None

@@ -135,6 +135,7 @@ class Store:
         self._resolver: Resolver = lambda owner: self._with_node(resolver(owner))
         self._changed = changed
         self._stale: set[int] = set()  # changed, and not named anew yet
+        self._taken: Snapshot | None = None  # not named yet, or not to the end
         self._presentations = presentations
         self._limits = limits
         self._cut: set[str] = set()  # families of which it has been said
@@ -179,7 +180,7 @@ class Store:
         if state == "replaced":
             state = yield from self._look()
         if state != "live":
-            self.plan = self.snapshot = None
+            self.plan = self.snapshot = self._taken = None
             self._generation = 0
         self.state = state
         if self._logged != (state, self.cause):
@@ -208,20 +209,21 @@ class Store:
             document = bytes(ffi.buffer(reader.schema, reader.header.schema_size))
             self.plan = Plan(decode(document), self._node, self._presentations)
             self._generation = reader.header.generation
-        if not reader.end or not reader.data:
+        if reader.end and reader.data:
+            previous = self.snapshot.native if self.snapshot else ffi.NULL
+            native = lib.kpod_snapshot_new(reader, self.plan.native, previous)
+            if not native:
+                return
+            self._taken = Snapshot(ffi.gc(native, lib.kpod_snapshot_free), self.plan)
+            present = {native.owners[i].cgroup_id for i in range(native.owner_count)}
+            self._stale |= self._changed(present)
+        snapshot = self._taken
+        if not snapshot:
             return
-        previous = self.snapshot.native if self.snapshot else ffi.NULL
-        native = lib.kpod_snapshot_new(reader, self.plan.native, previous)
-        if not native:
-            return
-        snapshot = Snapshot(ffi.gc(native, lib.kpod_snapshot_free), self.plan)
-        owners = snapshot.native.owners
-        present = {owners[i].cgroup_id for i in range(snapshot.native.owner_count)}
-        self._stale |= self._changed(present)
         yield from snapshot.label(self._resolver, self._stale)
         self._stale.clear()
         snapshot.limit(self._limits)
         for family in snapshot.cut.keys() - self._cut:
             self._cut.add(family)
             log.warning("%s: more series than are shown; see kpod_series_cut", family)
-        self.snapshot = snapshot
+        self.snapshot, self._taken = snapshot, None

@@ -14,6 +14,7 @@ PAGE = "100"  # pods; a MB
 WATCH = 300.0  # s that a watch is asked for, up to twice as long
 RESYNC = 3600.0  # s; then a list again, in case that something was missed
 HEALTHY = 10.0  # s; a watch that lasted so long was none of a row of failures
+TRIES = 3  # watches that fail in a row; then each is followed by a list
 
 ANY, NEWEST = "0", ""  # resourceVersion of a list: from the server's cache; as new as can be
 
@@ -75,6 +76,8 @@ class Watcher(Source):
         healthy = self._clock() - start >= HEALTHY
         if healthy:
             self.failures = 0
+        elif self.failures + 1 >= TRIES:
+            self._trusted = False
         return healthy
 
     async def _list(self) -> None:

@@ -1,6 +1,8 @@
 """Labels, info series and filters, as Prometheus sees them."""
 
+import asyncio
 import json
+import random
 import re
 import subprocess
 import time
@@ -25,7 +27,7 @@ from aggregator.policy import Policy, parse_selector
 from aggregator.resolver import POD_CONTAINER, Owner
 from aggregator.server import Application
 from aggregator.source import SourceError
-from aggregator.store import Store
+from aggregator.store import NAMED_AT_ONCE, Store
 from aggregator.watch import Watcher
 from tests.aggregator.test_pods import HASH, ID, pod, static
 from tests.aggregator.test_server import get, get_bytes
@@ -284,15 +286,33 @@ def test_namespaces(namespaces: Sequence[str], exclude: Sequence[str], shown: bo
         ("!a", False),
         ("c", False),
         ("x.y/z-w=", False),
+        (" ", True),
+        ("b in ()", True),
+        ("b notin (x,,y)", False),
+        ("a in (2,),c notin ( )", False),
+        ("b in(,)", True),
+        ("a in (in, 1)", True),
+        ("a>0", True),
+        ("a > 1", False),
+        ("a<2,a>0", True),
+        ("a<1", False),
+        ("b<1", False),
+        ("c<1", False),
+        ("big>0", False),
     ],
 )
 def test_selectors(selector: str, shown: bool) -> None:
     policy = Policy(selector=parse_selector(selector))
-    assert policy.shows(pod(UID[1], labels={"a": "1", "b": ""})) == shown
+    assert policy.shows(pod(UID[1], labels={"a": "1", "b": "", "big": str(2**63)})) == shown
+
+
+# What apimachinery's labels.Parse refuses, too.
+NO_SELECTORS = ["a=ü", "ü", "a in (1 2)", "a=-x", "a=x.", "a-", "x/y/z", "X/y", "/y", "!a<1"]
+NO_SELECTORS += ["a=1,,b", "a=1, ", "a>", "a>x", "a>-1", f"a={'x' * 64}", "x" * 64, "a in 1)", "!"]
 
 
 @pytest.mark.parametrize(
-    "selector", ["=", "a=1,", ",a", "a b", "a in 1", "!a=1", "a in (1", "a=1 b=2"]
+    "selector", ["=", "a=1,", ",a", "a b", "a in 1", "!a=1", "a in (1", "a=1 b=2", *NO_SELECTORS]
 )
 def test_bad_selectors(selector: str) -> None:
     with pytest.raises(ValueError, match="label selector"):
@@ -391,6 +411,15 @@ def test_info(tmp_path: Path) -> None:
     assert len(restarts) == len(containers) == 13
 
 
+def test_lines_of_pods_that_went_are_forgotten_by_scrapes_that_end_early(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    for i in range(100):
+        world.table.put(pod(f"u{i}", f"p{i}"))
+        next(world.info.render(lib.KPOD_TEXT))
+        world.table.remove(f"u{i}")
+    assert sum(map(len, world.info._made.values())) <= 1
+
+
 def test_mirrors_are_no_series_twice(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.cgroup(HASH, ID[1])
@@ -456,10 +485,111 @@ def test_modes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
         (["--node=n", "--pod-selector=a b"], "'a b' is not a label selector"),
         (["--node=n", "--pod-labels=a-b,a.b"], "two pod labels would both be label_a_b"),
         (["--node=n", "--name-grace=x"], "'x' is not a number of seconds"),
+        (["--node=n", "--kubelet=10.0.0.1:10250"], "'10.0.0.1:10250' is not http(s)://"),
+        (["--node=n", "--kubelet=https://h:99999"], "'https://h:99999' is not http(s)://"),
+        (["--node=n", "--kubelet=https://[::1"], "'https://[::1' is not http(s)://"),
     ):
         with pytest.raises(SystemExit):
             arguments(bad)
         assert why in capsys.readouterr().err
+
+
+def shown(world: World) -> dict[str, tuple[str, float]]:
+    """Pod and value by container id of what the store has now; no series is there twice."""
+    assert world.store.snapshot
+    text = b"".join(world.store.snapshot.render(lib.KPOD_TEXT)).decode()
+    found = [
+        (s.labels["container_id"], s.labels.get("pod", ""), s.value)
+        for family in text_string_to_metric_families(text)
+        for s in family.samples
+        if s.labels["scope"] == "pod"
+    ]
+    assert len({cid for cid, _, _ in found}) == len(found)
+    return {cid: (name, value) for cid, name, value in found}
+
+
+MANY = 3 * NAMED_AT_ONCE
+
+
+def many(directory: Path) -> World:
+    """More dead containers than are named at once; they do not wait."""
+    world = World(directory)
+    for i in range(MANY):
+        world.cgroup(UID[i % 10], f"{i:064x}", died_ns=5)
+    world.snapshot()
+    return world
+
+
+def test_a_snapshot_whose_naming_was_cut_off_is_named_by_the_next(tmp_path: Path) -> None:
+    async def run() -> None:
+        world = many(tmp_path)
+        first = asyncio.create_task(world.store.update())
+        waiting = asyncio.create_task(world.store.update())
+        await asyncio.sleep(0)
+        first.cancel()
+        assert await waiting == "live"
+        assert first.cancelled()
+        assert len(shown(world)) == MANY
+
+    asyncio.run(run())
+
+
+def test_a_snapshot_that_could_not_be_named_is_not_taken_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        world = many(tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(world.table, "find", lambda *_: 1 // 0)
+            for _ in range(2):
+                with pytest.raises(ZeroDivisionError):
+                    await world.store.update()
+        await world.store.update()
+        assert len(shown(world)) == MANY
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_anything_between_the_turns_of_naming(tmp_path: Path, seed: int) -> None:
+    """Events, snapshots, other loaders and scrapes that end: at last every row has its name."""
+    rng = random.Random(seed)
+
+    async def run() -> None:
+        world = many(tmp_path)
+        segment = world.segment
+        assert segment
+        scrapes = [asyncio.create_task(world.store.update())]
+        for step in range(40):
+            at = rng.randrange(MANY)
+            match rng.randrange(5):
+                case 0:
+                    world.table.put(pod(UID[at % 10], f"{step}", {"c": f"{at:064x}"}))
+                case 1:
+                    world.table.remove(UID[at % 10])
+                case 2:
+                    rng.choice(scrapes).cancel()
+                case 3:
+                    world.snapshot()
+                case 4:
+                    segment.generation += 1
+                    segment.set("generation", segment.generation)
+                    segment.seal()
+                    segment.write(tmp_path / "segment")
+            scrapes.append(asyncio.create_task(world.store.update()))
+            await asyncio.sleep(0)
+            if world.store.snapshot:
+                shown(world)
+        for error in await asyncio.gather(*scrapes, return_exceptions=True):
+            assert error == "live" or isinstance(error, asyncio.CancelledError)
+        for i in range(10):
+            world.table.put(pod(UID[i], f"end-{i}", {"c": f"{i:064x}"}))
+        world.snapshot()
+        await world.store.update()
+        wanted = {f"{i:064x}": (f"end-{i % 10}", 101 + i) for i in range(MANY)}
+        assert shown(world) == wanted
+
+    asyncio.run(run())
 
 
 @given(st.text(max_size=100), st.text(min_size=1, max_size=100))

@@ -255,6 +255,23 @@ def test_without_an_api_no_row_is_lost(tmpfs: Path, tmp_path: Path, cluster: Clu
         assert len(served.series(ONCPU, container_id=ID[0])) == 1
 
 
+def test_names_from_the_kubelet(tmpfs: Path, tmp_path: Path, cluster: Cluster) -> None:
+    """Of its own, and nothing is asked of the API."""
+    with ExitStack() as stack:
+        running = stack.enter_context(loader(tmpfs))
+        cluster.event("ADDED", UID[0], "web-0", {"web": ID[0]})
+        cluster.server.kubelet_pods = list(cluster.server.pods.values())
+        served = serve(stack, tmpfs, cluster, "--pods", "kubelet", "--kubelet", cluster.server.url)
+        code = BURN.format(0.1) + "time.sleep(600)\n"
+        spent = run(stack, tmp_path, path("systemd", UID[0], ID[0]), code)()
+        running.fresh()
+        labels, value = one(served, container_id=ID[0])
+        assert (labels["namespace"], labels["pod"], labels["container"]) == ("shop", "web-0", "web")
+        assert spent - 0.01 <= value <= spent + 1
+        assert "pods from the kubelet: 1 pods known" in served.get("/")[1]
+    assert {r.path for r in cluster.server.requests} == {"/pods"}
+
+
 def test_the_mode_is_said(tmpfs: Path, cluster: Cluster) -> None:
     with ExitStack() as stack:
         stack.enter_context(loader(tmpfs))

@@ -253,14 +253,14 @@ SPOILED = {
 }
 
 
-def certificate(directory: Path) -> tuple[Path, ssl.SSLContext]:
-    """A CA file and a server's context, for 127.0.0.1."""
+def certificate(directory: Path, *options: str) -> tuple[Path, ssl.SSLContext]:
+    """A CA file and a server's context, for 127.0.0.1. options: of `openssl req`."""
     key, cert = directory / "key.pem", directory / "cert.pem"
     subprocess.run(
         [
             *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
             *("-nodes", "-days", "2", "-subj", "/CN=kpod-test", "-keyout", key, "-out", cert),
-            *("-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-addext", "subjectAltName=IP:127.0.0.1", *options),
         ],
         check=True,
         capture_output=True,

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -200,6 +202,53 @@ def test_no_busy_loop(tmp_path: Path, fault: str) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("fault", ["close", "error", "403", "500"])
+def test_a_watch_that_never_works(tmp_path: Path, fault: str) -> None:
+    """Lists do, as behind a proxy that does not stream: the table goes by them."""
+
+    async def run() -> None:
+        clock = Time()
+        server = ApiServer(always=f"watch:{fault}")
+        async with server.running(), running(watcher(tmp_path, server, clock)) as source:
+            for events in interleaved(EVERYTHING, 4):
+                await server.replay(events)
+                start = clock.slept
+                await until(f"truth after {fault}", lambda: equal(source, server))
+                assert clock.slept - start <= 90
+            assert not source.events
+
+    asyncio.run(run())
+
+
+def test_a_list_without_an_end(tmp_path: Path) -> None:
+    async def run() -> None:
+        server = ApiServer(page=0)
+        await server.replay(EVERYTHING[:20])
+        async with server.running(), running(watcher(tmp_path, server)) as source:
+            await until("an error", lambda: source.error)
+            assert source.error == "garbage: a list of more than 100 pages"
+            server.page = 500
+            await until("the truth", lambda: equal(source, server))
+
+    asyncio.run(run())
+
+
+def test_churn_that_nobody_looks_at_is_forgotten() -> None:
+    """Without a scrape or a loader for hours: no more is kept than of the last minutes."""
+
+    now = 0
+    table = PodTable(lambda: now)
+    source = Watcher(NODE, lambda: pytest.fail("asked"), table)
+    for hours in range(100):
+        now = hours * 3600 * 10**9
+        for event in EVERYTHING:
+            source._apply(json.dumps(event).replace("-", f"-{hours:04}-").encode())
+        table.replace([])
+    assert len(table._known) <= 11
+    assert len(table._leaving) <= 50
+    assert len(table.take_changed()) <= 11
+
+
 def test_410_relists_without_a_gap(tmp_path: Path) -> None:
     """While it lists the old table stays; then what was missed is there, what went is gone."""
 
@@ -323,6 +372,97 @@ def test_token_rotation(tmp_path: Path, service_account: Callable[[ApiServer, Pa
     asyncio.run(run())
 
 
+def test_a_token_is_not_told(tmp_path: Path) -> None:
+    """A newline at the end of its file is none of its; one inside is an error without the token."""
+
+    async def run() -> None:
+        server = ApiServer(tokens={"hush"})
+        async with server.running():
+            for token in ("hush\n", "hu\nsh"):
+                config = str(kubeconfig(tmp_path, server.url, token))
+                table = PodTable(time.monotonic_ns)
+                async with running(Watcher(NODE, connector(config), table)) as source:
+                    await until("an answer", lambda: source.synced or source.error)
+                    assert source.synced == (token == "hush\n")
+            assert source.error == "config: the token is not fit for an HTTP header"
+
+    asyncio.run(run())
+
+
+def test_users_of_a_kubeconfig(tmp_path: Path) -> None:
+    """A client certificate, and a program that gives a token, as clouds have it."""
+
+    async def run() -> None:
+        ca, context = certificate(tmp_path)
+        context.load_verify_locations(ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+        document = {"kind": "ExecCredential", "status": {"token": "made"}}
+        document["apiVersion"] = api = "client.authentication.k8s.io/v1"
+        run = {"apiVersion": api, "command": "echo", "args": [json.dumps(document)]}
+        cert = {"client-certificate": str(ca), "client-key": str(tmp_path / "key.pem")}
+        for tls, tokens, user in (
+            (context, None, cert),
+            (None, {"made"}, {"exec": {**run, "interactiveMode": "Never"}}),
+        ):
+            server = ApiServer(tokens=tokens)
+            async with server.running(tls):
+                path = kubeconfig(tmp_path, server.url, ca=ca)
+                config = json.loads(path.read_text())
+                config["users"][0]["user"] = user
+                path.write_text(json.dumps(config))
+                table = PodTable(time.monotonic_ns)
+                async with running(Watcher(NODE, connector(str(path)), table)) as source:
+                    await until("an answer", lambda: source.synced or source.error)
+                    assert not source.error
+
+    asyncio.run(run())
+
+
+def test_proxies_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As kubectl: $HTTP_PROXY, but not for what $NO_PROXY has."""
+
+    async def run() -> None:
+        server, proxy = ApiServer(), ApiServer(always="403")
+        async with server.running(), proxy.running():
+            monkeypatch.setenv("HTTP_PROXY", proxy.url)
+            config = str(kubeconfig(tmp_path, server.url))
+            for no_proxy, through in (("10.0.0.0/8", True), ("10.0.0.0/8,127.0.0.0/8", False)):
+                monkeypatch.setenv("NO_PROXY", no_proxy)
+                table = PodTable(time.monotonic_ns)
+                async with running(Watcher(NODE, connector(config), table)) as source:
+                    await until("an answer", lambda: source.synced or source.error)
+                    assert bool(source.errors["403"]) == through
+            assert len(proxy.requests) == 1
+
+    asyncio.run(run())
+
+
+def test_an_authority_as_clusters_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without all that RFC 5280 wants, and Python since 3.13; older ones are told to want it."""
+    create = ssl.create_default_context
+
+    def strict(*args: Any, **options: Any) -> ssl.SSLContext:
+        context = create(*args, **options)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    async def run() -> None:
+        ca, _ = certificate(tmp_path)
+        signed = ("-CA", str(ca), "-CAkey", str(tmp_path / "key.pem"), "-subj", "/CN=server")
+        (tmp_path / "server").mkdir()
+        _, context = certificate(tmp_path / "server", *signed)
+        monkeypatch.setattr(ssl, "create_default_context", strict)
+        server = ApiServer()
+        async with server.running(context):
+            config = str(kubeconfig(tmp_path, server.url, ca=ca))
+            table = PodTable(time.monotonic_ns)
+            async with running(Watcher(NODE, connector(config), table)) as source:
+                await until("an answer", lambda: source.synced or source.error)
+                assert not source.error
+
+    asyncio.run(run())
+
+
 def test_an_unknown_certificate_is_refused(tmp_path: Path) -> None:
     async def run() -> None:
         _, context = certificate(tmp_path)
@@ -337,6 +477,7 @@ def test_an_unknown_certificate_is_refused(tmp_path: Path) -> None:
             async with running(source):
                 await until("a refusal", lambda: source.errors["connect"])
                 assert "CERTIFICATE_VERIFY_FAILED" in source.error
+                assert source.error.startswith(f"connect: {server.url}: ")
                 assert not server.requests
 
     asyncio.run(run())
@@ -407,6 +548,28 @@ def test_a_pod_that_is_none_keeps_nobody_away(tmp_path: Path) -> None:
             await until("the truth", lambda: equal(source, server))
             assert source.errors == {"object": 1}
             assert source.requests["list"] == 1
+
+    asyncio.run(run())
+
+
+def test_a_pod_that_is_no_utf8_keeps_nobody_away() -> None:
+    """Skipped by the list's decoder, which does not look inside strings."""
+    source = Watcher(NODE, lambda: pytest.fail("asked"), PodTable(time.monotonic_ns))
+    raw = b'{"metadata":{"uid":"u","name":"n","namespace":"s","labels":{"l":"\xff"}}}'
+    (one,) = msgspec.json.decode(b"[%s]" % raw, type=list[msgspec.Raw])
+    assert source.decode(one) is None
+    assert source.errors == {"object": 1}
+
+
+def test_an_error_is_one_line(tmp_path: Path) -> None:
+    async def run() -> None:
+        config = tmp_path / "config"
+        config.write_text("a: [b\nc: d")
+        table = PodTable(time.monotonic_ns)
+        async with running(Watcher(NODE, connector(str(config)), table)) as source:
+            await until("an error", lambda: source.error)
+            assert source.error.startswith("config: ParserError: while parsing")
+            assert "\n" not in source.error
 
     asyncio.run(run())
 
