@@ -184,7 +184,7 @@ $(B)/c/%: tests/c/$$(notdir $$*).c $(SHARED_C) $$(TESTED_$$(notdir $$*)) \
 		$(LDFLAGS) $(CMOCKA)
 
 test: setup-test
-	@$(MAKE) --no-print-directory check test-c test-fuzz test-python test-vm
+	@$(MAKE) --no-print-directory check test-c test-fuzz test-python
 
 test-c: $(TEST_BIN)
 	@for t in $^; do echo "== $$t"; $$t || exit 1; done
@@ -257,7 +257,7 @@ soak: setup-test
 	$(SUDO) $(PY) -m tests.soak $(MINUTES)
 
 test-python: all $(B)/kpod-loader-test
-	$(SUDO) $(PY) -m pytest -ra --ignore tests/vm tests
+	$(SUDO) $(PY) -m pytest -ra --ignore tests/vm tests # make test-vm: other kernels
 
 # On other kernels, by themselves: guests would disturb the tests that are run on this one.
 test-vm: setup-test
