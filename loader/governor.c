@@ -139,6 +139,16 @@ static bool always_on(void)
 	return on;
 }
 
+/* -errno: run time is not measured until the window is closed. */
+static int open_window(struct kpod_governor *g)
+{
+	int err;
+
+	g->window_fd = bpf_enable_stats(BPF_STATS_RUN_TIME);
+	err = g->window_fd < 0 ? -errno : 0;
+	return err && always_on() ? 0 : err;
+}
+
 void kpod_governor_open(struct kpod_governor *g, struct kpod_bpf *bpf, struct kpod_slots *slots,
 			const struct kpod_options *o)
 {
@@ -154,9 +164,8 @@ void kpod_governor_open(struct kpod_governor *g, struct kpod_bpf *bpf, struct kp
 		weigh(bpf, &bpf->loaded[i]);
 	if (o->max_overhead <= 0)
 		return;
-	g->window_fd = bpf_enable_stats(BPF_STATS_RUN_TIME);
-	err = g->window_fd < 0 ? -errno : 0;
-	g->able = !err || always_on();
+	err = open_window(g);
+	g->able = !err;
 	kpod_governor_close(g);
 	if (!g->able)
 		kpod_log(
@@ -248,18 +257,14 @@ static bool restore(struct kpod_governor *g)
 /* In the last tick of a period the statistics are on; where they cannot be, nothing is judged. */
 static void begin_window(struct kpod_governor *g)
 {
-	static int last_err;
 	int err;
 
 	for (size_t i = 0; i < g->bpf->loaded_count; i++)
 		look(&g->bpf->loaded[i], true, 0);
-	g->window_fd = bpf_enable_stats(BPF_STATS_RUN_TIME);
-	err = g->window_fd < 0 ? -errno : 0;
-	if (err && always_on())
-		err = 0;
-	if (err && err != last_err)
+	err = open_window(g);
+	if (err && err != g->window_err)
 		kpod_log("overhead is not measured now: BPF statistics: %s", strerror(-err));
-	last_err = err;
+	g->window_err = err;
 	g->opened_ns = err ? 0 : kpod_clock(CLOCK_MONOTONIC);
 }
 

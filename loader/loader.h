@@ -184,9 +184,10 @@ struct kpod_governor {
 	struct kpod_bpf *bpf;
 	struct kpod_slots *slots;
 	const struct kpod_options *options;
-	bool able;     /* run time can be measured */
-	bool helpless; /* there was nothing left to shed */
-	int window_fd; /* while the statistics are on */
+	bool able;	/* run time can be measured */
+	bool helpless;	/* there was nothing left to shed */
+	int window_fd;	/* while the statistics are on */
+	int window_err; /* why the last window could not be measured */
 	uint64_t ticks, opened_ns, closed_ns;
 	double share; /* of the node's CPU time, in the last window */
 	uint64_t sheds;

@@ -88,7 +88,6 @@ static void try_attachment(const struct trial *t, const struct kpod_collector *c
 
 	tried.preemptible = false;
 	l = load_with(t, &tried, &one);
-
 	print_attachment(&l, a->name, false);
 	if (l.attachment)
 		print_programs(c->name, l.object, "");
@@ -134,7 +133,6 @@ static void try_events(void)
 {
 	size_t size = (size_t)(events_object_end - events_object);
 	struct bpf_object *object = bpf_object__open_mem(events_object, size, NULL);
-
 	int err = object ? bpf_object__load(object) : 0;
 
 	if (object)
