@@ -33,6 +33,7 @@ from aggregator import __version__
 from aggregator._native import ffi
 from aggregator.schema import Column, Histogram, Table
 from aggregator.selfmetrics import SelfMetrics
+from aggregator.source import retry_after
 from aggregator.store import Snapshot, Store
 
 log = logging.getLogger("kpod")
@@ -250,8 +251,7 @@ class Endpoint:
                 client.stream("POST", self.url, content=body, headers=headers) as answer,
             ):
                 if answer.status_code in RETRYABLE:
-                    after = answer.headers.get("Retry-After", "")
-                    return float(after) if after.isascii() and after.isdigit() else 0.0
+                    return retry_after(answer)
                 if not answer.is_success:
                     raise RefusedError(f"{answer.status_code} {answer.reason_phrase}")
                 await _check(answer)

@@ -137,7 +137,7 @@ class Source(ABC):
                     raise SourceError(
                         str(response.status_code),
                         f"{response.url.path} answers {response.reason_phrase}",
-                        _seconds(response.headers.get("retry-after", "")),
+                        retry_after(response),
                     )
                 yield response.aiter_bytes()
         except httpx.ReadTimeout:
@@ -196,6 +196,7 @@ class Source(ABC):
             return None
 
 
-def _seconds(retry_after: str) -> float:
-    """Of Retry-After, which Kubernetes gives in seconds."""
-    return float(retry_after) if retry_after.isascii() and retry_after.isdigit() else 0
+def retry_after(response: httpx.Response) -> float:
+    """Seconds; 0 if it says none, or a date."""
+    text = response.headers.get("retry-after", "")
+    return float(text) if text.isascii() and text.isdigit() else 0.0
