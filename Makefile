@@ -52,7 +52,7 @@ C_SOURCES := $(wildcard bpf/*.[ch] loader/*.[ch] loader/*/*.[ch] shared/*.[ch] \
 PYTHON_SOURCES := aggregator tests docs
 
 .PHONY: all run test test-c test-fuzz test-python test-vm test-cross cross check docs accept bench \
-	fuzz setup setup-test setup-bench soak native clean format
+	fuzz setup setup-test setup-vm setup-bench soak native clean format
 
 all: $(B)/kpod-loader $(if $(SYSROOT),,native)
 
@@ -73,8 +73,11 @@ setup:
 	@$(MAKE) --no-print-directory $(VENV)/ready
 
 setup-test: setup .cache/prometheus/usr/bin/promtool .cache/client-model/usr
-	$(call apt,$(APT_TEST) $(APT_VM))
+	$(call apt,$(APT_TEST))
 	@$(MAKE) --no-print-directory $(VENV)/ready-dev
+
+setup-vm: setup-test
+	$(call apt,$(APT_VM))
 
 setup-bench: setup-test
 	$(call apt,$(APT_BENCH))
@@ -260,7 +263,7 @@ test-python: all $(B)/kpod-loader-test
 	$(SUDO) $(PY) -m pytest -ra --ignore tests/vm tests # make test-vm: other kernels
 
 # On other kernels, by themselves: guests would disturb the tests that are run on this one.
-test-vm: setup-test
+test-vm: setup-vm
 	@$(MAKE) --no-print-directory all $(B)/kpod-loader-test
 	$(SUDO) $(PY) -m pytest -ra tests/vm
 

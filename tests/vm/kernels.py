@@ -25,7 +25,7 @@ def run(*command: str, cwd: Path | None = None) -> str:
             command, check=True, capture_output=True, text=True, cwd=cwd, timeout=600
         ).stdout
     except FileNotFoundError as error:
-        raise UnavailableError(f"{command[0]} is not installed (make setup-test)") from error
+        raise UnavailableError(f"{command[0]} is not installed (make setup-vm)") from error
     except subprocess.CalledProcessError as error:
         said = error.stderr.strip().splitlines() or [f"exit status {error.returncode}"]
         raise UnavailableError(f"{command[0]}: {said[-1]}") from error

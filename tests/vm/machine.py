@@ -46,7 +46,7 @@ def missing() -> str:
         return "the guests are x86_64"
     for program in ("qemu-system-x86_64", "busybox", VIRTIOFSD, "modprobe", "xz"):
         if not shutil.which(program):
-            return f"{program} is not installed (make setup-test)"
+            return f"{program} is not installed (make setup-vm)"
     return ""
 
 
