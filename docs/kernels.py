@@ -69,8 +69,7 @@ def render(record: dict[str, Any]) -> Iterator[str]:
     yield from notes.lines()
     notes = Notes()
     yield PROGRAMS
-    programs = [f"{name}" for name in record[kernels[0]]["programs"]]
-    yield from table(programs, "program", kernels, instructions)
+    yield from table(list(record[kernels[0]]["programs"]), "program", kernels, instructions)
     yield from notes.lines()
 
 

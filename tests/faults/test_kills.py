@@ -212,23 +212,32 @@ PHASES = [
 ]
 
 
+def signalled(
+    log: Path, call: str, when: int, number: signal.Signals, *command: str
+) -> subprocess.CompletedProcess[str]:
+    """What becomes of a command that gets a signal; log: these calls and signals, by strace."""
+    return subprocess.run(
+        [
+            *("strace", "-f", "-o", str(log), f"--trace={call},exit_group"),
+            f"--inject={call}:signal={number.name}:when={when}",
+            *command,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=ROOT,
+    )
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(("call", "when"), PHASES, ids=[f"{c}-{n}" for c, n in PHASES])
 def test_signal_in_every_phase_leaves_nothing(
     tmpfs: Path, call: str, when: int, number: signal.Signals
 ) -> None:
     log = tmpfs.parent / f"{tmpfs.name}.strace"
-    done = subprocess.run(
-        [
-            *("strace", "-f", "-o", str(log), f"--trace={call},exit_group"),
-            f"--inject={call}:signal={number.name}:when={when}",
-            *(str(LOADER), "run", *FEW, "--segment", str(tmpfs / "s"), "--interval", "0.05"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    command = (str(LOADER), "run", *FEW, "--segment", str(tmpfs / "s"), "--interval", "0.05")
+    done = signalled(log, call, when, number, *command)
     said = log.read_text()
     log.unlink()
     assert said.count(call) >= when
@@ -253,19 +262,8 @@ def test_signal_in_every_phase_ends_the_aggregator(
 ) -> None:
     """By itself and without a word; its port goes with the process."""
     log = tmpfs / "strace"
-    done = subprocess.run(
-        [
-            *("strace", "-f", "-o", str(log), f"--trace={call},exit_group"),
-            f"--inject={call}:signal={number.name}:when={when}",
-            *(sys.executable, "-m", "aggregator", "--listen", "127.0.0.1:0"),
-            *("--segment", str(tmpfs / "segment")),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        cwd=ROOT,
-    )
+    command = (sys.executable, "-m", "aggregator", "--listen", "127.0.0.1:0")
+    done = signalled(log, call, when, number, *command, "--segment", str(tmpfs / "segment"))
     assert f"--- {number.name} " in log.read_text()
     assert done.returncode == 0, done.stderr
     assert all(line.startswith("kpod-aggregator: ") for line in done.stderr.splitlines())
