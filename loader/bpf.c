@@ -367,42 +367,14 @@ static int load_object(struct kpod_bpf *bpf, struct kpod_loaded *l, const struct
 	return err ? err : bpf_object__load(l->object);
 }
 
-static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
-			  const struct kpod_attachment *a)
+/*
+ * Before any of the programs that use them is attached. Slot 0 is the host's; the others go to the
+ * stack so that the lowest is taken first.
+ */
+static int adopt_shared_maps(struct kpod_bpf *bpf, const struct kpod_loaded *l)
 {
-	const char *step = "open";
-	int err = 0;
-
-	last_warning[0] = '\0';
-	verdict = false;
-	if (l->collector->object)
-		err = load_object(bpf, l, a, &step);
-	err = err ? err : open_tables(bpf, l);
-	for (size_t i = 0; !err && i < a->step_count; i++) {
-		step = a->steps[i].program;
-		err = take_step(l, &a->steps[i]);
-	}
-	if (err) {
-		snprintf(l->reason, sizeof(l->reason), "%s: %s: %s%s%s", a->name, step,
-			 strerror(-err), last_warning[0] ? ": " : "", last_warning);
-		kpod_collector_unload(l);
-		return err;
-	}
-	l->reason[0] = '\0';
-	l->attachment = a;
-	if (l->collector->started)
-		l->collector->started();
-	return 0;
-}
-
-/* Slot 0 is the host's; the others go to the stack so that the lowest is taken first. */
-static int adopt_shared_maps(struct kpod_bpf *bpf, struct kpod_loaded *l)
-{
-	int slots_fd = bpf_object__find_map_fd_by_name(l->object, "slots");
-	int free_fd = bpf_object__find_map_fd_by_name(l->object, "free_slots");
-	int cgroups_fd = bpf_object__find_map_fd_by_name(l->object, "cgroups");
-	int control_fd = bpf_object__find_map_fd_by_name(l->object, "control");
-	int err = rows_open(&bpf->slots, slots_fd, sizeof(struct kpod_slot_info),
+	int control_fd = map_fd(l, "control", "");
+	int err = rows_open(&bpf->slots, map_fd(l, "slots", ""), sizeof(struct kpod_slot_info),
 			    bpf->max_containers);
 	void *control = mmap(NULL, sizeof(*bpf->control), PROT_READ | PROT_WRITE, MAP_SHARED,
 			     control_fd, 0);
@@ -411,11 +383,53 @@ static int adopt_shared_maps(struct kpod_bpf *bpf, struct kpod_loaded *l)
 		return err ? err : -errno;
 	bpf->control = control;
 	bpf->control_fd = control_fd;
-	bpf->cgroups_fd = cgroups_fd;
-	bpf->free_slots_fd = free_fd;
+	bpf->cgroups_fd = map_fd(l, "cgroups", "");
+	bpf->free_slots_fd = map_fd(l, "free_slots", "");
 	for (uint32_t slot = bpf->max_containers - 1; slot > 0; slot--)
-		if (bpf_map_update_elem(free_fd, NULL, &slot, BPF_ANY))
+		if (bpf_map_update_elem(bpf->free_slots_fd, NULL, &slot, BPF_ANY))
 			return -errno;
+	return 0;
+}
+
+static void disown_shared_maps(struct kpod_bpf *bpf)
+{
+	if (bpf->control)
+		munmap(bpf->control, sizeof(*bpf->control));
+	bpf->control = NULL;
+	rows_close(&bpf->slots);
+	bpf->cgroups_fd = bpf->free_slots_fd = bpf->control_fd = -1;
+}
+
+static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
+			  const struct kpod_attachment *a)
+{
+	bool first = l->collector == collectors[0];
+	const char *step = "open";
+	int err = 0;
+
+	last_warning[0] = '\0';
+	verdict = false;
+	if (l->collector->object)
+		err = load_object(bpf, l, a, &step);
+	err = err ? err : open_tables(bpf, l);
+	if (!err && first)
+		err = adopt_shared_maps(bpf, l);
+	for (size_t i = 0; !err && i < a->step_count; i++) {
+		step = a->steps[i].program;
+		err = take_step(l, &a->steps[i]);
+	}
+	if (err) {
+		snprintf(l->reason, sizeof(l->reason), "%s: %s: %s%s%s", a->name, step,
+			 strerror(-err), last_warning[0] ? ": " : "", last_warning);
+		if (first)
+			disown_shared_maps(bpf);
+		kpod_collector_unload(l);
+		return err;
+	}
+	l->reason[0] = '\0';
+	l->attachment = a;
+	if (l->collector->started)
+		l->collector->started();
 	return 0;
 }
 
@@ -539,16 +553,8 @@ int kpod_bpf_open(struct kpod_bpf *bpf, const struct kpod_options *o)
 	bpf->config.pods_only = o->pods_only;
 	bpf->config.page_size = (uint32_t)getpagesize();
 
-	for (size_t i = 0; i < bpf->loaded_count; i++) {
-		struct kpod_loaded *l = &bpf->loaded[i];
-
-		load(bpf, l, o);
-		if (i == 0 && l->attachment) {
-			err = adopt_shared_maps(bpf, l);
-			if (err)
-				return err;
-		}
-	}
+	for (size_t i = 0; i < bpf->loaded_count; i++)
+		load(bpf, &bpf->loaded[i], o);
 	return 0;
 }
 
@@ -558,9 +564,7 @@ void kpod_bpf_close(struct kpod_bpf *bpf)
 		kpod_collector_unload(&bpf->loaded[i]);
 		free(bpf->loaded[i].programs);
 	}
-	if (bpf->control)
-		munmap(bpf->control, sizeof(*bpf->control));
-	rows_close(&bpf->slots);
+	disown_shared_maps(bpf);
 	free(bpf->loaded);
 	memset(bpf, 0, sizeof(*bpf));
 }

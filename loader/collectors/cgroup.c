@@ -4,9 +4,10 @@
 
 KPOD_OBJECT(cgroup);
 
+/* Deaths first: a cgroup whose birth was seen and whose death was not would stay for ever. */
 static const struct kpod_attachment attachments[] = {
 	{.name = "tp_btf",
-	 KPOD_STEPS({"kpod_cgroup_mkdir", KPOD_ATTACH}, {"kpod_cgroup_rmdir", KPOD_ATTACH})},
+	 KPOD_STEPS({"kpod_cgroup_rmdir", KPOD_ATTACH}, {"kpod_cgroup_mkdir", KPOD_ATTACH})},
 };
 
 const struct kpod_collector kpod_collector_cgroup = {

@@ -1,13 +1,20 @@
 """What a node can do to the loader: each time nothing is lost, nothing is wrong, and it says so."""
 
+import json
+import os
+import re
 import resource
 import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,6 +31,7 @@ from tests.live import (
     Dump,
     Loader,
     Worker,
+    cgroup2,
     loader,
     same_time,
     wait_for,
@@ -260,6 +268,73 @@ def test_map_of_units_full(tmpfs: Path, cgroups: Cgroup) -> None:
         found = running.fresh().by_key(late.id, "syscall")
         called = {name: row["kpod_syscall_calls_total"] for (name,), row in found.items()}
         assert called == dict.fromkeys(CALLS.split(","), 1)
+
+
+# One makes cgroups; the other removes each as soon as it is there, mostly inside its mkdir().
+MAKER = """
+import os
+for i in range({count}): os.mkdir(f"{top}/{{i}}.service")
+"""
+REMOVER = """
+import os
+for i in range({count}):
+    while True:
+        try:
+            os.rmdir(f"{top}/{{i}}.service")
+            break
+        except FileNotFoundError: pass
+"""
+
+
+def cgroups_known(running: Loader) -> set[int]:
+    """The keys of the kernel's map of cgroups."""
+    infos = [f.read_text() for f in Path(f"/proc/{running.process.pid}/fdinfo").iterdir()]
+    ids = {m[1] for text in infos if (m := re.search(r"(?m)^map_id:\t(\d+)$", text))}
+    for number in ids:
+        command = ("bpftool", "--json", "map", "show", "id", number)
+        if json.loads(subprocess.check_output(command)).get("name") == "cgroups":
+            dump = subprocess.check_output(("bpftool", "--json", "map", "dump", "id", number))
+            return {
+                int.from_bytes(bytes(int(b, 16) for b in entry["key"]), sys.byteorder)
+                for entry in json.loads(dump)
+            }
+    raise AssertionError("no map of cgroups")
+
+
+def test_cgroups_removed_during_their_birth(tmpfs: Path, cgroups: Cgroup) -> None:
+    """Under a loader at work, and under others that start meanwhile: none stays."""
+    options = (*FEW, "--tombstone", "0", "--max-containers", "8192")
+    with ExitStack() as stack:
+
+        def start() -> Loader:
+            directory = Path(tempfile.mkdtemp(dir=tmpfs))
+            return stack.enter_context(loader(directory, *options, interval=0.1))
+
+        loaders = [start()]
+        scripts = (code.format(count=4000, top=cgroups.path) for code in (REMOVER, MAKER))
+        both = [subprocess.Popen([sys.executable, "-S", "-c", code]) for code in scripts]
+        while both[0].poll() is None and len(loaders) < 5:
+            loaders.append(start())
+        assert [process.wait(60) for process in both] == [0, 0]
+        assert len(loaders) > 1
+        a = cgroups.child("a.service")
+        for running in loaders:
+            wait_for("all that is gone to be forgotten", partial(all_there, running), 30)
+            exact(running, a)
+
+
+def all_there(running: Loader) -> bool:
+    """Others on this machine come and go too, so this may be true in a later snapshot only."""
+    dump, known = running.fresh(), cgroups_known(running)
+    owners = {s["cgroup_id"] for s in dump.slots.values()}
+    there = set()
+    for directory, _, _ in os.walk(cgroup2()):
+        with suppress(FileNotFoundError):
+            there.add(os.stat(directory).st_ino)
+    for name in ("slots_exhausted", "cgroups_map_full", "slots_evicted"):
+        assert dump.loader[f"kpod_{name}_total"] == 0
+    assert len(owners) == len(dump.slots), "one owner, one slot"
+    return owners | known <= there and len(owners) == dump.loader["kpod_slots_used"]
 
 
 # ---- a kernel that refuses -----------------------------------------------------------------------
