@@ -105,6 +105,7 @@ struct ns_common {
 };
 
 struct net {
+	u32 hash_mix; /* random */
 	struct ns_common ns;
 	u64 net_cookie; /* since 5.12 */
 };

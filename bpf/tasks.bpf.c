@@ -29,14 +29,17 @@ static __always_inline struct upid number_at(struct pid *pid, __u32 level)
 	return found;
 }
 
-/* An inode number is given to a new namespace as soon as its old one is gone; a cookie never is. */
-static __always_inline __u32 net_of(struct nsproxy *ns)
+/*
+ * An inode number is given to a new namespace as soon as its old one is gone; a cookie (5.12) never
+ * is, and 32 random bits beside the inode number are as good.
+ */
+static __always_inline __u64 net_of(struct nsproxy *ns)
 {
 	struct net *net = BPF_CORE_READ(ns, net_ns);
 
 	if (bpf_core_field_exists(net->net_cookie))
-		return (__u32)BPF_CORE_READ(net, net_cookie);
-	return BPF_CORE_READ(net, ns.inum);
+		return BPF_CORE_READ(net, net_cookie);
+	return (__u64)BPF_CORE_READ(net, hash_mix) << 32 | BPF_CORE_READ(net, ns.inum);
 }
 
 /* Global functions are verified by themselves, not anew for each turn of the loop that calls them.

@@ -6,10 +6,9 @@
 /* Element of map `tasks`, by slot: its oldest process. Of slot 0: process 1 of the procfs. */
 struct kpod_task {
 	__u64 start_ns; /* CLOCK_BOOTTIME; 0: there is none */
+	__u64 net;	/* its network namespace: no other has or had this number */
+	__u32 mnt;	/* its mount namespace: the inode number */
 	__u32 pid;	/* as the procfs numbers it */
-	__u32 net;	/* its namespaces: the cookie, before 5.12 the inode number, … */
-	__u32 mnt;
-	__u32 reserved;
 };
 
 /* In .bss: where the walk starts, and how far it came. */

@@ -39,7 +39,7 @@ static const struct kpod_field fields[] = {
 /* The network namespace that a slot speaks for. */
 struct speaker {
 	uint64_t start_ns;
-	uint32_t net;
+	uint64_t net;
 	uint32_t slot;
 };
 
@@ -47,7 +47,7 @@ struct state {
 	struct kpod_tasks tasks;
 	struct speaker *speakers; /* of this pass, by namespace */
 	size_t speaker_count;
-	uint32_t *net; /* [slot]: the namespace of its rows, 0: it has none */
+	uint64_t *net; /* [slot]: the namespace of its rows, 0: it has none */
 	uint32_t *generation;
 	uint64_t errors, left_out;
 	char text[TEXT_MAX];
@@ -80,7 +80,7 @@ static void choose_speakers(struct state *s, struct kpod_slots *slots)
 	s->speaker_count = kept;
 }
 
-static const struct speaker *speaker_of(const struct state *s, uint32_t net)
+static const struct speaker *speaker_of(const struct state *s, uint64_t net)
 {
 	size_t low = 0, high = s->speaker_count;
 
@@ -151,7 +151,7 @@ static void read_all(struct kpod_loaded *l, struct kpod_slots *slots)
 	kpod_kept_begin(kept);
 	for (uint32_t slot = 1; slot < slots->scanned; slot++) {
 		const struct kpod_slot_info *info = kpod_slot_info(slots, slot);
-		uint32_t net = s->tasks.of[slot].net;
+		uint64_t net = s->tasks.of[slot].net;
 		const struct speaker *speaker;
 
 		if (!info || !slots->visible[slot])
