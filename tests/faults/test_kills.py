@@ -14,11 +14,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.e2e.stack import Aggregator, aggregator
 from tests.live import (
     HOG,
+    IDLER,
     LOADER,
     ONCPU,
     PRELUDE,
     ROOT,
     Cgroup,
+    Dump,
     Worker,
     loader,
     same_time,
@@ -41,6 +43,20 @@ while not select.select([0], [], [], 0.002)[0]:
 """
 )
 
+# Starts this many processes each time that it is told to.
+SOME = 7
+COUNTED = (
+    PRELUDE
+    + f"""
+while True:
+    for _ in range({SOME}):
+        pid = os.fork()
+        if not pid: os._exit(0)
+        os.waitpid(pid, 0)
+    gate()
+"""
+)
+
 
 def program_ids(pid: int) -> set[str]:
     ids = set()
@@ -54,15 +70,20 @@ def existing_programs() -> set[str]:
     return set(re.findall(r"(?m)^(\d+): ", listed))
 
 
+def forked(dump: Dump, cgroup: Cgroup) -> int:
+    return int(dump.row(cgroup.id, "exec").get(FORKS + "{process}", 0))
+
+
 def state(served: Aggregator) -> str:
     (labels,) = [k for k, v in served.series("kpod_segment_state").items() if v]
     return dict(labels)["state"]
 
 
 def test_loader_killed_again_and_again_under_load(tmpfs: Path, cgroups: Cgroup) -> None:
-    """Each life's totals are its own, grow, and end with it; nothing of it stays in the kernel."""
-    busy = cgroups.child("busy.service")
-    worker = Worker(busy, FORKER)
+    """Each life's totals are its own and exact; nothing of it stays in the kernel."""
+    busy, counted = cgroups.child("busy.service"), cgroups.child("counted.service")
+    idle = cgroups.child("idle.service")
+    worker, known, _ = Worker(busy, FORKER), Worker(counted, COUNTED), Worker(idle, IDLER)
     worker.go()
     programs: set[str] = set()
     starts = set()
@@ -74,6 +95,11 @@ def test_loader_killed_again_and_again_under_load(tmpfs: Path, cgroups: Cgroup) 
         for life in range(TIMES):
             with loader(tmpfs, *FEW, interval=0.05) as running:
                 programs |= program_ids(running.process.pid)
+                known.go()
+                known.stopped()
+                dump = running.fresh()
+                assert forked(dump, counted) == SOME
+                assert forked(dump, idle) == 0
                 if life % 10 == 0:  # a scrape of each life would be a test of scrapes
                     first = wait_for("forks", forks)
                     running.fresh()
@@ -83,6 +109,7 @@ def test_loader_killed_again_and_again_under_load(tmpfs: Path, cgroups: Cgroup) 
                     starts.add(next(iter(served.series("kpod_loader_start_time_seconds").values())))
                     assert state(served) == "live"
                 running.stop(signal.SIGKILL)
+                assert forked(running.dump(), counted) == SOME
         assert len(starts) == TIMES / 10, "each life had a start of its own"
         assert len(programs) >= 3 * TIMES
         wait_for("all programs to be gone", lambda: not programs & existing_programs(), 30)
@@ -103,12 +130,18 @@ def test_loader_killed_again_and_again_under_load(tmpfs: Path, cgroups: Cgroup) 
 
 
 def test_aggregator_killed_again_and_again(tmpfs: Path, cgroups: Cgroup) -> None:
-    """Each one serves a whole answer, and the loader does not notice."""
-    cgroups.child("a.service")
+    """Each one serves a whole answer with exact totals, and the loader does not notice."""
+    counted, busy = cgroups.child("counted.service"), cgroups.child("busy.service")
+    known, worker = Worker(counted, COUNTED), Worker(busy, FORKER)
+    cgroups.child("idle.service")
     last = 0.0
     with loader(tmpfs, *FEW, interval=0.05) as running:
+        worker.go()
         before = running.fresh()
-        for _ in range(TIMES):
+        for life in range(TIMES):
+            known.go()
+            known.stopped()
+            running.fresh()
             process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "aggregator", "--listen", "127.0.0.1:0"),
@@ -127,6 +160,15 @@ def test_aggregator_killed_again_and_again(tmpfs: Path, cgroups: Cgroup) -> None
             host = next(s.value for s in total.samples if s.labels["scope"] == "host")
             assert host >= last
             last = host
+            forks = {
+                s.labels.get("container"): s.value
+                for family in families
+                for s in family.samples
+                if s.name == FORKS and s.labels.get("kind") == "process"
+            }
+            assert forks["counted.service"] == SOME * (life + 1)
+            assert forks["busy.service"] > 0
+            assert forks.get("idle.service", 0) == 0
             process.kill()
             process.communicate()
         after = running.fresh()
