@@ -245,7 +245,10 @@ def test_thread_that_replaces_its_process(tmpfs: Path, cgroups: Cgroup) -> None:
         at_end, after = worker.schedstat(), running.fresh()
     children = float(told.read_text()) * 1e9
     assert children > 0.3e9
-    within(moved(before, after, a.id, ONCPU), children + at_end[0] - at_start[0], 0.01)
+    # The kernel counts a child when it is dead, which is a little before its end.
+    within(
+        moved(before, after, a.id, ONCPU), children + at_end[0] - at_start[0], 0.01, 1e6 * SLOWNESS
+    )
 
 
 @pytest.mark.guest("cpu")
