@@ -259,12 +259,19 @@ soak: setup-test
 	@$(MAKE) --no-print-directory all
 	$(SUDO) $(PY) -m tests.soak $(MINUTES)
 
-test-python: all $(B)/kpod-loader-test
+# What the tests of the kernel run.
+LIVE := all $(B)/kpod-loader-test $(B)/calls
+
+$(B)/calls: tests/kernel/calls.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -pthread -static $< -o $@
+
+test-python: $(LIVE)
 	$(SUDO) $(PY) -m pytest -ra --ignore tests/vm tests # make test-vm: other kernels
 
 # On other kernels, by themselves: guests would disturb the tests that are run on this one.
 test-vm: setup-vm
-	@$(MAKE) --no-print-directory all $(B)/kpod-loader-test
+	@$(MAKE) --no-print-directory $(LIVE)
 	$(SUDO) $(PY) -m pytest -ra tests/vm
 
 # Records what kernels give: this one now, others as the last test-vm found them.

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 from tests.kernel.test_syscall import caller, needs_task_storage
-from tests.kernel.test_syscall import calls as calls  # the fixture
 from tests.live import IDLER, Cgroup, Dump, Loader, Worker, loader
 
 FLOOD = 1_000_000  # calls; as calls.c
@@ -22,13 +21,13 @@ def value(dump: Dump, cgroup: Cgroup, table: str, column: str) -> int:
     return int(dump.row(cgroup.id, table).get(column, 0))
 
 
-def test_floods_are_counted_whole(tmpfs: Path, cgroups: Cgroup, calls: Path) -> None:
+def test_floods_are_counted_whole(tmpfs: Path, cgroups: Cgroup) -> None:
     a, b, c = (cgroups.child(f"{name}.service") for name in "abc")
     options = ("--profile", "comprehensive", "--syscalls", "getppid,clone")
     with (
         loader(tmpfs, *options) as running,
-        caller(a, calls, "flood") as flood,
-        caller(b, calls, "bomb") as bomb,
+        caller(a, "flood") as flood,
+        caller(b, "bomb") as bomb,
     ):
         needs_task_storage(running)
         idle = Worker(c, IDLER)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import IDLER, LOADER, Cgroup, Dump, Loader, Worker, loader
+from tests.live import IDLER, LOADER, ROOT, Cgroup, Dump, Loader, Worker, loader
 
 LISTED = (
     "read,write,writev,openat,close,futex,nanosleep,getppid,getpriority,pause,execve,"
@@ -18,18 +18,9 @@ LISTED = (
 DURATION = "kpod_syscall_duration_seconds"
 
 
-@pytest.fixture(scope="session")
-def calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    binary = tmp_path_factory.mktemp("calls") / "calls"
-    source = Path(__file__).with_name("calls.c")
-    command = ["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-static"]
-    subprocess.run([*command, "-o", str(binary), str(source)], check=True)
-    return binary
-
-
 @contextmanager
-def caller(cgroup: Cgroup, binary: Path, mode: str) -> Iterator[Worker]:
-    command = [str(binary), mode]
+def caller(cgroup: Cgroup, mode: str) -> Iterator[Worker]:
+    command = [str(ROOT / "build/calls"), mode]
     worker = Worker(cgroup, f"import os; os.execv({command[0]!r}, {command!r})")
     try:
         yield worker
@@ -79,10 +70,10 @@ def needs_task_storage(running: Loader) -> None:
 class Moved:
     """What a mode of the program did to its own cgroup; its neighbour's has not moved."""
 
-    def __init__(self, tmpfs: Path, cgroups: Cgroup, binary: Path, mode: str) -> None:
+    def __init__(self, tmpfs: Path, cgroups: Cgroup, mode: str) -> None:
         a, b = cgroups.child("a.service"), cgroups.child("b.service")
         options = ("--collectors", "syscall", "--syscalls", LISTED)
-        with loader(tmpfs, *options) as running, caller(a, binary, mode) as worker:
+        with loader(tmpfs, *options) as running, caller(a, mode) as worker:
             needs_task_storage(running)
             idle = Worker(b, IDLER)
             before = running.fresh()
@@ -108,8 +99,8 @@ def bucket(seconds: float) -> int:
 
 
 @pytest.mark.guest("syscall")
-def test_calls_errors_and_durations_are_exact(tmpfs: Path, cgroups: Cgroup, calls: Path) -> None:
-    moved = Moved(tmpfs, cgroups, calls, "plain")
+def test_calls_errors_and_durations_are_exact(tmpfs: Path, cgroups: Cgroup) -> None:
+    moved = Moved(tmpfs, cgroups, "plain")
     expected = {
         "getppid": {"calls": 1000, "timed": 1000},
         "openat": {"calls": 300, "timed": 300, "not_found": 300},
@@ -130,9 +121,9 @@ def test_calls_errors_and_durations_are_exact(tmpfs: Path, cgroups: Cgroup, call
     assert sum(sleeps[bucket(0.003) : bucket(2)]) == 20
 
 
-def test_calls_that_never_return(tmpfs: Path, cgroups: Cgroup, calls: Path) -> None:
+def test_calls_that_never_return(tmpfs: Path, cgroups: Cgroup) -> None:
     """Threads, forks, execs, deaths, and what seccomp refuses."""
-    moved = Moved(tmpfs, cgroups, calls, "lives").calls
+    moved = Moved(tmpfs, cgroups, "lives").calls
     assert moved["getppid"] == {"calls": 4 * 500, "timed": 4 * 500}
     assert moved["exit"] == {"calls": 4}
     assert moved["exit_group"] == {"calls": 6 + 5 + 3 + 1}
@@ -145,10 +136,8 @@ def test_calls_that_never_return(tmpfs: Path, cgroups: Cgroup, calls: Path) -> N
 
 
 @pytest.mark.guest("syscall")
-def test_calls_of_threads_that_preempt_each_other(
-    tmpfs: Path, cgroups: Cgroup, calls: Path
-) -> None:
-    moved = Moved(tmpfs, cgroups, calls, "crowd")
+def test_calls_of_threads_that_preempt_each_other(tmpfs: Path, cgroups: Cgroup) -> None:
+    moved = Moved(tmpfs, cgroups, "crowd")
     unfinished = moved.totals["unfinished_total"]
     for name, error in (("getppid", None), ("close", "bad_argument")):
         row = moved.calls[name]
@@ -158,18 +147,18 @@ def test_calls_of_threads_that_preempt_each_other(
         assert not error or 80_000 - unfinished <= row[error] <= 80_000
 
 
-def test_interrupted_calls(tmpfs: Path, cgroups: Cgroup, calls: Path) -> None:
-    moved = Moved(tmpfs, cgroups, calls, "signals").calls
+def test_interrupted_calls(tmpfs: Path, cgroups: Cgroup) -> None:
+    moved = Moved(tmpfs, cgroups, "signals").calls
     assert moved["rt_sigsuspend"] == {"calls": 3, "timed": 3, "interrupted": 3}
     assert moved["rt_sigreturn"] == {"calls": 4, "timed": 4}
     # The gate's, and one that the kernel made again after the handler.
     assert moved["read"] == {"calls": 1 + 2, "timed": 1 + 2, "interrupted": 1}
 
 
-def test_calls_of_other_tables(tmpfs: Path, cgroups: Cgroup, calls: Path) -> None:
+def test_calls_of_other_tables(tmpfs: Path, cgroups: Cgroup) -> None:
     if platform.machine() != "x86_64":
         pytest.skip("32-bit calls are made for x86_64 only")
-    moved = Moved(tmpfs, cgroups, calls, "foreign")
+    moved = Moved(tmpfs, cgroups, "foreign")
     if moved.totals["total"] < 9 + 9 + 4 + 2:
         pytest.skip("this kernel has no 32-bit calls")
     assert moved.totals["foreign_total"] == 9 + 4

@@ -189,7 +189,7 @@ def need_io_uring() -> None:
         pytest.skip("io_uring is not in this kernel, or is forbidden (kernel.io_uring_disabled)")
 
 
-IN_GUESTS = ("one-shot", "many-snapshots", "ipv6")  # of all, to save time
+IN_GUESTS = ("one-shot", "ipv6")  # of all, to save time
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,13 @@ def run_guest(
                 file.truncate(size)
         subprocess.run(
             [
-                *("qemu-system-x86_64", "-accel", "tcg,thread=single", "-cpu", "max,-la57"),
+                *(
+                    "qemu-system-x86_64",
+                    "-accel",
+                    "tcg,thread=single",
+                    "-cpu",
+                    "max,-la57,-monitor",
+                ),
                 *("-smp", "2", "-m", "1536", "-nodefaults"),
                 *("-machine", "q35,memory-backend=memory"),
                 *("-object", "memory-backend-memfd,id=memory,size=1536M,share=on"),

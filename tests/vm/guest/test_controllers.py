@@ -115,7 +115,7 @@ def test_cpu_and_its_limit(tmpfs: Path, top: Cgroup) -> None:
     (b.path / "cpu.max").write_text("20000 100000")
     (b.path / "cpu.weight").write_text("42")
     with loader(tmpfs) as running:
-        free, held = (Worker(c, BURN.format(seconds=2)) for c in (a, b))
+        free, held = (Worker(c, BURN.format(seconds=1)) for c in (a, b))
         before, start = running.fresh(), [w.schedstat()[0] for w in (free, held)]
         for worker in (free, held):
             worker.go()
@@ -127,7 +127,7 @@ def test_cpu_and_its_limit(tmpfs: Path, top: Cgroup) -> None:
     for cgroup, first, last in zip((a, b), start, end, strict=True):
         moved = [d.row(cgroup.id, "cgroup_cpu")[USAGE] for d in (before, after)]
         assert moved[1] - moved[0] == pytest.approx((last - first) / 1000, rel=0.02)
-        assert moved[1] - moved[0] >= 2_000_000
+        assert moved[1] - moved[0] >= 1_000_000
     found = metrics(after.row(b.id, "cgroup_cpu"), "kpod_cgroup_cpu_")
     assert found == {
         "usage_seconds_total": said["usage_usec"],
