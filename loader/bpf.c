@@ -307,31 +307,45 @@ static int open_tables(struct kpod_bpf *bpf, struct kpod_loaded *l)
 	return err;
 }
 
-void kpod_table_forget(struct kpod_loaded_table *t, uint32_t slot)
+/* To whoever is next, without a past. False: the kernel refused, it is as it was. */
+static bool free_unit(struct kpod_loaded_table *t, uint32_t unit, struct kpod_unit *u)
 {
+	struct kpod_unit was = *u;
+	void *rows = kpod_rows_of(&t->rows, unit);
+
+	if (bpf_map_delete_elem(t->index_fd, &u->key) && errno != ENOENT)
+		return false;
+	if (rows)
+		memset(rows, 0, t->rows.unit_size);
+	memset(u, 0, sizeof(*u));
+	/* The map's lock orders all this before whoever takes the unit. */
+	if (bpf_map_update_elem(t->free_fd, NULL, &unit, BPF_ANY)) {
+		*u = was;
+		return false;
+	}
+	return true;
+}
+
+bool kpod_table_forget(struct kpod_loaded_table *t, uint32_t slot)
+{
+	bool done = true;
 	void *rows;
 
 	if (t->table->scope != KPOD_PER_SLOT || !t->table->map)
-		return;
+		return true;
 	if (!t->table->units) {
 		rows = kpod_rows_of(&t->rows, slot);
 		if (rows)
 			memset(rows, 0, t->rows.unit_size);
-		return;
+		return true;
 	}
 	for (uint32_t unit = 1; unit < t->table->unit_capacity; unit++) {
 		struct kpod_unit *u = kpod_rows_of(&t->units, unit);
 
-		if (!u || !u->born_ns || u->key.slot != slot)
-			continue;
-		bpf_map_delete_elem(t->index_fd, &u->key);
-		rows = kpod_rows_of(&t->rows, unit);
-		if (rows)
-			memset(rows, 0, t->rows.unit_size);
-		memset(u, 0, sizeof(*u));
-		/* The map's lock orders all this before whoever takes the unit. */
-		bpf_map_update_elem(t->free_fd, NULL, &unit, BPF_ANY);
+		if (u && u->born_ns && u->key.slot == slot)
+			done &= free_unit(t, unit, u);
 	}
+	return done;
 }
 
 static int load_object(struct kpod_bpf *bpf, struct kpod_loaded *l, const struct kpod_attachment *a,

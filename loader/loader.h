@@ -138,8 +138,8 @@ void *kpod_rows_of(struct kpod_rows *rows, uint32_t unit);
 /* How many units a table has, whether in use or not. */
 uint32_t kpod_unit_count(const struct kpod_bpf *bpf, const struct kpod_table *table);
 
-/* Frees what a table keeps of a slot that is no more. */
-void kpod_table_forget(struct kpod_loaded_table *t, uint32_t slot);
+/* Frees what a table keeps of a slot that is no more. False: not all, as the kernel refused. */
+bool kpod_table_forget(struct kpod_loaded_table *t, uint32_t slot);
 
 /* ---- collectors/syscall.c ------------------------------------------------------------------ */
 

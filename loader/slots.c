@@ -202,31 +202,43 @@ void kpod_slots_close(struct kpod_slots *s)
 	memset(s, 0, sizeof(*s));
 }
 
-/* From now on nobody finds the slot; its rows are zeroed one snapshot later. */
-static void drain(struct kpod_slots *s, uint32_t slot, struct kpod_slot_info *info)
+/*
+ * From now on nobody finds the slot; its rows are zeroed one snapshot later. False: the kernel
+ * refused, so it is tried again with the next snapshot.
+ */
+static bool drain(struct kpod_slots *s, uint32_t slot, const struct kpod_slot_info *info)
 {
 	uint64_t id = info->cgroup_id;
 
-	bpf_map_delete_elem(s->bpf->cgroups_fd, &id);
+	if (bpf_map_delete_elem(s->bpf->cgroups_fd, &id) && errno != ENOENT)
+		return false;
 	__atomic_fetch_add(&s->bpf->control->epoch, 1, __ATOMIC_SEQ_CST);
 	s->use[slot] = KPOD_SLOT_DRAINING;
+	return true;
 }
 
-static void release(struct kpod_slots *s, uint32_t slot, struct kpod_slot_info *info)
+/* False: as above. */
+static bool release(struct kpod_slots *s, uint32_t slot, struct kpod_slot_info *info)
 {
+	bool done = true;
+
 	for (size_t i = 0; i < s->bpf->loaded_count; i++) {
 		struct kpod_loaded *l = &s->bpf->loaded[i];
 
 		for (size_t t = 0; l->attachment && t < l->collector->table_count; t++)
-			kpod_table_forget(&l->tables[t], slot);
+			done &= kpod_table_forget(&l->tables[t], slot);
 	}
+	if (!done)
+		return false;
 	info->generation++;
 	info->died_ns = 0;
 	info->cgroup_id = 0;
-	s->use[slot] = KPOD_SLOT_FREE;
 	s->dead_snapshots[slot] = 0;
 	/* The map's lock orders all this before whoever takes the slot. */
-	bpf_map_update_elem(s->bpf->free_slots_fd, NULL, &slot, BPF_ANY);
+	if (bpf_map_update_elem(s->bpf->free_slots_fd, NULL, &slot, BPF_ANY))
+		return false;
+	s->use[slot] = KPOD_SLOT_FREE;
+	return true;
 }
 
 static void scan_one(struct kpod_slots *s, uint32_t slot, uint64_t now, bool scarce)
@@ -237,8 +249,10 @@ static void scan_one(struct kpod_slots *s, uint32_t slot, uint64_t now, bool sca
 	s->visible[slot] = 0;
 	if (!info)
 		return;
-	if (s->use[slot] == KPOD_SLOT_DRAINING)
-		release(s, slot, info);
+	if (s->use[slot] == KPOD_SLOT_DRAINING && !release(s, slot, info)) {
+		s->used++;
+		return;
+	}
 	if (!__atomic_load_n(&info->cgroup_id, __ATOMIC_ACQUIRE))
 		return;
 	s->seen[slot] = 1;
@@ -253,10 +267,10 @@ static void scan_one(struct kpod_slots *s, uint32_t slot, uint64_t now, bool sca
 	s->dead++;
 	/* Its last totals have been in two snapshots before they go. */
 	if (s->dead_snapshots[slot] >= 2 && (scarce || now - died > s->tombstone_ns)) {
-		if (now - died <= s->tombstone_ns)
-			s->evicted++;
+		if (!drain(s, slot, info))
+			return;
+		s->evicted += now - died <= s->tombstone_ns;
 		s->visible[slot] = 0;
-		drain(s, slot, info);
 	} else if (s->dead_snapshots[slot] < 2) {
 		s->dead_snapshots[slot]++;
 	}

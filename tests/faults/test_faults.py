@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -367,12 +367,57 @@ def test_kernel_without_btf(tmpfs: Path) -> None:
     assert "CONFIG_DEBUG_INFO_BTF" in doctor.stdout
 
 
+@contextmanager
+def refused(running: Loader, calls: str) -> Iterator[None]:
+    """Calls of a loader at work, as strace injects it."""
+    command = ["strace", "-f", "-o", "/dev/null", "-p", str(running.process.pid)]
+    status = Path(f"/proc/{running.process.pid}/status")
+    tracer = subprocess.Popen([*command, "-e", f"inject={calls}"], stderr=subprocess.DEVNULL)
+    try:
+        wait_for("strace", lambda: "TracerPid:\t0\n" not in status.read_text())
+        yield
+    finally:
+        tracer.terminate()
+        tracer.wait(20)
+
+
 def test_bpf_refused(tmpfs: Path) -> None:
     """As by a seccomp profile of the container runtime."""
     refuse = ["strace", "-qq", "-f", "-o", "/dev/null", "-e", "inject=bpf:error=EPERM"]
     done = run(*refuse, *briefly(tmpfs, *FEW))
     all_down(done, "Operation not permitted")
     assert list(tmpfs.iterdir()) == []
+
+
+def test_bpf_refused_at_work(tmpfs: Path, cgroups: Cgroup) -> None:
+    """Slots are given back when it works again; till then the last totals are there, and only once.
+
+    The kernel's own locks may be refused too, to break a deadlock (rqspinlock, since 6.15).
+    """
+    options = (*FEW, "--tombstone", "0", "--max-containers", "1")
+    with loader(tmpfs, *options) as running:
+        capacity = running.fresh().loader["kpod_slots_capacity"]
+        gone = [cgroups.child(f"{i}.service") for i in range(8)]
+        exact(running, gone[0])
+        last = running.fresh().total(gone[0].id, ONCPU)
+        with refused(running, "bpf:error=EBUSY"):
+            before = running.fresh()
+            for cgroup in gone:
+                cgroup.remove()
+            for _ in range(5):
+                dump = running.fresh()
+            assert all(dump.slot(cgroup.id) for cgroup in gone)
+            assert dump.total(gone[0].id, ONCPU) >= last
+            assert dump.loader["kpod_flush_failures_total"] > 0
+            assert dump.loader["kpod_slots_used"] >= before.loader["kpod_slots_used"]
+        wait_for("their end", lambda: not any(running.dump().slot(c.id) for c in gone))
+        # All of them can be had again, which of one too many would not be true.
+        free = capacity - running.fresh().loader["kpod_slots_used"]
+        many = [cgroups.child(f"again-{i}.service") for i in range(free)]
+        dump = running.fresh()
+        assert all(dump.slot(cgroup.id) for cgroup in many)
+        assert dump.loader["kpod_slots_exhausted_total"] == 0
+        exact(running, many[0])
 
 
 def test_tracefs_absent(tmpfs: Path, cgroups: Cgroup) -> None:
