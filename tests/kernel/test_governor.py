@@ -121,6 +121,45 @@ def test_storm_sheds_the_largest_profile_first_and_calm_restores(
     assert said[2].endswith("collector syscall: back, its totals begin at zero")
 
 
+# Makes calls and processes until it is told to stop.
+MIXED = (
+    PRELUDE
+    + """
+import select
+while not select.select([0], [], [], 0)[0]:
+    for _ in range(100): os.getppid()
+    pid = os.fork()
+    if not pid: os._exit(0)
+    os.waitpid(pid, 0)
+"""
+)
+
+
+def test_order_of_several(tmpfs: Path, cgroups: Cgroup) -> None:
+    """From the largest profile to the smallest; the last that went is the first that is back."""
+    profiles = {"cpu": 0, "exec": 0, "memory": 1, "syscall": 2}
+    options = ("--collectors", ",".join(profiles), "--max-overhead", "0.02", *TICK)
+    with loader(tmpfs, *options, program=TEST_LOADER) as running:
+        storms = [Worker(cgroups.child(f"{i}.service"), MIXED, nice=-15) for i in range(2)]
+        for storm in storms:
+            storm.go()
+        wait("the shedding", lambda: not collector(running, "cpu").up, 60)
+        for storm in storms:
+            storm.go()
+            storm.process.wait(20)
+        down = [name for name in profiles if not collector(running, name).up]
+        wait("a return", lambda: any(collector(running, name).up for name in down), 60)
+        running.stop()
+    said = [re.search(r"collector (\w+): (shed|back)", line) for line in running.log]
+    told = [(match[1], match[2]) for match in said if match]
+    shed = [name for name, what in told if what == "shed"]
+    first = next(i for i, (_, what) in enumerate(told) if what == "back")
+    assert len(shed[:first]) >= 3, "otherwise there is no order"
+    order = [profiles[name] for name in shed[:first]]
+    assert order == sorted(order, reverse=True)
+    assert told[first][0] == shed[first - 1]
+
+
 def test_nothing_but_misses_is_measured_if_nothing_may_be_shed(tmpfs: Path) -> None:
     options = ("--collectors", "cpu", "--max-overhead", "0", *TICK)
     with loader(tmpfs, *options, program=TEST_LOADER) as running:
