@@ -186,8 +186,8 @@ $(B)/c/%: tests/c/$$(notdir $$*).c $(SHARED_C) $$(TESTED_$$(notdir $$*)) \
 	@$(CC) $(CFLAGS) $(SAN_$(notdir $(@D))) -Ishared -Ibpf -Iloader -o $@ $(filter %.c,$^) \
 		$(LDFLAGS) $(CMOCKA)
 
-test: setup-test
-	@$(MAKE) --no-print-directory check test-c test-fuzz test-python
+test: setup-vm
+	@$(MAKE) --no-print-directory check test-c test-fuzz test-python test-vm
 
 test-c: $(TEST_BIN)
 	@for t in $^; do echo "== $$t"; $$t || exit 1; done
@@ -267,7 +267,7 @@ $(B)/calls: tests/kernel/calls.c
 	$(CC) $(CFLAGS) -pthread -static $< -o $@
 
 test-python: $(LIVE)
-	$(SUDO) $(PY) -m pytest -ra --ignore tests/vm tests # make test-vm: other kernels
+	$(SUDO) $(PY) -m pytest -ra --ignore tests/vm tests
 
 # On other kernels, by themselves: guests would disturb the tests that are run on this one.
 test-vm: setup-vm
