@@ -70,6 +70,20 @@ static __always_inline bool is_tcp_socket(const struct sock *sk)
 	       BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP;
 }
 
+/* Some queues of 7.2 (tbf, when it has split a packet) leave whatever was where the reason is. */
+static __always_inline bool is_reason(__u32 reason)
+{
+	__u32 subsystem = reason >> 16;
+
+	if (!subsystem)
+		return reason < bpf_core_enum_value(enum skb_drop_reason, SKB_DROP_REASON_MAX);
+	return bpf_core_enum_value_exists(enum skb_drop_reason_subsys,
+					  SKB_DROP_REASON_SUBSYS_NUM) &&
+	       subsystem <
+		       bpf_core_enum_value(enum skb_drop_reason_subsys, SKB_DROP_REASON_SUBSYS_NUM);
+}
+
+/* reason: 0 if it is none that the kernel has. */
 static __always_inline void count(const struct sock *sk, __u32 reason)
 {
 	struct kpod_cgroup *owner = kpod_socket_owner(sk);
@@ -111,7 +125,7 @@ int BPF_PROG(kpod_tcpdrop_free, struct sk_buff *skb, void *location, enum skb_dr
 	}
 	/* A packet socket or a raw one has lost a copy, and not TCP. */
 	if (kpod_is_full_socket(sk) ? is_tcp_socket(sk) : is_tcp_packet(skb))
-		count(sk, reason);
+		count(sk, is_reason(reason) ? reason : 0);
 	return 0;
 }
 

@@ -53,6 +53,7 @@ static const struct kpod_names *reason_names(void)
 	add_names(btf, "skb_drop_reason_subsys", "SKB_DROP_REASON_SUBSYS_");
 	for (size_t i = 0; i < NAMES_MAX; i++)
 		names[i] = texts[i];
+	names[0] = "unknown";
 	btf__free(btf);
 	return &reasons;
 }

@@ -145,9 +145,6 @@ def test_sent_packets(
     tmpfs: Path, cgroups: Cgroup, record_property: Callable[[str, object], None]
 ) -> None:
     """What the sender's queue drops is the sender's, to the packet that the queue counted."""
-    if Path("/sys/kernel/tracing/events/qdisc/qdisc_drop").exists():
-        record_property("lacks", "tcpdrop: few of the packets that queues drop are seen (7.2)")
-        pytest.skip("not known yet how this kernel tells of packets that queues drop: qdisc_drop")
     a, b = cgroups.child("a.service"), cgroups.child("b.service")
     with namespaces("a", "b") as (left, right), link(left, right), loader(tmpfs) as running:
         queue = ("tbf", "rate", "20mbit", "burst", "10k", "limit", "20k")
@@ -164,8 +161,12 @@ def test_sent_packets(
         last = counted(left)
     assert first > 0
     ours, other = drops(before, after, a.id), drops(before, after, b.id)
-    assert first <= ours["qdisc_drop"] <= last
-    assert "qdisc_drop" not in other
+    # Of some this kernel does not say why, and a chance reason may have any name.
+    if careless := Path("/sys/kernel/tracing/events/qdisc/qdisc_drop").exists():
+        record_property("lacks", "tcpdrop: of some packets that queues drop the reason is unknown")
+    assert first <= (sum(ours.values()) if careless else ours["qdisc_drop"]) <= last
+    assert not {"qdisc_drop", "unknown"} & other.keys()
+    assert not any(reason.isdigit() for reason in ours)
     # What was not sent is not counted as sent.
     assert after.row(a.id, "tcp")["kpod_tcp_bytes_total{sent}"] == 1_000_000
     assert after.row(b.id, "tcp")["kpod_tcp_bytes_total{received}"] == 1_000_000
