@@ -1,4 +1,4 @@
-"""The kernel locked down (kernel_lockdown(7)): last of all tests, as there is no way back."""
+"""What is kept from us; at the end the kernel is locked down (kernel_lockdown(7)) for good."""
 
 import subprocess
 from pathlib import Path
@@ -20,9 +20,14 @@ def lockdown() -> Path:
     return SECURITY / "lockdown"
 
 
-def doctor() -> str:
-    command = [str(LOADER), "doctor"]
+def doctor(*prefix: str) -> str:
+    command = [*prefix, str(LOADER), "doctor"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+def test_nothing_needs_tracefs() -> None:
+    hide = 'for d in tracing debug; do mount -t tmpfs none /sys/kernel/$d || :; done; exec "$@"'
+    assert collectors(doctor("unshare", "--mount", "sh", "-c", hide, "sh")) == of_this_kernel()
 
 
 def test_integrity_takes_nothing_away(lockdown: Path) -> None:
