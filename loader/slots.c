@@ -94,9 +94,10 @@ static void enter(struct kpod_slots *s, int dir, const char *name, uint64_t id,
 	if (err) {
 		if (err != -EEXIST) /* else the kernel was faster */
 			__atomic_fetch_add(&s->bpf->control->cgroups_full, 1, __ATOMIC_RELAXED);
-		if (info) {
+		if (info) { /* the next scan gives it back */
 			info->cgroup_id = 0;
-			bpf_map_update_elem(s->bpf->free_slots_fd, NULL, &entry.slot, BPF_ANY);
+			s->seen[entry.slot] = 1;
+			s->use[entry.slot] = KPOD_SLOT_DRAINING;
 		}
 		return;
 	}

@@ -203,12 +203,32 @@ def test_map_of_cgroups_full(tmpfs: Path, cgroups: Cgroup) -> None:
 
 
 def test_map_of_cgroups_full_at_the_start(tmpfs: Path, cgroups: Cgroup) -> None:
-    for _ in range(4 * 128 + 50):
+    """A slot whose cgroup has no room in the map is not lost."""
+    made = [
         cgroups.child(f"kubepods-pod{str(uuid.uuid4()).replace('-', '_')}.slice")
-    with loader(tmpfs, *FEW, "--max-containers", "64") as running:
+        for _ in range(4 * 128 + 50)
+    ]
+    made += [cgroups.child(f"{i}.service") for i in range(50)]
+    with loader(tmpfs, *FEW, "--max-containers", "64", "--tombstone", "0") as running:
         row = running.fresh().loader
-    assert row["kpod_slots_capacity"] == 128
-    assert row["kpod_cgroups_map_full_total"] >= 50
+        assert row["kpod_slots_capacity"] == 128
+        assert row["kpod_cgroups_map_full_total"] >= 100
+        assert row["kpod_slots_exhausted_total"] == 0
+        for cgroup in made:
+            cgroup.remove()
+        wait_for("their end", lambda: not any(running.dump().slot(c.id) for c in made))
+        again_all(running, cgroups)
+
+
+def again_all(running: Loader, cgroups: Cgroup) -> None:
+    """Every slot that is free can be had, and is exact; there is not one fewer."""
+    row = running.fresh().loader
+    free = row["kpod_slots_capacity"] - row["kpod_slots_used"]
+    many = [cgroups.child(f"again-{i}.service") for i in range(free)]
+    dump = running.fresh()
+    assert all(dump.slot(cgroup.id) for cgroup in many)
+    assert dump.loader["kpod_slots_exhausted_total"] == 0
+    exact(running, many[-1])
 
 
 # Makes one of each of these calls in each of many cgroups.
@@ -396,7 +416,6 @@ def test_bpf_refused_at_work(tmpfs: Path, cgroups: Cgroup) -> None:
     """
     options = (*FEW, "--tombstone", "0", "--max-containers", "1")
     with loader(tmpfs, *options) as running:
-        capacity = running.fresh().loader["kpod_slots_capacity"]
         gone = [cgroups.child(f"{i}.service") for i in range(8)]
         exact(running, gone[0])
         last = running.fresh().total(gone[0].id, ONCPU)
@@ -411,13 +430,7 @@ def test_bpf_refused_at_work(tmpfs: Path, cgroups: Cgroup) -> None:
             assert dump.loader["kpod_flush_failures_total"] > 0
             assert dump.loader["kpod_slots_used"] >= before.loader["kpod_slots_used"]
         wait_for("their end", lambda: not any(running.dump().slot(c.id) for c in gone))
-        # All of them can be had again, which of one too many would not be true.
-        free = capacity - running.fresh().loader["kpod_slots_used"]
-        many = [cgroups.child(f"again-{i}.service") for i in range(free)]
-        dump = running.fresh()
-        assert all(dump.slot(cgroup.id) for cgroup in many)
-        assert dump.loader["kpod_slots_exhausted_total"] == 0
-        exact(running, many[0])
+        again_all(running, cgroups)
 
 
 def test_tracefs_absent(tmpfs: Path, cgroups: Cgroup) -> None:
