@@ -321,7 +321,7 @@ enum skb_drop_reason {
 };
 
 enum skb_drop_reason_subsys { /* since 6.4 */
-	SKB_DROP_REASON_SUBSYS_NUM = 1,
+			      SKB_DROP_REASON_SUBSYS_NUM = 1,
 };
 
 struct sk_buff {
