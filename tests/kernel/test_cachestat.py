@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import IDLER, Cgroup, Dump, Loader, Worker, loader
+from tests.live import IDLER, SLOWNESS, Cgroup, Dump, Loader, Worker, loader
 
 PAGE = mmap.PAGESIZE
 PAGES = 1000
@@ -120,7 +120,9 @@ def test_pages_are_exact(
     moved = {kind: n - counted(before, a)[kind] for kind, n in counted(after, a).items()}
     expected = cached if additions is None else additions
     marked = moved.pop("accesses")
-    assert marked == accesses if exact else reads <= marked <= reads + 20
+    # A write that moves the file's times on, once a tick, looks at its inode's block.
+    spare = 20 * (SLOWNESS if dirtied else 1)
+    assert marked == accesses if exact else reads <= marked <= reads + spare
     # Older kernels read some of the file system's own blocks on the way.
     assert 0 <= moved["additions"] - expected <= (0 if exact else 2)
     assert moved["dirtied"] == dirtied
