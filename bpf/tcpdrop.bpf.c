@@ -83,21 +83,31 @@ static __always_inline bool is_reason(__u32 reason)
 		       bpf_core_enum_value(enum skb_drop_reason_subsys, SKB_DROP_REASON_SUBSYS_NUM);
 }
 
-/* reason: 0 if it is none that the kernel has. */
+/*
+ * A reason's place among the names that the loader gives: those of a subsystem are one, after the
+ * kernel's own. 0: none that the kernel has.
+ */
+static __always_inline __u32 name_of(__u32 reason)
+{
+	__u32 subsystem = reason >> 16;
+
+	if (!is_reason(reason))
+		return 0;
+	return subsystem
+		       ? bpf_core_enum_value(enum skb_drop_reason, SKB_DROP_REASON_MAX) + subsystem
+		       : reason;
+}
+
 static __always_inline void count(const struct sock *sk, __u32 reason)
 {
 	struct kpod_cgroup *owner = kpod_socket_owner(sk);
-	struct kpod_unit unit = {.key = {.slot = owner ? owner->slot : 0, .minor = reason}};
-	__u32 subsystem = reason >> 16, number = kpod_unit_find(tcpdrop, &unit.key);
+	__u32 name = name_of(reason), number;
+	struct kpod_unit unit = {.key = {.slot = owner ? owner->slot : 0, .minor = name}};
 	struct tcpdrop_row *row;
 
+	number = kpod_unit_find(tcpdrop, &unit.key);
 	if (!number) {
-		/* Reasons of a subsystem are one, after the kernel's own: see the loader's names.
-		 */
-		unit.words[0] =
-			subsystem ? bpf_core_enum_value(enum skb_drop_reason, SKB_DROP_REASON_MAX) +
-					    subsystem
-				  : reason;
+		unit.words[0] = name;
 		number = kpod_unit_add(tcpdrop, &unit);
 	}
 	row = number ? kpod_shared_row(tcpdrop_rows, number) : NULL;
@@ -125,7 +135,7 @@ int BPF_PROG(kpod_tcpdrop_free, struct sk_buff *skb, void *location, enum skb_dr
 	}
 	/* A packet socket or a raw one has lost a copy, and not TCP. */
 	if (kpod_is_full_socket(sk) ? is_tcp_socket(sk) : is_tcp_packet(skb))
-		count(sk, is_reason(reason) ? reason : 0);
+		count(sk, reason);
 	return 0;
 }
 
