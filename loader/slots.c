@@ -65,27 +65,42 @@ static void name_tail(char tail[KPOD_NAME_TAIL], const char *name)
 	memcpy(tail + KPOD_NAME_TAIL - kept, name + size - kept, kept);
 }
 
-/* Gives a cgroup that existed before us its slot. `now`: for one that vanishes meanwhile. */
-static void enter(struct kpod_slots *s, int dir, const char *name, uint64_t id,
-		  enum kpod_cgroup_kind kind, const char *path)
+/* Whoever it is counts as the host, and the tree is walked again when there is room. */
+static void left_out(struct kpod_slots *s)
 {
-	struct kpod_cgroup entry = {.kind = kind};
+	__atomic_fetch_add(&s->bpf->control->slots_exhausted, 1, __ATOMIC_RELAXED);
+}
+
+/* Taken for nothing: the next scan gives it back. */
+static void return_slot(struct kpod_slots *s, uint32_t slot)
+{
+	s->seen[slot] = 1;
+	s->use[slot] = KPOD_SLOT_DRAINING;
+}
+
+/* Gives a cgroup that existed before us its slot; a pod has that of what is above it. */
+static void enter(struct kpod_slots *s, int dir, const char *name, uint64_t id,
+		  struct kpod_cgroup entry, const char *path)
+{
 	struct kpod_slot_info *info = NULL;
 	struct stat st;
 	int err;
 
-	if (kind != KPOD_CGROUP_POD) {
+	if (entry.kind != KPOD_CGROUP_POD) {
 		if (bpf_map_lookup_and_delete_elem(s->bpf->free_slots_fd, NULL, &entry.slot)) {
-			__atomic_fetch_add(&s->bpf->control->slots_exhausted, 1, __ATOMIC_RELAXED);
+			left_out(s);
 			return;
 		}
 		info = kpod_slot_info(s, entry.slot);
-		if (!info)
+		if (!info) {
+			left_out(s);
+			return_slot(s, entry.slot);
 			return;
+		}
 		info->path_size = (uint32_t)strnlen(path, KPOD_SLOT_PATH - 1);
 		memcpy(info->path, path, info->path_size);
 		info->path[info->path_size] = '\0';
-		info->kind = kind;
+		info->kind = entry.kind;
 		info->died_ns = 0;
 		info->born_ns = s->start_ns;
 		__atomic_store_n(&info->cgroup_id, id, __ATOMIC_RELEASE);
@@ -94,10 +109,9 @@ static void enter(struct kpod_slots *s, int dir, const char *name, uint64_t id,
 	if (err) {
 		if (err != -EEXIST) /* else the kernel was faster */
 			__atomic_fetch_add(&s->bpf->control->cgroups_full, 1, __ATOMIC_RELAXED);
-		if (info) { /* the next scan gives it back */
+		if (info) {
 			info->cgroup_id = 0;
-			s->seen[entry.slot] = 1;
-			s->use[entry.slot] = KPOD_SLOT_DRAINING;
+			return_slot(s, entry.slot);
 		}
 		return;
 	}
@@ -111,13 +125,15 @@ static void enter(struct kpod_slots *s, int dir, const char *name, uint64_t id,
 }
 
 static void walk(struct kpod_slots *s, int parent, const char *name, char *path, size_t size,
-		 uint32_t above, int depth)
+		 struct kpod_cgroup above, int depth)
 {
 	int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *child;
 
 	if (!dir) {
+		if (errno != ENOENT)
+			left_out(s);
 		if (fd >= 0)
 			close(fd);
 		return;
@@ -125,7 +141,6 @@ static void walk(struct kpod_slots *s, int parent, const char *name, char *path,
 	while (depth < DEPTH_MAX && (child = readdir(dir))) {
 		struct kpod_cgroup known;
 		char tail[KPOD_NAME_TAIL];
-		enum kpod_cgroup_kind kind;
 		struct stat st;
 		size_t longer;
 		uint64_t id;
@@ -139,19 +154,18 @@ static void walk(struct kpod_slots *s, int parent, const char *name, char *path,
 		path[size] = '/';
 		strcpy(path + size + 1, child->d_name);
 		id = st.st_ino;
-		if (!bpf_map_lookup_elem(s->bpf->cgroups_fd, &id, &known)) {
-			kind = known.kind;
-		} else {
+		if (bpf_map_lookup_elem(s->bpf->cgroups_fd, &id, &known)) {
 			name_tail(tail, child->d_name);
-			kind = kpod_classify(above, tail);
-			if (s->bpf->config.pods_only && kind != KPOD_CGROUP_POD &&
-			    kind != KPOD_CGROUP_POD_CONTAINER)
-				kind = KPOD_CGROUP_HOST;
-			if (kind != KPOD_CGROUP_HOST)
-				enter(s, fd, child->d_name, id, kind, path);
+			known = (struct kpod_cgroup){above.slot, kpod_classify(above.kind, tail)};
+			if (s->bpf->config.pods_only && known.kind != KPOD_CGROUP_POD &&
+			    known.kind != KPOD_CGROUP_POD_CONTAINER)
+				known.kind = KPOD_CGROUP_HOST;
+			if (known.kind != KPOD_CGROUP_HOST)
+				enter(s, fd, child->d_name, id, known, path);
+			bpf_map_lookup_elem(s->bpf->cgroups_fd, &id, &known); /* its slot */
 		}
-		walk(s, fd, child->d_name, path, longer, kind == KPOD_CGROUP_HOST ? above : kind,
-		     depth + 1);
+		walk(s, fd, child->d_name, path, longer,
+		     known.kind == KPOD_CGROUP_HOST ? above : known, depth + 1);
 		path[size] = '\0';
 	}
 	closedir(dir);
@@ -162,7 +176,7 @@ static void walk_tree(struct kpod_slots *s)
 	char path[PATH_MAX] = "";
 
 	s->walked_exhausted = s->bpf->control->slots_exhausted;
-	walk(s, AT_FDCWD, s->root, path, 0, KPOD_CGROUP_HOST, 0);
+	walk(s, AT_FDCWD, s->root, path, 0, (struct kpod_cgroup){}, 0);
 	__atomic_fetch_add(&s->bpf->control->epoch, 1, __ATOMIC_SEQ_CST);
 }
 

@@ -181,6 +181,22 @@ def test_pods_only(tmpfs: Path, cgroups: Cgroup) -> None:
         assert {s["cgroup_id"] for s in dump.slots.values()} == {1, before.id, after.id}
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_pod_in_a_container(tmpfs: Path, cgroups: Cgroup, first: bool) -> None:
+    """As in kind: what runs in the pod's own cgroup is the container's, whoever was there first."""
+    name = "kubepods-pod12345678_1234_1234_1234_1234567890ab.slice"
+    outer = cgroups.child("kind.service")
+    pod = outer.child(name) if first else None
+    with loader(tmpfs) as running:
+        hog = Worker(pod or outer.child(name), HOG.format(seconds=0.2))
+        before, spent = running.fresh(), hog.schedstat()[0]
+        hog.go()
+        hog.stopped()
+        spent = hog.schedstat()[0] - spent
+        after = running.fresh()
+    assert same_time(after.total(outer.id, ONCPU) - before.total(outer.id, ONCPU), spent)
+
+
 def test_only_the_host_idles(tmpfs: Path, cgroups: Cgroup) -> None:
     cgroups.child("a.service")
     with loader(tmpfs) as running:
