@@ -320,8 +320,9 @@ enum skb_drop_reason {
 	SKB_DROP_REASON_MAX = 2,
 };
 
-enum skb_drop_reason_subsys { /* since 6.4 */
-			      SKB_DROP_REASON_SUBSYS_NUM = 1,
+/* since 6.4 */
+enum skb_drop_reason_subsys {
+	SKB_DROP_REASON_SUBSYS_NUM = 1,
 };
 
 struct sk_buff {

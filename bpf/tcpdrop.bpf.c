@@ -70,32 +70,22 @@ static __always_inline bool is_tcp_socket(const struct sock *sk)
 	       BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP;
 }
 
-/* Some queues of 7.2 (tbf, when it has split a packet) leave whatever was where the reason is. */
-static __always_inline bool is_reason(__u32 reason)
-{
-	__u32 subsystem = reason >> 16;
-
-	if (!subsystem)
-		return reason < bpf_core_enum_value(enum skb_drop_reason, SKB_DROP_REASON_MAX);
-	return bpf_core_enum_value_exists(enum skb_drop_reason_subsys,
-					  SKB_DROP_REASON_SUBSYS_NUM) &&
-	       subsystem <
-		       bpf_core_enum_value(enum skb_drop_reason_subsys, SKB_DROP_REASON_SUBSYS_NUM);
-}
-
 /*
  * A reason's place among the names that the loader gives: those of a subsystem are one, after the
- * kernel's own. 0: none that the kernel has.
+ * kernel's own. 0: none that the kernel has. Some queues of 7.2 (tbf, when it has split a packet)
+ * leave whatever was where the reason is.
  */
 static __always_inline __u32 name_of(__u32 reason)
 {
-	__u32 subsystem = reason >> 16;
+	__u32 own = bpf_core_enum_value(enum skb_drop_reason, SKB_DROP_REASON_MAX);
+	__u32 subsystem = reason >> 16, subsystems = 0;
 
-	if (!is_reason(reason))
-		return 0;
-	return subsystem
-		       ? bpf_core_enum_value(enum skb_drop_reason, SKB_DROP_REASON_MAX) + subsystem
-		       : reason;
+	if (bpf_core_enum_value_exists(enum skb_drop_reason_subsys, SKB_DROP_REASON_SUBSYS_NUM))
+		subsystems = bpf_core_enum_value(enum skb_drop_reason_subsys,
+						 SKB_DROP_REASON_SUBSYS_NUM);
+	if (reason < own)
+		return reason;
+	return subsystem && subsystem < subsystems ? own + subsystem : 0;
 }
 
 static __always_inline void count(const struct sock *sk, __u32 reason)
