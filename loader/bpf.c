@@ -390,11 +390,14 @@ static int adopt_shared_maps(struct kpod_bpf *bpf, const struct kpod_loaded *l)
 	int control_fd = map_fd(l, "control", "");
 	int err = rows_open(&bpf->slots, map_fd(l, "slots", ""), sizeof(struct kpod_slot_info),
 			    bpf->max_containers);
-	void *control = mmap(NULL, sizeof(*bpf->control), PROT_READ | PROT_WRITE, MAP_SHARED,
-			     control_fd, 0);
+	void *control;
 
-	if (err || control == MAP_FAILED)
-		return err ? err : -errno;
+	if (err)
+		return err;
+	control = mmap(NULL, sizeof(*bpf->control), PROT_READ | PROT_WRITE, MAP_SHARED, control_fd,
+		       0);
+	if (control == MAP_FAILED)
+		return -errno;
 	bpf->control = control;
 	bpf->control_fd = control_fd;
 	bpf->cgroups_fd = map_fd(l, "cgroups", "");

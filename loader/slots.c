@@ -160,9 +160,10 @@ static void walk(struct kpod_slots *s, int parent, const char *name, char *path,
 			if (s->bpf->config.pods_only && known.kind != KPOD_CGROUP_POD &&
 			    known.kind != KPOD_CGROUP_POD_CONTAINER)
 				known.kind = KPOD_CGROUP_HOST;
-			if (known.kind != KPOD_CGROUP_HOST)
+			if (known.kind != KPOD_CGROUP_HOST) {
 				enter(s, fd, child->d_name, id, known, path);
-			bpf_map_lookup_elem(s->bpf->cgroups_fd, &id, &known); /* its slot */
+				bpf_map_lookup_elem(s->bpf->cgroups_fd, &id, &known); /* its slot */
+			}
 		}
 		walk(s, fd, child->d_name, path, longer,
 		     known.kind == KPOD_CGROUP_HOST ? above : known, depth + 1);
