@@ -326,3 +326,33 @@ def unprivileged(*command: str) -> list[str]:
 def same_time(ns: int, expected: int) -> bool:
     """But for single switches that a kernel may hide from BPF programs: rare, about a tick each."""
     return expected > 0 and abs(ns - expected) <= 0.02 * expected + 3e6
+
+
+def exact(running: Loader, cgroup: Cgroup, inside: Cgroup | None = None) -> Dump:
+    """A known time on CPU, inside the cgroup or one below it, is the cgroup's; and then a dump."""
+    hog = Worker(inside or cgroup, HOG.format(seconds=0.3))
+    before, spent = running.fresh(), hog.schedstat()[0]
+    hog.go()
+    hog.stopped()
+    spent = hog.schedstat()[0] - spent
+    after = running.fresh()
+    assert same_time(after.total(cgroup.id, ONCPU) - before.total(cgroup.id, ONCPU), spent)
+    return after
+
+
+def mounted(script: str) -> list[str]:
+    """A command in a mount namespace of its own, after this script."""
+    return [
+        "unshare",
+        "--mount",
+        "--propagation=private",
+        "sh",
+        "-c",
+        f'{script} && exec "$@"',
+        "-",
+    ]
+
+
+WITHOUT_TRACEFS = mounted(
+    "for d in tracing debug; do mount -t tmpfs none /sys/kernel/$d || :; done"
+)

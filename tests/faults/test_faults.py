@@ -27,13 +27,15 @@ from tests.live import (
     ONCPU,
     PRELUDE,
     TEST_LOADER,
+    WITHOUT_TRACEFS,
     Cgroup,
     Dump,
     Loader,
     Worker,
     cgroup2,
+    exact,
     loader,
-    same_time,
+    mounted,
     wait_for,
 )
 
@@ -42,29 +44,6 @@ FEW = ("--collectors", "cpu,exec")
 
 def run(*command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
-
-
-def mounted(script: str) -> list[str]:
-    """A command in a mount namespace of its own, after this script."""
-    return [
-        "unshare",
-        "--mount",
-        "--propagation=private",
-        "sh",
-        "-c",
-        f'{script} && exec "$@"',
-        "-",
-    ]
-
-
-def exact(running: Loader, cgroup: Cgroup) -> None:
-    hog = Worker(cgroup, HOG.format(seconds=0.2))
-    before, spent = running.fresh(), hog.schedstat()[0]
-    hog.go()
-    hog.stopped()
-    spent = hog.schedstat()[0] - spent
-    after = running.fresh()
-    assert same_time(after.total(cgroup.id, ONCPU) - before.total(cgroup.id, ONCPU), spent)
 
 
 # ---- where the segment is ------------------------------------------------------------------------
@@ -435,10 +414,9 @@ def test_bpf_refused_at_work(tmpfs: Path, cgroups: Cgroup) -> None:
 
 def test_tracefs_absent(tmpfs: Path, cgroups: Cgroup) -> None:
     """Nothing that has BTF needs it."""
-    hide = mounted("for d in tracing debug; do mount -t tmpfs none /sys/kernel/$d || :; done")
     with loader(tmpfs, "--profile", "comprehensive") as running:
         usual = [line for line in running.log if "collector" in line]
-    with loader(tmpfs, "--profile", "comprehensive", prefix=hide) as running:
+    with loader(tmpfs, "--profile", "comprehensive", prefix=WITHOUT_TRACEFS) as running:
         assert [line for line in running.log if "collector" in line] == usual
         exact(running, cgroups.child("a.service"))
 

@@ -22,6 +22,7 @@ from tests.live import (
     Cgroup,
     Dump,
     Worker,
+    exact,
     loader,
     same_time,
     wait_for,
@@ -117,14 +118,8 @@ def test_loader_killed_again_and_again_under_load(tmpfs: Path, cgroups: Cgroup) 
 
         worker.go()
         worker.process.wait(20)
-        hog = Worker(busy, HOG.format(seconds=0.2))
         with loader(tmpfs, *FEW) as running:
-            before, spent = running.fresh(), hog.schedstat()[0]
-            hog.go()
-            hog.stopped()
-            spent = hog.schedstat()[0] - spent
-            after = running.fresh()
-            assert same_time(after.total(busy.id, ONCPU) - before.total(busy.id, ONCPU), spent)
+            exact(running, busy)
             assert state(served) == "live"
     assert list(tmpfs.iterdir()) == []
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.live import (
-    HOG,
     HOST,
     IDLE,
     IDLER,
@@ -19,8 +18,8 @@ from tests.live import (
     VOLUNTARY,
     Cgroup,
     Worker,
+    exact,
     loader,
-    same_time,
     wait_for,
 )
 
@@ -30,15 +29,9 @@ def test_reused_slot_starts_from_zero(tmpfs: Path, cgroups: Cgroup) -> None:
     # Long enough for a dump to see the tombstone.
     with loader(tmpfs, "--tombstone", "1", interval=0.1 * SLOWNESS) as running:
         a = cgroups.child("a.service")
-        hog = Worker(a, HOG.format(seconds=0.3))
-        before, spent = running.fresh(), hog.schedstat()[0]
-        hog.go()
-        hog.stopped()
-        spent = hog.schedstat()[0] - spent
-        first = running.fresh()
+        first = exact(running, a)
         was = first.slot(a.id)
         assert was
-        assert same_time(first.total(a.id, ONCPU) - before.total(a.id, ONCPU), spent)
         a.remove()
         dead = running.fresh().slot(a.id)
         assert dead
@@ -159,13 +152,7 @@ def test_shortage_is_counted_and_heals(tmpfs: Path, cgroups: Cgroup) -> None:
             cgroup.remove()
         found = wait_for("the last one's slot", lambda: running.dump().slot(left_out.id))
         assert found["path"].endswith(f"/{left_out.path.name}")
-        hog = Worker(left_out, HOG.format(seconds=0.2))
-        before, spent = running.fresh(), hog.schedstat()[0]
-        hog.go()
-        hog.stopped()
-        spent = hog.schedstat()[0] - spent
-        moved = running.fresh().total(left_out.id, ONCPU) - before.total(left_out.id, ONCPU)
-        assert same_time(moved, spent)
+        exact(running, left_out)
 
 
 @pytest.mark.guest("cgroup_cpu")
@@ -188,13 +175,7 @@ def test_pod_in_a_container(tmpfs: Path, cgroups: Cgroup, first: bool) -> None:
     outer = cgroups.child("kind.service")
     pod = outer.child(name) if first else None
     with loader(tmpfs) as running:
-        hog = Worker(pod or outer.child(name), HOG.format(seconds=0.2))
-        before, spent = running.fresh(), hog.schedstat()[0]
-        hog.go()
-        hog.stopped()
-        spent = hog.schedstat()[0] - spent
-        after = running.fresh()
-    assert same_time(after.total(outer.id, ONCPU) - before.total(outer.id, ONCPU), spent)
+        exact(running, outer, inside=pod or outer.child(name))
 
 
 def test_only_the_host_idles(tmpfs: Path, cgroups: Cgroup) -> None:
