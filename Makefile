@@ -44,7 +44,8 @@ LDLIBS := -lbpf -lelf -lz -lmsgpackc -lseccomp -lm
 
 BPF_OBJECTS := $(patsubst bpf/%.bpf.c,$(B)/bpf/%.bpf.o,$(wildcard bpf/*.bpf.c))
 SHARED_C := shared/abi.c shared/crc32c.c shared/reader.c shared/writer.c
-LOADER_C := $(wildcard loader/*.c loader/collectors/*.c) $(SHARED_C)
+LOADER_C := $(wildcard loader/*.c loader/*/*.c) $(SHARED_C)
+INCLUDES := -I. -Iloader
 LOADER_O := $(LOADER_C:%.c=$(B)/%.o)
 TEST_LOADER_O := $(LOADER_C:%.c=$(B)/testing/%.o)
 C_SOURCES := $(wildcard bpf/*.[ch] loader/*.[ch] loader/*/*.[ch] shared/*.[ch] \
@@ -119,7 +120,7 @@ $(foreach o,$(BPF_OBJECTS),$(eval \
 $(foreach c,interface filesystem,$(eval \
 	$(B)/loader/collectors/$(c).o $(B)/testing/loader/collectors/$(c).o: $(B)/bpf/tasks.bpf.o))
 
-$(foreach o,loader/events testing/loader/events testing/loader/verify,$(B)/$(o).o): \
+$(foreach o,loader/view/events testing/loader/view/events testing/loader/view/verify,$(B)/$(o).o): \
 	$(B)/bpf/events.bpf.o
 
 # The names of this architecture's system calls.
@@ -136,12 +137,12 @@ $(B)/syscalls.inc:
 $(B)/testing/%.o: %.c
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
-	@$(CC) $(CFLAGS) -DKPOD_TESTING -MMD -Wa,-I$(B)/bpf -c $< -o $@
+	@$(CC) $(CFLAGS) -DKPOD_TESTING $(INCLUDES) -MMD -Wa,-I$(B)/bpf -c $< -o $@
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
-	@$(CC) $(CFLAGS) -MMD -Wa,-I$(B)/bpf -c $< -o $@
+	@$(CC) $(CFLAGS) $(INCLUDES) -MMD -Wa,-I$(B)/bpf -c $< -o $@
 
 $(B)/kpod-loader: $(LOADER_O)
 	@echo '  LD   $@'
@@ -171,8 +172,8 @@ CMOCKA := -lcmocka -lbpf -lseccomp -lpthread -lm
 SAN_address := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 SAN_thread := -fsanitize=thread
 TEST_C := $(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c))
-TESTED_test_privileges := loader/privileges.c
-TESTED_test_files := loader/parse.c loader/kept.c loader/cgroupfs.c \
+TESTED_test_privileges := loader/kernel/privileges.c
+TESTED_test_files := loader/base/collector.c loader/base/parse.c loader/base/kept.c loader/sources/cgroupfs.c \
 	$(wildcard loader/collectors/cgroup_*.c)
 # The sanitizers make calls that a confined process may not.
 TEST_BIN := $(TEST_C:%=$(B)/c/plain/%) $(B)/c/thread/test_ring \
@@ -180,10 +181,10 @@ TEST_BIN := $(TEST_C:%=$(B)/c/plain/%) $(B)/c/thread/test_ring \
 
 .SECONDEXPANSION:
 $(B)/c/%: tests/c/$$(notdir $$*).c $(SHARED_C) $$(TESTED_$$(notdir $$*)) \
-		$(wildcard shared/*.h bpf/*.h loader/*.h tests/c/*.h)
+		$(wildcard shared/*.h bpf/*.h loader/*.h loader/*/*.h tests/c/*.h)
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
-	@$(CC) $(CFLAGS) $(SAN_$(notdir $(@D))) -Ishared -Ibpf -Iloader -o $@ $(filter %.c,$^) \
+	@$(CC) $(CFLAGS) $(SAN_$(notdir $(@D))) -Ishared -Ibpf $(INCLUDES) -o $@ $(filter %.c,$^) \
 		$(LDFLAGS) $(CMOCKA)
 
 test: setup-vm
@@ -220,22 +221,22 @@ FUZZ := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c))
 FUZZ_SECONDS := 600
 FUZZ_RUNS := 3000
 FUZZ_RUNS_parse := 20000
-FUZZED_parse := loader/parse.c
+FUZZED_parse := loader/base/parse.c
 FUZZED_reader := $(filter-out shared/writer.c,$(SHARED_C))
 FUZZED_render := aggregator/native/render.c aggregator/native/snapshot.c $(FUZZED_reader)
-FUZZED_view := loader/view.c $(FUZZED_reader)
+FUZZED_view := loader/view/view.c $(FUZZED_reader)
 # Bus errors are the reader's own; large allocations fail as they do on a machine with less memory.
 # The first directory gets what is new; the second has what is known.
 FUZZ_RUN = ASAN_OPTIONS=allocator_may_return_null=1:max_allocation_size_mb=64 $(B)/fuzz/$$f \
 	-handle_bus=0 -max_len=8192 -artifact_prefix=$(B)/fuzz/$$f-
 
 # clang 14 does not have target_clones together with sanitizers.
-$(B)/fuzz/%: tests/fuzz/%.c $$(FUZZED_$$*) $(wildcard shared/*.h loader/*.h tests/fuzz/*.h \
+$(B)/fuzz/%: tests/fuzz/%.c $$(FUZZED_$$*) $(wildcard shared/*.h loader/*/*.h tests/fuzz/*.h \
 		aggregator/native/*.h)
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
 	@$(CLANG) $(CFLAGS) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-		'-Dtarget_clones(...)=' -o $@ $(filter %.c,$^) -lmsgpackc
+		'-Dtarget_clones(...)=' $(INCLUDES) -o $@ $(filter %.c,$^) -lmsgpackc
 
 # By runs, not by time: it does the same wherever it runs.
 test-fuzz: $(FUZZ:%=$(B)/fuzz/%)

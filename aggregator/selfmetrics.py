@@ -17,8 +17,8 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from aggregator import __version__
-from aggregator.exposition import UNITS
-from aggregator.store import STATES, Store
+from aggregator.segment.exposition import UNITS
+from aggregator.segment.store import STATES, Store
 
 
 class StoreCollector(Collector):

@@ -2,9 +2,10 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "../loader.h"
+#include "base/collector.h"
+#include "base/log.h"
 
-#include "../../bpf/cachestat.h"
+#include "bpf/cachestat.h"
 
 KPOD_OBJECT(cachestat);
 

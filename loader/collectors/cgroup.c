@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Births and deaths of containers: the source of slots, and the owner of the maps all share. */
-#include "../collector.h"
+#include "base/collector.h"
 
 KPOD_OBJECT(cgroup);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "../cgroupfs.h"
+#include "sources/cgroupfs.h"
 
 struct cgroup_cpu_row {
 	uint64_t usage, user, system, periods, throttled_periods, throttled; /* times in us */

@@ -3,7 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../cgroupfs.h"
+#include "sources/cgroupfs.h"
 
 struct cgroup_io_row {
 	uint64_t read_bytes, written_bytes, discarded_bytes;

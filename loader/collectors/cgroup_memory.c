@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "../cgroupfs.h"
+#include "sources/cgroupfs.h"
 
-#include "../../shared/abi.h"
+#include "shared/abi.h"
 
 struct cgroup_memory_row {
 	uint64_t usage, working_set, peak, limit, swap;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "../cgroupfs.h"
+#include "sources/cgroupfs.h"
 
 struct cgroup_pids_row {
 	uint64_t current, limit, hits;

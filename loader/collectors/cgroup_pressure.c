@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "../cgroupfs.h"
+#include "sources/cgroupfs.h"
 
 struct cgroup_pressure_row {
 	uint64_t cpu[2], memory[2], io[2]; /* us: some, full */

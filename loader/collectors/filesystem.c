@@ -11,10 +11,11 @@
 
 #include <linux/capability.h>
 
-#include "../../shared/abi.h"
-#include "../parse.h"
-#include "../statfs.h"
-#include "../tasks.h"
+#include "base/parse.h"
+#include "cgroups/slots.h"
+#include "shared/abi.h"
+#include "sources/statfs.h"
+#include "sources/tasks.h"
 
 KPOD_OBJECT(tasks);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "../collector.h"
+#include "base/collector.h"
 
-#include "../../bpf/irq.h"
-#include "../../bpf/units.h"
+#include "bpf/irq.h"
+#include "bpf/units.h"
 
 KPOD_OBJECT(hardirqs);
 

@@ -8,9 +8,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../../shared/abi.h"
-#include "../parse.h"
-#include "../tasks.h"
+#include "base/parse.h"
+#include "cgroups/slots.h"
+#include "shared/abi.h"
+#include "sources/tasks.h"
 
 KPOD_OBJECT(tasks);
 

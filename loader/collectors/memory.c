@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "../collector.h"
+#include "base/collector.h"
 
-#include "../../bpf/memory.h"
+#include "bpf/memory.h"
 
 KPOD_OBJECT(memory);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "../collector.h"
+#include "base/collector.h"
 
-#include "../../bpf/irq.h"
+#include "bpf/irq.h"
 
 KPOD_OBJECT(softirqs);
 

@@ -5,9 +5,11 @@
 #include <asm/unistd.h>
 #include <bpf/libbpf.h>
 
-#include "../loader.h"
+#include "base/collector.h"
+#include "base/log.h"
+#include "collectors/syscall.h"
 
-#include "../../bpf/syscall.h"
+#include "bpf/syscall.h"
 
 KPOD_OBJECT(syscall);
 

@@ -4,9 +4,9 @@
 
 #include <bpf/btf.h>
 
-#include "../collector.h"
+#include "base/collector.h"
 
-#include "../../bpf/tcpdrop.h"
+#include "bpf/tcpdrop.h"
 
 KPOD_OBJECT(tcpdrop);
 

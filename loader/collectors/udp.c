@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "../collector.h"
+#include "base/collector.h"
 
-#include "../../bpf/udp.h"
+#include "bpf/udp.h"
 
 KPOD_OBJECT(udp);
 

@@ -1,6 +1,6 @@
 """Cgroup paths as they are found, and what each is: driver, runtime, QoS, nesting."""
 
-from aggregator.resolver import CONTAINER, HOST, POD_CONTAINER, UNIT
+from aggregator.pods.resolver import CONTAINER, HOST, POD_CONTAINER, UNIT
 
 ID = "0123456789abcdef" * 4
 OUTER = "fedcba9876543210" * 4

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aggregator._native import lib
-from aggregator.exposition import Presentation, bucket_ends, render_labels
-from aggregator.resolver import standalone
-from aggregator.schema import Column, Histogram
-from aggregator.store import Store
+from aggregator.pods.resolver import standalone
+from aggregator.segment.exposition import Presentation, bucket_ends, render_labels
+from aggregator.segment.schema import Column, Histogram
+from aggregator.segment.store import Store
 from tests.scrape import text_samples
 from tests.segment import HOST_SLOT, UNIT, Row, Segment, Slot, column, schema, table
 

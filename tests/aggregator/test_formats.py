@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 
 from aggregator._native import lib
-from aggregator.exposition import Presentation
-from aggregator.formats import FORMATS, encode_protobuf, negotiate
-from aggregator.resolver import standalone
-from aggregator.store import Store
+from aggregator.pods.resolver import standalone
+from aggregator.segment.exposition import Presentation
+from aggregator.segment.formats import FORMATS, encode_protobuf, negotiate
+from aggregator.segment.store import Store
 from tests.scrape import (
     Samples,
     native_buckets,

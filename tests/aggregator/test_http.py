@@ -23,11 +23,11 @@ import uvicorn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aggregator.protocol import Protocol
-from aggregator.resolver import standalone
-from aggregator.server import Application
-from aggregator.store import Store
-from aggregator.webconfig import BasicAuth, WebConfigError, load
+from aggregator.http.protocol import Protocol
+from aggregator.http.server import Application
+from aggregator.http.webconfig import BasicAuth, WebConfigError, load
+from aggregator.pods.resolver import standalone
+from aggregator.segment.store import Store
 from tests.live import wait_for
 from tests.segment import HOST_SLOT, UNIT, Row, Segment, Slot, column, schema, table
 

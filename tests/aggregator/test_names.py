@@ -17,18 +17,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from aggregator.__main__ import arguments
 from aggregator._native import lib
-from aggregator.formats import FORMATS
-from aggregator.names import Names
-from aggregator.podinfo import PodInfo, Pods
-from aggregator.pods import PodTable, decode_pod
-from aggregator.policy import Policy, parse_selector
-from aggregator.resolver import POD_CONTAINER, Owner
-from aggregator.server import Application
-from aggregator.source import SourceError
-from aggregator.store import NAMED_AT_ONCE, Store
-from aggregator.watch import Watcher
+from aggregator.cli import arguments
+from aggregator.http.server import Application
+from aggregator.pods.names import Names
+from aggregator.pods.podinfo import PodInfo, Pods
+from aggregator.pods.policy import Policy, parse_selector
+from aggregator.pods.resolver import POD_CONTAINER
+from aggregator.pods.source import SourceError
+from aggregator.pods.table import PodTable, decode_pod
+from aggregator.pods.watch import Watcher
+from aggregator.segment.formats import FORMATS
+from aggregator.segment.owner import Owner
+from aggregator.segment.store import NAMED_AT_ONCE, Store
 from tests.aggregator.test_pods import HASH, ID, pod, static
 from tests.aggregator.test_server import get, get_bytes
 from tests.scrape import (

@@ -21,9 +21,9 @@ from oteltap import OtelTapHttpProtobufReceiver, OtelTapHttpProtobufReceiverSett
 from prometheus_client import Counter
 
 from aggregator._native import lib
-from aggregator.otlp import ATTEMPTS, QUEUE, Endpoint, Exporter, connect, headers, requests
+from aggregator.push.otlp import ATTEMPTS, QUEUE, Endpoint, Exporter, connect, headers, requests
+from aggregator.segment.store import Limits, Store
 from aggregator.selfmetrics import SelfMetrics
-from aggregator.store import Limits, Store
 from tests.scrape import native_buckets, protobuf_families
 from tests.segment import (
     HOST_SLOT,

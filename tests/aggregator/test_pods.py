@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aggregator.pods import KEEP_NS, Container, PodTable, decode_pod
+from aggregator.pods.table import KEEP_NS, Container, PodTable, decode_pod
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 ID = [f"{i:064x}" for i in range(10)]

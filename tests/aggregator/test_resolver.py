@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.resolver import (
+from aggregator.pods.resolver import (
     CONTAINER,
     HOST,
     POD,
     POD_CONTAINER,
     UNIT,
     CgroupName,
-    Owner,
     parse_path,
     standalone,
 )
+from aggregator.segment.owner import Owner
 from tests.aggregator.paths import ID, PATHS, UID
 
 ROOT = Path(__file__).parent.parent.parent

@@ -15,10 +15,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from aggregator._native import lib
-from aggregator.exposition import Plan
-from aggregator.resolver import standalone
-from aggregator.schema import SchemaError, Table, decode
-from aggregator.store import Store
+from aggregator.pods.resolver import standalone
+from aggregator.segment.exposition import Plan
+from aggregator.segment.schema import SchemaError, Table, decode
+from aggregator.segment.store import Store
 from tests.segment import HOST_SLOT, Row, Segment, column, schema, table
 
 HISTOGRAM = {

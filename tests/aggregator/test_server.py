@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from aggregator.__main__ import address, arguments
-from aggregator.exposition import Presentation
-from aggregator.formats import PROTOBUF_TYPE
-from aggregator.resolver import standalone
-from aggregator.server import Application
-from aggregator.store import STATES, Limits, Store
+from aggregator.cli import address, arguments
+from aggregator.http.server import Application
+from aggregator.pods.resolver import standalone
+from aggregator.segment.exposition import Presentation
+from aggregator.segment.formats import PROTOBUF_TYPE
+from aggregator.segment.store import STATES, Limits, Store
 from tests.scrape import openmetrics_samples, protobuf_samples, text_samples
 from tests.segment import CLOSED, HOST_SLOT, UNIT, Row, Segment, Slot, column, schema, table
 

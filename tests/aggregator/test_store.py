@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from aggregator._native import lib
-from aggregator.exposition import Labels
-from aggregator.resolver import Owner, standalone
-from aggregator.store import NAMED_AT_ONCE, Store
+from aggregator.pods.resolver import standalone
+from aggregator.segment.exposition import Labels
+from aggregator.segment.owner import Owner
+from aggregator.segment.store import NAMED_AT_ONCE, Store
 from tests.segment import (
     CLOSED,
     HOST_SLOT,

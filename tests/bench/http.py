@@ -120,7 +120,7 @@ def measure_scrape(address: Address, text: str) -> bool:
 def measure_stalled(address: Address, pid: int, path: Path) -> bool:
     """Scrapers that do not read, with and without gzip, over three snapshots.
 
-    With snapshots 10 s apart they do not live to see a fourth: aggregator.protocol.DEADLINE.
+    With snapshots 10 s apart they do not live to see a fourth: aggregator.http.protocol.DEADLINE.
     """
     before = memory(pid)["VmRSS"]
     clients = []

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from aggregator.pods import decode_pod
+from aggregator.pods.table import decode_pod
 from tests.bench.http import memory
 from tests.bench.render import make_segment
 from tests.kubernetes.server import FIXTURES, NODE, ApiServer, kubeconfig
@@ -74,7 +74,7 @@ async def serve() -> None:
 
 def aggregate(report: Path) -> None:
     """The aggregator's main, watched."""
-    import aggregator.__main__ as program
+    import aggregator.app as program
 
     worst = {"ms": 0.0, "clock_ms": 0.0}
 

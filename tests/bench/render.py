@@ -21,10 +21,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from aggregator._native import ffi, lib
-from aggregator.exposition import Labels
-from aggregator.resolver import Owner, Resolver, parse_path, pod_ids, standalone
-from aggregator.server import gzipped
-from aggregator.store import Snapshot, Store
+from aggregator.http.server import gzipped
+from aggregator.pods.resolver import parse_path, pod_ids, standalone
+from aggregator.segment.exposition import Labels
+from aggregator.segment.owner import Owner, Resolver
+from aggregator.segment.store import Snapshot, Store
 from tests.segment import HOST_SLOT, Row, Segment, Slot, column, schema, table
 
 ROUNDS = 60  # short ones: a shared machine changes its speed from second to second
@@ -136,7 +137,7 @@ def report(name: str, value: float, ratio: float | None = None, wanted: str = ""
 
 
 def named(owner: Owner) -> Labels:
-    """As aggregator.names does, without a pod table."""
+    """As aggregator.pods.names does, without a pod table."""
     if not owner.path:
         return standalone(owner)
     return (

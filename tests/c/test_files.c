@@ -7,10 +7,10 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-#include "cgroupfs.h"
-#include "kept.h"
-#include "loader.h"
-#include "parse.h"
+#include "base/clock.h"
+#include "base/kept.h"
+#include "base/parse.h"
+#include "sources/cgroupfs.h"
 
 #define NONE KPOD_NO_VALUE
 

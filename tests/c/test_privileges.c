@@ -15,7 +15,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#include "loader.h"
+#include "base/log.h"
+#include "kernel/privileges.h"
 
 void kpod_log(const char *format, ...)
 {

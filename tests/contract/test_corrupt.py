@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from aggregator._native import lib
-from aggregator.resolver import standalone
-from aggregator.store import Store
+from aggregator.pods.resolver import standalone
+from aggregator.segment.store import Store
 from tests.segment import (
     CLOSED,
     END,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aggregator import _native
-from aggregator.store import STATES
+from aggregator.segment.store import STATES
 from tests.segment import FIELDS, HEADER_SIZE, README, crc32c, layout_digest
 
 SHARED = Path(README).parent

@@ -11,11 +11,11 @@ from typing import Any
 import msgpack
 import pytest
 
-from aggregator.exposition import Presentation
-from aggregator.formats import PROTOBUF_TYPE
-from aggregator.resolver import standalone
-from aggregator.server import Application
-from aggregator.store import Store
+from aggregator.http.server import Application
+from aggregator.pods.resolver import standalone
+from aggregator.segment.exposition import Presentation
+from aggregator.segment.formats import PROTOBUF_TYPE
+from aggregator.segment.store import Store
 from tests.scrape import native_buckets, openmetrics_samples, protobuf_families, protobuf_samples
 from tests.segment import column, schema, table
 

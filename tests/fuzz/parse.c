@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../loader/parse.h"
-#include "../../shared/abi.h"
+#include "base/parse.h"
+#include "shared/abi.h"
 
 static const struct kpod_field fields[] = {
 	{.at = 0, .word = 0},

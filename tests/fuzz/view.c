@@ -2,7 +2,9 @@
 /* `kpod-loader dump`, `schema` and `run --print` on any segment with any schema. */
 #include "segment.h"
 
-#include "../../loader/loader.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "view/view.h"
 
 uint64_t kpod_clock(clockid_t clock)
 {

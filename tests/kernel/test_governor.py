@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from aggregator.resolver import standalone
-from aggregator.schema import Collector
-from aggregator.store import Store
+from aggregator.pods.resolver import standalone
+from aggregator.segment.schema import Collector
+from aggregator.segment.store import Store
 from tests.live import HOST, ONCPU, PRELUDE, TEST_LOADER, Cgroup, Dump, Loader, Worker, loader
 from tests.live import wait_for as wait
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from aggregator.pods import Pod, decode_pod
+from aggregator.pods.table import Pod, decode_pod
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 NODE = "node-a"

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kubernetes.config import incluster_config
 
-from aggregator.cluster import connector
-from aggregator.kubelet import Kubelet
-from aggregator.pods import PodTable, decode_pod
-from aggregator.source import Source, SourceError
-from aggregator.watch import RESYNC, Watcher
+from aggregator.pods.cluster import connector
+from aggregator.pods.kubelet import Kubelet
+from aggregator.pods.source import Source, SourceError
+from aggregator.pods.table import PodTable, decode_pod
+from aggregator.pods.watch import RESYNC, Watcher
 from tests.kubernetes.server import (
     EVERYTHING,
     FIXTURES,

@@ -1,0 +1,209 @@
+"""HTTP: an ASGI application of five paths."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from isal import isal_zlib
+
+from aggregator import __version__
+from aggregator.pods.podinfo import Pods, SourceCollector
+from aggregator.segment.formats import FORMATS, Format, accepts_gzip, negotiate
+from aggregator.segment.store import Store
+from aggregator.selfmetrics import SelfMetrics
+
+if TYPE_CHECKING:
+    from aggregator.http.webconfig import BasicAuth
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Headers = dict[str, str]
+
+PLAIN = "text/plain; charset=utf-8"
+
+# As node_exporter has it; Prometheus scrapes once at a time, two of them scrape twice.
+MAX_SCRAPES = 40
+
+# The fastest with ISA-L, and better than zlib's.
+GZIP_LEVEL = 1
+GZIP_WINDOW = 31  # 15 bits, with gzip's header
+
+# For the kubelet, which has no password.
+WITHOUT_PASSWORD = ("/healthz", "/readyz")
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    status: int
+    content_type: str
+    body: Iterator[bytes] | bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Application:
+    """The endpoints over one store. Beyond `max_scrapes` at once, the answer is 503.
+
+    Without pods: standalone.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        pods: Pods | None = None,
+        *,
+        auth: "BasicAuth | None" = None,
+        max_scrapes: int = MAX_SCRAPES,
+    ) -> None:
+        self._store = store
+        self._pods = pods
+        self._auth = auth
+        self._max_scrapes = max_scrapes
+        self._scrapes = 0  # under way
+        self.own = SelfMetrics(store)
+        if pods:
+            self.own.register(SourceCollector(pods.source, pods.names))
+        self._paths: dict[str, Callable[[Headers], Awaitable[Response]]] = {
+            "/": self._index,
+            "/actuator/prometheus": self._metrics,  # where the JVM system had it
+            "/healthz": self._healthz,
+            "/metrics": self._metrics,
+            "/readyz": self._readyz,
+        }
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers: dict[str, str] = {}
+            for name, value in scope["headers"]:
+                # Several of one name are the same as one list (RFC 9110, 5.3).
+                key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+                headers[key] = f"{headers[key]},{text}" if key in headers else text
+            method = scope["method"]
+            response = await self._answer(method, scope["path"], headers)
+            scrape = not isinstance(response.body, bytes)
+            self._scrapes += scrape
+            try:
+                await _send(method, response, send)
+            finally:
+                self._scrapes -= scrape
+
+    async def _answer(self, method: str, path: str, headers: Headers) -> Response:
+        if path not in WITHOUT_PASSWORD and not await self._allowed(headers):
+            challenge = (b"www-authenticate", b'Basic realm="kpod-metrics"')
+            return Response(401, PLAIN, b"unauthorized\n", (challenge,))
+        handler = self._paths.get(path)
+        if not handler:
+            return Response(404, PLAIN, f"not found; try {', '.join(self._paths)}\n".encode())
+        if method not in ("GET", "HEAD"):
+            return Response(405, PLAIN, b"method not allowed\n", ((b"allow", b"GET, HEAD"),))
+        return await handler(headers)
+
+    async def _allowed(self, headers: Headers) -> bool:
+        return not self._auth or await self._auth.allows(headers.get("authorization", ""))
+
+    async def _metrics(self, headers: Headers) -> Response:
+        wanted = negotiate(headers.get("accept", ""))
+        if not wanted:
+            there = "".join(f"{f.content_type}\n" for f in FORMATS)
+            return Response(406, PLAIN, f"not acceptable; there is\n{there}".encode())
+        if self._scrapes >= self._max_scrapes:
+            self.own.refused.inc()
+            busy = f"{self._scrapes} scrapes are under way\n".encode()
+            return Response(503, PLAIN, busy, ((b"retry-after", b"1"),))
+        self.own.scrapes.inc()
+        self._scrapes += 1  # by itself until it is answered, then __call__() counts it
+        try:
+            await self._store.update()
+        finally:
+            self._scrapes -= 1
+        pieces = self._samples(wanted)
+        vary = (b"vary", b"accept, accept-encoding")
+        if not accepts_gzip(headers.get("accept-encoding", "")):
+            return Response(200, wanted.content_type, pieces, (vary,))
+        encoding = (b"content-encoding", b"gzip")
+        return Response(200, wanted.content_type, gzipped(pieces), (vary, encoding))
+
+    def _samples(self, wanted: Format) -> Iterator[bytes]:
+        # Bound now: what is sent is one snapshot, whatever happens while the client reads.
+        snapshot = self._store.snapshot
+        own = wanted.encode(self.own)
+        if snapshot:
+            yield from snapshot.render(wanted.native)
+        if self._pods:
+            yield from self._pods.info.render(wanted.native)
+        yield own  # last, as OpenMetrics' end mark is in it
+
+    async def _healthz(self, _headers: Headers) -> Response:
+        return Response(200, PLAIN, b"ok\n")
+
+    async def _readyz(self, _headers: Headers) -> Response:
+        reasons = []
+        if await self._store.update() != "live":
+            reasons.append(self._segment())
+        if self._pods and not self._pods.source.synced:
+            reasons.append(self._names())
+        if not reasons:
+            return Response(200, PLAIN, b"ready\n")
+        return Response(503, PLAIN, "".join(f"not ready: {r}\n" for r in reasons).encode())
+
+    def _names(self) -> str:
+        if not self._pods:
+            return "standalone: names come from cgroup paths"
+        source = self._pods.source
+        state = f"{len(source.table)} pods known" if source.synced else "no pods known yet"
+        return f"pods from the {source.mode}: {state}{source.error and f' ({source.error})'}"
+
+    def _segment(self) -> str:
+        store = self._store
+        cause = f" ({store.cause})" if store.cause else ""
+        return f"segment {store.path} is {store.state}{cause}"
+
+    async def _index(self, _headers: Headers) -> Response:
+        await self._store.update()
+        schema = self._store.schema
+        rows = [
+            (c.name, "runs" if c.up else "does not run", c.attach if c.up else c.reason, c.help)
+            for c in (schema.collectors if schema else ())
+        ]
+        table = "".join(
+            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in rows
+        )
+        loader = f"loader {schema.loader_version} on {schema.kernel}" if schema else "no loader"
+        page = f"""<!DOCTYPE html>
+<title>kpod-metrics</title>
+<h1>kpod-metrics</h1>
+<p>eBPF metrics of every container of this node, for Prometheus: <a href="metrics">/metrics</a>.
+Also <a href="healthz">/healthz</a> and <a href="readyz">/readyz</a>.</p>
+<p>Aggregator {__version__}, {escape(loader)}; {escape(self._segment())};
+{escape(self._names())}.</p>
+<table>
+{table}</table>
+"""
+        return Response(200, "text/html; charset=utf-8", page.encode())
+
+
+def gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    packer = isal_zlib.compressobj(GZIP_LEVEL, isal_zlib.DEFLATED, GZIP_WINDOW)
+    for piece in pieces:
+        if packed := packer.compress(piece):
+            yield packed
+    yield packer.flush()
+
+
+async def _send(method: str, response: Response, send: Send) -> None:
+    headers = [(b"content-type", response.content_type.encode()), *response.headers]
+    if isinstance(response.body, bytes):
+        headers.append((b"content-length", str(len(response.body)).encode()))
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    if method != "HEAD":
+        if isinstance(response.body, bytes):
+            await send({"type": "http.response.body", "body": response.body})
+            return
+        # Each chunk takes a fraction of a millisecond, and then others have their turn. send()
+        # returns when the client has room for more: a slow one holds one chunk, no more.
+        for chunk in response.body:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await asyncio.sleep(0)
+    await send({"type": "http.response.body", "body": b""})

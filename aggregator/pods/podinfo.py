@@ -1,0 +1,180 @@
+"""What is known of pods, as metrics: kpod_pod_info and others; and how well it is known."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from aggregator._native import lib
+from aggregator.pods.names import Names
+from aggregator.pods.policy import Policy, cut
+from aggregator.pods.table import Pod, PodTable
+from aggregator.segment import protobuf
+from aggregator.segment.exposition import (
+    PROTOBUF_KINDS,
+    Labels,
+    header,
+    protobuf_header,
+    protobuf_labels,
+    render_labels,
+)
+
+if TYPE_CHECKING:
+    from aggregator.pods.source import Source
+
+PIECE = 65536  # bytes
+
+FAMILIES = (
+    ("kpod_pod_info", "A pod of this node; 1."),
+    ("kpod_container_info", "A container of a pod's status; 1."),
+    ("kpod_container_restarts", "How often a container of a pod was started again."),
+)
+
+
+Encode = Callable[[str, Labels, int], bytes]
+
+
+def as_line(name: str, labels: Labels, value: int) -> bytes:
+    return f"{name}{{{render_labels(labels)}}} {value}\n".encode()
+
+
+def as_metric(_name: str, labels: Labels, value: int) -> bytes:
+    """A Metric of a MetricFamily."""
+    gauge = protobuf.message(PROTOBUF_KINDS["gauge"][1], protobuf.double(1, value))
+    return protobuf.message(4, protobuf_labels(labels) + gauge)
+
+
+class PodInfo:
+    """The families, all gauges: their text is the same in format 0.0.4 and in OpenMetrics.
+
+    A pod's lines are made once for each change of it; 500 pods would else take 50 ms a scrape.
+    """
+
+    def __init__(self, table: PodTable, policy: Policy, node: str) -> None:
+        self._table = table
+        self._policy = policy
+        self._node: Labels = (("node", node),)
+        self._made: dict[Encode, dict[str, tuple[Pod, tuple[bytes, ...]]]] = {}
+
+    def render(self, format_: int) -> Iterator[bytes]:
+        """In one of enum kpod_format, in pieces of about PIECE bytes."""
+        encode = as_metric if format_ == lib.KPOD_PROTOBUF else as_line
+        pods = [pod for pod in self._table.shown() if self._policy.shows(pod)]
+        # At the start: a scrape may end anywhere.
+        made = self._made.get(encode, {})
+        self._made[encode] = {pod.uid: made[pod.uid] for pod in pods if pod.uid in made}
+        for index, (name, text) in enumerate(FAMILIES):
+            series: Iterable[bytes] = (self._render(pod, encode)[index] for pod in pods)
+            piece = bytearray()
+            if format_ == lib.KPOD_PROTOBUF:
+                series = list(series)
+                head = protobuf_header("gauge", name, text)
+                piece += protobuf.varint(len(head) + sum(map(len, series))) + head
+            else:
+                piece += header("gauge", name, text).encode()
+            for one in series:
+                piece += one
+                if len(piece) >= PIECE:
+                    yield bytes(piece)
+                    piece.clear()
+            yield bytes(piece)
+
+    def _render(self, pod: Pod, encode: Encode) -> tuple[bytes, ...]:
+        """The pod's series of each family."""
+        made = self._made[encode]
+        known = made.get(pod.uid)
+        if known and known[0] is pod:
+            return known[1]
+        series = [b""] * len(FAMILIES)
+        for family, labels, value in self._samples(pod):
+            series[family] += encode(FAMILIES[family][0], labels, value)
+        made[pod.uid] = pod, tuple(series)
+        return tuple(series)
+
+    def _samples(self, pod: Pod) -> Iterator[tuple[int, Labels, int]]:
+        """(family, labels, value) of each series."""
+
+        def show(value: str) -> str:
+            return cut(self._policy.blot(value))
+
+        who: Labels = (
+            ("namespace", cut(pod.namespace)),
+            ("pod", cut(pod.name)),
+            ("pod_uid", cut(pod.cgroup_uid)),
+        )
+        more: Labels = (*self._policy.pod_labels(pod), *self._node)
+        info: Labels = (
+            ("uid", cut(pod.uid)),
+            ("ip", cut(pod.ip)),
+            ("host_ip", cut(pod.host_ip)),
+            ("qos", cut(pod.qos)),
+            ("priority_class", show(pod.priority_class)),
+            ("owner_kind", cut(pod.owner_kind)),
+            ("owner_name", show(pod.owner_name)),
+        )
+        yield 0, (*who, *info, *more), 1
+        for c in {c.name: c for c in pod.containers}.values():
+            named: Labels = (*who, ("container", cut(c.name)))
+            info = (
+                ("container_id", cut(c.id)),
+                ("image", show(c.image)),
+                ("image_id", show(c.image_id)),
+            )
+            yield 1, (*named, *info, *more), 1
+            yield 2, (*named, *more), c.restarts
+
+
+@dataclass(frozen=True, slots=True)
+class Pods:
+    """What the server needs of them."""
+
+    source: "Source"
+    names: Names
+    info: PodInfo
+
+
+class SourceCollector(Collector):
+    """How the pods come to be known."""
+
+    def __init__(self, source: "Source", names: Names) -> None:
+        self._source = source
+        self._names = names
+
+    def describe(self) -> list[Metric]:
+        return []  # so that registering does not call collect()
+
+    def collect(self) -> Iterator[Metric]:
+        source = self._source
+        yield GaugeMetricFamily(
+            "kpod_pods_known", "Pods of this node in the table.", value=len(source.table)
+        )
+        yield GaugeMetricFamily(
+            "kpod_pods_synced",
+            "1 if the table was equal to what the server says at least once.",
+            value=source.synced,
+        )
+        yield GaugeMetricFamily(
+            "kpod_pods_last_sync_timestamp_seconds",
+            "Unix time when the table was last known to be equal to what the server says.",
+            value=source.last_sync,
+        )
+        for name, text, label, counts in (
+            ("requests", "Requests for pods: list again, watch again.", "verb", source.requests),
+            ("events", "Changes that the watch told of, and its bookmarks.", "type", source.events),
+            ("errors", "Requests and pods that failed.", "reason", source.errors),
+        ):
+            counter = CounterMetricFamily(f"kpod_pods_{name}", text, labels=[label])
+            for value, count in sorted(counts.items()):
+                counter.add_metric([value], count)
+            yield counter
+        cgroups = GaugeMetricFamily(
+            "kpod_pods_cgroups",
+            "Cgroups of pods in the last snapshot: with the pod's name, without, waiting for it "
+            "(not shown), not wanted (not shown).",
+            labels=["state"],
+        )
+        for state, count in self._names.states().items():
+            cgroups.add_metric([state], count)
+        yield cgroups

@@ -1,0 +1,229 @@
+"""The segment as Python sees it: its state, its schema and the last whole snapshot."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Generator, Iterator, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+from aggregator._native import ffi, lib
+from aggregator.segment import protobuf
+from aggregator.segment.exposition import Labels, Plan, Presentation, protobuf_labels, row_labels
+from aggregator.segment.owner import Owner, Resolver
+from aggregator.segment.schema import Schema, SchemaError, decode
+
+log = logging.getLogger("kpod")
+
+STATES = ("absent", "incompatible", "live", "stale", "replaced", "closed")
+
+# struct kpod_header, in the reader, has words on cache lines of their own; ffi.new() aligns to 16.
+_new_aligned = ffi.new_allocator(lambda size: lib.aligned_alloc(64, -(-size // 64) * 64), lib.free)
+
+NAMED_AT_ONCE = 100  # owners; they take about 3 ms
+
+Changed = Callable[[Set[int]], Set[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many series are shown of a family, and of all. In text; protobuf needs fewer."""
+
+    per_family: int = 100_000
+    total: int = 500_000
+
+
+class Snapshot:
+    """One snapshot with the plan it is rendered by; usable as long as somebody holds it."""
+
+    def __init__(self, native: Any, plan: Plan) -> None:
+        self.native = native
+        self.plan = plan
+        self.cut: dict[str, int] = {}  # series that are not shown, by family
+
+    def render(self, format_: int) -> Iterator[bytes]:
+        """The samples in one of enum kpod_format, in pieces of at most KPOD_CHUNK_SIZE bytes."""
+        cursor = ffi.new("struct kpod_cursor *")
+        chunk = ffi.new("char[]", lib.KPOD_CHUNK_SIZE)
+        while size := lib.kpod_render(cursor, self.plan.native, self.native, format_, chunk):
+            yield ffi.unpack(chunk, size)
+
+    def labels_of(self, owner: Any) -> Labels:
+        """Of a struct kpod_owner; of NULL: those of the node."""
+        if not owner:
+            return self.plan.node_labels
+        return tuple(protobuf.labels(self._text(owner.labels[lib.KPOD_AS_PROTOBUF])))
+
+    def _text(self, place: Any) -> bytes:
+        """Of a struct kpod_text of an owner."""
+        return bytes(ffi.unpack(self.native.labels + place.at, place.size))
+
+    def limit(self, limits: Limits) -> None:
+        """Leaves out rows that are too many: the last of a family, the last families."""
+        left = limits.total
+        for index, name in enumerate(self.plan.names):
+            view = self.plan.native.families[index].views[lib.KPOD_TEXT]
+            there = self.native.shown[index]
+            rows = min(there, min(limits.per_family, left) // view.sample_count)
+            left -= rows * view.sample_count
+            if rows < there:
+                self.native.shown[index] = rows
+                self.cut[name] = (there - rows) * view.sample_count
+
+    def label(self, resolver: Resolver, stale: Set[int]) -> Iterator[None]:
+        """Names the owners that have no name or are stale, by cgroup id, no two alike; then hides
+        the nameless. Others may have their turn wherever it yields."""
+        if self.native.unlabelled or stale:
+            yield from self._label(resolver, stale)
+        lib.kpod_snapshot_hide(self.native, self.plan.native)
+
+    def _label(self, resolver: Resolver, stale: Set[int]) -> Iterator[None]:
+        owners = [self.native.owners + i for i in range(self.native.owner_count)]
+        known = [
+            owner.cgroup_id not in stale and self._text(owner.labels[lib.KPOD_AS_TEXT])
+            for owner in owners
+        ]
+        taken = {text for text in known if text}
+        taken.add(row_labels(()).encode())  # a series of a container has a label
+        nameless = [index for index, text in enumerate(known) if not text]
+        for count, index in enumerate(nameless, 1):
+            native = owners[index]
+            path = ffi.unpack(native.path, native.path_size).decode(errors="replace")
+            owner = Owner(native.kind, native.cgroup_id, path, native.born_ns, bool(native.died_ns))
+            labels = resolver(owner)
+            text = row_labels(labels).encode() if labels is not None else b""
+            if text in taken and labels is not None:
+                # Prometheus refuses a whole scrape for one series that is there twice.
+                labels = (*labels, ("cgroup_id", str(owner.cgroup_id)))
+                text = row_labels(labels).encode()
+            taken.add(text)
+            encoded = protobuf_labels(labels or ())
+            if not lib.kpod_snapshot_label(
+                self.native, index, text, len(text), encoded, len(encoded)
+            ):
+                raise MemoryError(f"labels of {path}")
+            if count % NAMED_AT_ONCE == 0:
+                yield
+
+
+class Store:
+    """Follows one segment file. refresh(), or update() in an event loop, brings everything up to
+    date; the rest only looks."""
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        clock: Callable[[], int],
+        resolver: Resolver,
+        changed: Changed = lambda _: frozenset(),
+        node: str = "",
+        presentations: Sequence[Presentation] = (),
+        limits: Limits = Limits(),
+    ) -> None:
+        """clock: CLOCK_MONOTONIC in ns. The node's label comes after the resolver's.
+
+        A resolver is asked once for each owner; again for those that it says have `changed`, of
+        the cgroups of a new snapshot, and for those that it had no answer for.
+        """
+        self.path = path
+        self.state = "absent"
+        self.cause = ""  # why it is incompatible
+        self.plan: Plan | None = None
+        self.snapshot: Snapshot | None = None
+        self._clock = clock
+        self._node: Labels = (("node", node),)
+        self._resolver: Resolver = lambda owner: self._with_node(resolver(owner))
+        self._changed = changed
+        self._stale: set[int] = set()  # changed, and not named anew yet
+        self._taken: Snapshot | None = None  # not named yet, or not to the end
+        self._presentations = presentations
+        self._limits = limits
+        self._cut: set[str] = set()  # families of which it has been said
+        self._reader: Any = ffi.gc(_new_aligned("struct kpod_reader *"), lib.kpod_reader_close)
+        self._generation = 0
+        self._turn = asyncio.Lock()
+        self._logged: tuple[str, str] | None = None
+        lib.kpod_reader_init(self._reader, path.encode())
+
+    def _with_node(self, labels: Labels | None) -> Labels | None:
+        return labels if labels is None else (*labels, *self._node)
+
+    @property
+    def schema(self) -> Schema | None:
+        return self.plan.schema if self.plan else None
+
+    @property
+    def header(self) -> Any:
+        """struct kpod_header of the open segment; its fields mean nothing unless it is live."""
+        return self._reader.header
+
+    @property
+    def laps(self) -> int:
+        """How often a copy was thrown away because the loader was faster."""
+        return int(self._reader.laps)
+
+    def refresh(self) -> str:
+        """Looks at the segment and takes a new snapshot if there is one. Returns the state."""
+        for _ in self._steps():
+            pass
+        return self.state
+
+    async def update(self) -> str:
+        """refresh(), but no long turn of the event loop: naming many containers takes a while."""
+        async with self._turn:
+            for _ in self._steps():
+                await asyncio.sleep(0)
+            return self.state
+
+    def _steps(self) -> Iterator[None]:
+        state = yield from self._look()
+        if state == "replaced":
+            state = yield from self._look()
+        if state != "live":
+            self.plan = self.snapshot = self._taken = None
+            self._generation = 0
+        self.state = state
+        if self._logged != (state, self.cause):
+            self._logged = (state, self.cause)
+            log.info("segment %s: %s%s", self.path, state, f": {self.cause}" if self.cause else "")
+
+    def _look(self) -> Generator[None, None, str]:
+        reader = self._reader
+        state = lib.kpod_reader_refresh(reader, self._clock())
+        if state == lib.KPOD_LIVE:
+            try:
+                yield from self._take()
+            except SchemaError as error:
+                lib.kpod_reader_reject(reader, lib.KPOD_FAULT_SCHEMA)
+                self.cause = str(error)
+                return "incompatible"
+            state = reader.state
+        self.cause = ""
+        if state == lib.KPOD_INCOMPATIBLE:
+            self.cause = ffi.string(lib.kpod_fault_text(reader.fault)).decode()
+        return str(ffi.string(lib.kpod_state_name(state)).decode())
+
+    def _take(self) -> Iterator[None]:
+        reader = self._reader
+        if self.plan is None or self._generation != reader.header.generation:
+            document = bytes(ffi.buffer(reader.schema, reader.header.schema_size))
+            self.plan = Plan(decode(document), self._node, self._presentations)
+            self._generation = reader.header.generation
+        if reader.end and reader.data:
+            previous = self.snapshot.native if self.snapshot else ffi.NULL
+            native = lib.kpod_snapshot_new(reader, self.plan.native, previous)
+            if not native:
+                return
+            self._taken = Snapshot(ffi.gc(native, lib.kpod_snapshot_free), self.plan)
+            present = {native.owners[i].cgroup_id for i in range(native.owner_count)}
+            self._stale |= self._changed(present)
+        snapshot = self._taken
+        if not snapshot:
+            return
+        yield from snapshot.label(self._resolver, self._stale)
+        self._stale.clear()
+        snapshot.limit(self._limits)
+        for family in snapshot.cut.keys() - self._cut:
+            self._cut.add(family)
+            log.warning("%s: more series than are shown; see kpod_series_cut", family)
+        self.snapshot, self._taken = snapshot, None

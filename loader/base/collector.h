@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A collector: what it measures, how it attaches, and its tables, declared once. Everything else
+ * (loading, schema, snapshots, help texts) is generic and made from this.
+ */
+#ifndef KPOD_LOADER_BASE_COLLECTOR_H
+#define KPOD_LOADER_BASE_COLLECTOR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <linux/types.h>
+
+#include "bpf/histogram.h"
+
+enum kpod_column_kind { KPOD_COUNTER, KPOD_GAUGE, KPOD_HISTOGRAM };
+
+struct kpod_column {
+	const char *name; /* metric name, base units */
+	const char *help;
+	const char *label; /* a constant label, or NULL; columns of one name differ in value only */
+	const char *value;
+	const char *label2; /* another, or NULL */
+	const char *value2;
+	enum kpod_column_kind kind;
+	uint8_t decimals;   /* 9: the word counts nanoseconds and is shown in seconds */
+	uint16_t word;	    /* of a histogram: its first bucket */
+	uint16_t sum;	    /* histograms: first word of the sum, … */
+	uint16_t sum_words; /* … and how many words it is spread over */
+	bool lasts;	    /* of a source's gauges: still true when the container has ended */
+};
+
+#define KPOD_WORD(row, field) (offsetof(struct row, field) / 8)
+#define KPOD_SECONDS 9
+#define KPOD_MICROSECONDS 6 /* what the word counts, shown in seconds */
+#define KPOD_TIME_HISTOGRAM(row, field, sum_field)                                                 \
+	.kind = KPOD_HISTOGRAM, .decimals = KPOD_SECONDS, .word = KPOD_WORD(row, field),           \
+	.sum = KPOD_WORD(row, sum_field), .sum_words = sizeof(((struct row *)0)->sum_field) / 8
+
+enum kpod_scope { KPOD_PER_SLOT, KPOD_PER_NODE };
+
+struct kpod_names {
+	const char *const *names;
+	size_t count;
+};
+
+/* A label whose value differs from row to row. */
+struct kpod_key {
+	const char *label;
+	const struct kpod_names *(*values)(void); /* by number; NULL: the number itself, or text */
+	uint8_t words; /* of 8 bytes that hold it as text, NUL-padded; 0: it is a number */
+};
+
+/*
+ * Rows are the source's, or in a BPF ARRAY, [unit][shard]. A unit is
+ *   - the slot, or, in tables of the node, 0;
+ *   - the number in the only key, where there are `direct` of them; or
+ *   - what bpf/units.bpf.h has handed out for a slot and key, in tables with `units`.
+ * Gauges are set to zero before the collector's walks, which are to count them anew.
+ */
+struct kpod_table {
+	const char *name;
+	enum kpod_scope scope;
+	const char *map;   /* NULL: filled by the loader itself, or by the collector's source */
+	uint32_t row_size; /* bytes of a row; in a map, a multiple of 64 */
+	uint32_t words;	   /* of a row that are exported, from its start */
+	const struct kpod_column *columns;
+	size_t column_count;
+	const struct kpod_key *keys;
+	size_t key_count;
+	uint32_t direct;
+	const char *units;	/* KPOD_UNITS(this) of the BPF object */
+	uint32_t unit_capacity; /* of these, a multiple of 64 */
+	bool unsharded;		/* one row a unit; all CPUs add to it atomically */
+};
+
+/* Words that a table's keys take in a row of the segment. */
+uint32_t kpod_key_words(const struct kpod_table *table);
+
+#define KPOD_COUNT(array) (sizeof(array) / sizeof((array)[0]))
+#define KPOD_COLUMNS(array) .columns = (array), .column_count = KPOD_COUNT(array)
+#define KPOD_KEYS(array) .keys = (array), .key_count = KPOD_COUNT(array)
+
+enum kpod_step_kind {
+	KPOD_ATTACH,	  /* to the hook that its section names */
+	KPOD_ATTACH_TWIN, /* likewise; two that stand in for each other, so misses lose nothing */
+	KPOD_RUN_ONCE,	  /* an iterator, read to its end */
+	KPOD_PER_CPU,	  /* a raw_tp program, run on every CPU before each snapshot */
+	KPOD_WALK,	  /* an iterator, read to its end before each snapshot */
+	KPOD_LOAD,	  /* nothing more: the collector's source runs it */
+};
+
+struct kpod_step {
+	const char *program;
+	enum kpod_step_kind kind;
+};
+
+/* One way to attach; steps are taken in order. Programs that no step names are not loaded. */
+struct kpod_attachment {
+	const char *name;
+	const struct kpod_step *steps;
+	size_t step_count;
+	const char *omit;  /* a map that none of them uses and old kernels cannot make, or NULL */
+	const char *lacks; /* for people: what it does not do as well as the best, or NULL */
+	bool preemptible;  /* only for kernels that may preempt programs of tracepoints */
+};
+
+enum kpod_profile { KPOD_MINIMAL, KPOD_STANDARD, KPOD_COMPREHENSIVE, KPOD_PROFILES };
+
+extern const char *const kpod_profile_names[KPOD_PROFILES];
+
+struct bpf_object;
+struct kpod_loaded;
+struct kpod_options;
+struct kpod_slots;
+
+/*
+ * Rows that the loader reads from files. Works beside a BPF object, or without one; then its only
+ * attachment has no steps.
+ */
+struct kpod_source {
+	/* Once all slots are known. -errno: it is down. May leave a note in l->reason. */
+	int (*open)(struct kpod_loaded *l, struct kpod_slots *slots, const struct kpod_options *o);
+	void (*read)(struct kpod_loaded *l, struct kpod_slots *slots); /* before each snapshot */
+	void (*close)(struct kpod_loaded *l);
+};
+
+struct kpod_collector {
+	const char *name;
+	const char *help;
+	const char *owner;	     /* for people: whose an event is */
+	const char *since;	     /* for people: the oldest kernel that has all it needs */
+	enum kpod_profile profile;   /* the smallest that has it */
+	const unsigned char *object; /* the BPF object file, or NULL */
+	const unsigned char *object_end;
+	const struct kpod_attachment *attachments; /* best first; the first that works is used */
+	size_t attachment_count;
+	const struct kpod_table *tables;
+	size_t table_count;
+	int (*prepare)(struct bpf_object *object); /* before it loads; -errno; or NULL */
+	void (*started)(void);			   /* when it is attached, or NULL */
+	const char *sized_by_cpu;  /* a map with one element per possible CPU, or NULL */
+	const char *sized_by_slot; /* a map with one element per slot, or NULL */
+	const struct kpod_source *source;
+	uint64_t capabilities; /* that its source needs at work, a bit each; beside CAP_BPF */
+	const struct kpod_cgroup_files *files; /* of kpod_cgroup_source */
+};
+
+/* All that there are, in the order in which they load; collectors/registry.c defines them. The
+ * first makes the slots that the others need. */
+extern const struct kpod_collector *const kpod_collectors[];
+extern const size_t kpod_collector_count;
+
+#define KPOD_STEPS(...)                                                                            \
+	.steps = (const struct kpod_step[]){__VA_ARGS__},                                          \
+	.step_count = KPOD_COUNT(((const struct kpod_step[]){__VA_ARGS__}))
+
+/* Embeds build/bpf/NAME.bpf.o, which the build makes from bpf/NAME.bpf.c. */
+#define KPOD_OBJECT(name)                                                                          \
+	__asm__(".pushsection .rodata\n.balign 16\n" #name "_object:\n.incbin \"" #name            \
+		".bpf.o\"\n" #name "_object_end:\n.byte 0\n.popsection\n");                        \
+	extern const unsigned char name##_object[], name##_object_end[]
+#define KPOD_EMBEDDED(name) .object = name##_object, .object_end = name##_object_end
+
+#endif

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Who has which slot. Knows the maps of kernel/load.h. */
+#ifndef KPOD_LOADER_CGROUPS_SLOTS_H
+#define KPOD_LOADER_CGROUPS_SLOTS_H
+
+#include <limits.h>
+#include <stdint.h>
+
+#include "kernel/load.h"
+
+/* A birth record this old is visible to every CPU, whatever its memory model. */
+#define KPOD_SETTLE_NS 1000000
+
+enum kpod_slot_use { KPOD_SLOT_FREE, KPOD_SLOT_USED, KPOD_SLOT_DRAINING };
+
+struct kpod_slots {
+	struct kpod_bpf *bpf;
+	uint8_t *use;		 /* enum kpod_slot_use, by slot */
+	uint8_t *seen;		 /* has ever been in use */
+	uint8_t *visible;	 /* belongs into this snapshot */
+	uint8_t *dead_snapshots; /* in how many it was dead */
+	uint32_t scanned;	 /* slots looked at; the rest was never in use */
+	uint32_t used, dead, free;
+	uint64_t evicted;	   /* dead slots freed before their time, for want of free ones */
+	uint64_t walked_exhausted; /* slots_exhausted when the tree was last walked */
+	uint64_t start_ns;
+	uint64_t tombstone_ns;
+	char root[PATH_MAX]; /* of the cgroup2 hierarchy */
+};
+
+/* Finds the cgroup2 mount and enters what exists. -ENOENT: no cgroup2 is mounted. */
+int kpod_slots_open(struct kpod_slots *s, struct kpod_bpf *bpf, uint64_t tombstone_ns);
+void kpod_slots_close(struct kpod_slots *s);
+
+/* Before each snapshot: notes births and deaths, frees what has been dead long enough. */
+void kpod_slots_scan(struct kpod_slots *s, uint64_t now_ns);
+
+struct kpod_slot_info *kpod_slot_info(struct kpod_slots *s, uint32_t slot);
+
+#endif

@@ -1,0 +1,613 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+#include <bpf/btf.h>
+#include <bpf/libbpf.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "kernel/load.h"
+
+/* Kernel memory that all rows together may take; more CPUs than fit share rows atomically. */
+#define ROWS_BUDGET (12u << 20)
+
+static char last_warning[200];
+static bool verbose, verdict;
+
+/* The first warning says what failed; the verifier's last line before its statistics says why. */
+static void keep_warning(char *text)
+{
+	char *end = strstr(text, "\nprocessed "), *line;
+	size_t size = strlen(last_warning);
+
+	if (!size) {
+		text[strcspn(text, "\n")] = '\0';
+		snprintf(last_warning, sizeof(last_warning), "%s", text);
+	} else if (end && strstr(text, "PROG LOAD LOG") && !verdict) {
+		*end = '\0';
+		line = strrchr(text, '\n');
+		snprintf(last_warning + size, sizeof(last_warning) - size, ": %s",
+			 line ? line + 1 : text);
+		verdict = true;
+	}
+}
+
+static int on_libbpf(enum libbpf_print_level level, const char *format, va_list args)
+{
+	char *text;
+
+	if (level == LIBBPF_DEBUG)
+		return 0;
+	if (verbose)
+		return vfprintf(stderr, format, args);
+	if (level == LIBBPF_WARN && vasprintf(&text, format, args) >= 0) {
+		keep_warning(text);
+		free(text);
+	}
+	return 0;
+}
+
+#define PROC_PID_INIT_INO 0xEFFFFFFCu /* include/linux/proc_ns.h */
+
+bool kpod_sees_all_tasks(void)
+{
+	struct stat st;
+
+	return !stat("/proc/self/ns/pid", &st) && st.st_ino == PROC_PID_INIT_INO;
+}
+
+static uint32_t whole_windows(uint32_t units)
+{
+	return (units + KPOD_WINDOW_UNITS - 1) / KPOD_WINDOW_UNITS * KPOD_WINDOW_UNITS;
+}
+
+uint32_t kpod_unit_count(const struct kpod_bpf *bpf, const struct kpod_table *table)
+{
+	return table->units		       ? table->unit_capacity
+	       : table->direct		       ? table->direct
+	       : table->scope == KPOD_PER_SLOT ? bpf->max_containers
+					       : 1;
+}
+
+static uint32_t shards_of(const struct kpod_bpf *bpf, const struct kpod_table *table)
+{
+	return table->unsharded ? 1 : bpf->config.shards;
+}
+
+/* Whether a map is `units` of the table with this suffix. */
+static bool is_units(const struct kpod_table *table, const char *map, const char *suffix)
+{
+	size_t size = table->units ? strlen(table->units) : 0;
+
+	return size && !strncmp(map, table->units, size) && !strcmp(map + size, suffix);
+}
+
+static int size_map(struct kpod_bpf *bpf, const struct kpod_collector *c, struct bpf_map *map)
+{
+	const char *name = bpf_map__name(map);
+
+	if (!strcmp(name, "cgroups"))
+		return bpf->cgroups_fd >= 0
+			       ? bpf_map__reuse_fd(map, bpf->cgroups_fd)
+			       : bpf_map__set_max_entries(map, 4 * bpf->max_containers);
+	if (!strcmp(name, "slots") || !strcmp(name, "free_slots"))
+		return bpf_map__set_max_entries(map, bpf->max_containers);
+	if (c->sized_by_slot && !strcmp(name, c->sized_by_slot))
+		return bpf_map__set_max_entries(map, bpf->max_containers);
+	if (c->sized_by_cpu && !strcmp(name, c->sized_by_cpu))
+		return bpf_map__set_max_entries(map, (uint32_t)bpf->cpus);
+	for (size_t i = 0; i < c->table_count; i++) {
+		const struct kpod_table *t = &c->tables[i];
+
+		if (t->map && !strcmp(name, t->map))
+			return bpf_map__set_max_entries(
+				map, whole_windows(kpod_unit_count(bpf, t)) * shards_of(bpf, t));
+		if (is_units(t, name, "_index") || is_units(t, name, "_free") ||
+		    is_units(t, name, "_units"))
+			return bpf_map__set_max_entries(map, t->unit_capacity);
+	}
+	return 0;
+}
+
+static int set_config(struct kpod_bpf *bpf, struct bpf_object *object)
+{
+	struct bpf_map *map = bpf_object__find_map_by_name(object, ".rodata.kpod");
+	size_t size = 0;
+	const void *initial = map ? bpf_map__initial_value(map, &size) : NULL;
+
+	if (!initial || size != sizeof(bpf->config))
+		return -ENOENT;
+	/* Written through libbpf: it keeps the rest of the section, if there is any. */
+	return bpf_map__set_initial_value(map, &bpf->config, size) ? -errno : 0;
+}
+
+void kpod_collector_unload(struct kpod_loaded *l)
+{
+	if (l->state)
+		l->collector->source->close(l);
+	l->state = NULL;
+	for (size_t i = 0; i < l->link_count; i++)
+		bpf_link__destroy(l->links[i]);
+	for (size_t i = 0; l->tables && i < l->collector->table_count; i++) {
+		kpod_rows_close(&l->tables[i].rows);
+		kpod_rows_close(&l->tables[i].units);
+		kpod_kept_close(&l->tables[i].kept);
+	}
+	free(l->tables);
+	free(l->links);
+	free(l->per_cpu);
+	free(l->walks);
+	bpf_object__close(l->object);
+	l->object = NULL;
+	l->tables = NULL;
+	l->links = NULL;
+	l->per_cpu = l->walks = NULL;
+	l->link_count = l->per_cpu_count = l->walk_count = 0;
+	l->attachment = NULL;
+}
+
+static int iterate(int link)
+{
+	int fd = bpf_iter_create(link);
+	ssize_t n = fd < 0 ? -1 : 1;
+	char buffer[256];
+
+	while (n > 0 || (n < 0 && fd >= 0 && (errno == EAGAIN || errno == EINTR)))
+		n = read(fd, buffer, sizeof(buffer));
+	if (n < 0)
+		n = -errno;
+	if (fd >= 0)
+		close(fd);
+	return (int)n;
+}
+
+static int take_step(struct kpod_loaded *l, const struct kpod_step *step)
+{
+	struct bpf_program *program = bpf_object__find_program_by_name(l->object, step->program);
+	struct bpf_link *link;
+	int err = 0;
+
+	if (!program)
+		return -ENOENT;
+	if (step->kind == KPOD_LOAD)
+		return 0;
+	if (step->kind == KPOD_PER_CPU) {
+		l->per_cpu[l->per_cpu_count++] = bpf_program__fd(program);
+		return 0;
+	}
+	link = bpf_program__attach(program);
+	if (!link)
+		return -errno;
+	if (step->kind == KPOD_RUN_ONCE) {
+		err = iterate(bpf_link__fd(link));
+		bpf_link__destroy(link);
+		return err;
+	}
+	l->links[l->link_count++] = link;
+	if (step->kind == KPOD_WALK)
+		l->walks[l->walk_count++] = bpf_link__fd(link);
+	return 0;
+}
+
+static bool is_step(const struct kpod_attachment *a, const char *program)
+{
+	for (size_t i = 0; i < a->step_count; i++)
+		if (!strcmp(a->steps[i].program, program))
+			return true;
+	return false;
+}
+
+static int map_fd(const struct kpod_loaded *l, const char *name, const char *suffix)
+{
+	char full[64];
+
+	snprintf(full, sizeof(full), "%s%s", name, suffix);
+	return bpf_object__find_map_fd_by_name(l->object, full);
+}
+
+/* Unit 0 is none; the others go to the stack so that the lowest is taken first. */
+static int open_units(const struct kpod_loaded *l, struct kpod_loaded_table *t)
+{
+	int units_fd = map_fd(l, t->table->units, "_units");
+	int err;
+
+	t->index_fd = map_fd(l, t->table->units, "_index");
+	t->free_fd = map_fd(l, t->table->units, "_free");
+	if (units_fd < 0 || t->index_fd < 0 || t->free_fd < 0)
+		return -ENOENT;
+	err = kpod_rows_open(&t->units, units_fd, sizeof(struct kpod_unit),
+			     t->table->unit_capacity);
+	for (uint32_t unit = t->table->unit_capacity - 1; !err && unit > 0; unit--)
+		err = bpf_map_update_elem(t->free_fd, NULL, &unit, BPF_ANY) ? -errno : 0;
+	return err;
+}
+
+static int open_tables(struct kpod_bpf *bpf, struct kpod_loaded *l)
+{
+	const struct kpod_collector *c = l->collector;
+	int err = 0;
+
+	l->tables = calloc(c->table_count ? c->table_count : 1, sizeof(*l->tables));
+	if (!l->tables)
+		return -ENOMEM;
+	for (size_t i = 0; !err && i < c->table_count; i++) {
+		struct kpod_loaded_table *t = &l->tables[i];
+		int fd;
+
+		t->table = &c->tables[i];
+		if (!t->table->map) {
+			kpod_kept_open(&t->kept, t->table, kpod_key_words(t->table));
+			continue;
+		}
+		fd = map_fd(l, t->table->map, "");
+		t->shards = shards_of(bpf, t->table);
+		err = fd < 0 ? -ENOENT
+			     : kpod_rows_open(&t->rows, fd, t->table->row_size * t->shards,
+					      kpod_unit_count(bpf, t->table));
+		if (!err && t->table->units)
+			err = open_units(l, t);
+	}
+	return err;
+}
+
+/* To whoever is next, without a past. False: the kernel refused, it is as it was. */
+static bool free_unit(struct kpod_loaded_table *t, uint32_t unit, struct kpod_unit *u)
+{
+	struct kpod_unit was = *u;
+	void *rows = kpod_rows_of(&t->rows, unit);
+
+	if (bpf_map_delete_elem(t->index_fd, &u->key) && errno != ENOENT)
+		return false;
+	if (rows)
+		memset(rows, 0, t->rows.unit_size);
+	memset(u, 0, sizeof(*u));
+	/* The map's lock orders all this before whoever takes the unit. */
+	if (bpf_map_update_elem(t->free_fd, NULL, &unit, BPF_ANY)) {
+		*u = was;
+		return false;
+	}
+	return true;
+}
+
+bool kpod_table_forget(struct kpod_loaded_table *t, uint32_t slot)
+{
+	bool done = true;
+	void *rows;
+
+	if (t->table->scope != KPOD_PER_SLOT || !t->table->map)
+		return true;
+	if (!t->table->units) {
+		rows = kpod_rows_of(&t->rows, slot);
+		if (rows)
+			memset(rows, 0, t->rows.unit_size);
+		return true;
+	}
+	for (uint32_t unit = 1; unit < t->table->unit_capacity; unit++) {
+		struct kpod_unit *u = kpod_rows_of(&t->units, unit);
+
+		if (u && u->born_ns && u->key.slot == slot)
+			done &= free_unit(t, unit, u);
+	}
+	return done;
+}
+
+static int load_object(struct kpod_bpf *bpf, struct kpod_loaded *l, const struct kpod_attachment *a,
+		       const char **step)
+{
+	const struct kpod_collector *c = l->collector;
+	struct bpf_program *program;
+	struct bpf_map *map;
+	int err;
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = c->name);
+
+	l->links = calloc(a->step_count, sizeof(*l->links));
+	l->per_cpu = calloc(a->step_count, sizeof(*l->per_cpu));
+	l->walks = calloc(a->step_count, sizeof(*l->walks));
+	l->object = bpf_object__open_mem(c->object, (size_t)(c->object_end - c->object), &opts);
+	err = !l->links || !l->per_cpu || !l->walks ? -ENOMEM : l->object ? 0 : -errno;
+	err = err ? err : set_config(bpf, l->object);
+	if (!err && c->prepare)
+		err = c->prepare(l->object);
+	if (err)
+		return err;
+	bpf_object__for_each_map (map, l->object) {
+		if (!err && a->omit && !strcmp(bpf_map__name(map), a->omit))
+			err = bpf_map__set_autocreate(map, false);
+		else if (!err && !strcmp(bpf_map__name(map), "control") && bpf->control)
+			err = bpf_map__reuse_fd(map, bpf->control_fd);
+		else if (!err)
+			err = size_map(bpf, c, map);
+	}
+	bpf_object__for_each_program (program, l->object)
+		bpf_program__set_autoload(program, is_step(a, bpf_program__name(program)));
+	*step = "load";
+	return err ? err : bpf_object__load(l->object);
+}
+
+/*
+ * Before any of the programs that use them is attached. Slot 0 is the host's; the others go to the
+ * stack so that the lowest is taken first.
+ */
+static int adopt_shared_maps(struct kpod_bpf *bpf, const struct kpod_loaded *l)
+{
+	int control_fd = map_fd(l, "control", "");
+	int err = kpod_rows_open(&bpf->slots, map_fd(l, "slots", ""), sizeof(struct kpod_slot_info),
+				 bpf->max_containers);
+	void *control;
+
+	if (err)
+		return err;
+	control = mmap(NULL, sizeof(*bpf->control), PROT_READ | PROT_WRITE, MAP_SHARED, control_fd,
+		       0);
+	if (control == MAP_FAILED)
+		return -errno;
+	bpf->control = control;
+	bpf->control_fd = control_fd;
+	bpf->cgroups_fd = map_fd(l, "cgroups", "");
+	bpf->free_slots_fd = map_fd(l, "free_slots", "");
+	for (uint32_t slot = bpf->max_containers - 1; slot > 0; slot--)
+		if (bpf_map_update_elem(bpf->free_slots_fd, NULL, &slot, BPF_ANY))
+			return -errno;
+	return 0;
+}
+
+static void disown_shared_maps(struct kpod_bpf *bpf)
+{
+	if (bpf->control)
+		munmap(bpf->control, sizeof(*bpf->control));
+	bpf->control = NULL;
+	kpod_rows_close(&bpf->slots);
+	bpf->cgroups_fd = bpf->free_slots_fd = bpf->control_fd = -1;
+}
+
+static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
+			  const struct kpod_attachment *a)
+{
+	bool first = l->collector == kpod_collectors[0];
+	const char *step = "open";
+	int err = 0;
+
+	last_warning[0] = '\0';
+	verdict = false;
+	if (l->collector->object)
+		err = load_object(bpf, l, a, &step);
+	err = err ? err : open_tables(bpf, l);
+	if (!err && first)
+		err = adopt_shared_maps(bpf, l);
+	for (size_t i = 0; !err && i < a->step_count; i++) {
+		step = a->steps[i].program;
+		err = take_step(l, &a->steps[i]);
+	}
+	if (err) {
+		snprintf(l->reason, sizeof(l->reason), "%s: %s: %s%s%s", a->name, step,
+			 strerror(-err), last_warning[0] ? ": " : "", last_warning);
+		if (first)
+			disown_shared_maps(bpf);
+		kpod_collector_unload(l);
+		return err;
+	}
+	l->reason[0] = '\0';
+	l->attachment = a;
+	if (l->collector->started)
+		l->collector->started();
+	return 0;
+}
+
+static void load(struct kpod_bpf *bpf, struct kpod_loaded *l, const struct kpod_options *o)
+{
+	const struct kpod_collector *c = l->collector;
+
+	if (o->inject_failure && !strcmp(o->inject_failure, c->name)) {
+		snprintf(l->reason, sizeof(l->reason), "made to fail by --inject-load-failure");
+		return;
+	}
+	if (c != kpod_collectors[0] && bpf->cgroups_fd < 0) {
+		snprintf(l->reason, sizeof(l->reason), "needs collector %s",
+			 kpod_collectors[0]->name);
+		return;
+	}
+	for (size_t i = 0; i < c->attachment_count; i++)
+		if ((bpf->config.preemptible || !c->attachments[i].preemptible) &&
+		    !try_attachment(bpf, l, &c->attachments[i]))
+			return;
+}
+
+static uint32_t power_of_two(uint32_t n)
+{
+	uint32_t p = 1;
+
+	while (p < n)
+		p *= 2;
+	return p;
+}
+
+/* Whether a comma-separated list has this name. */
+static bool lists(const char *list, const char *name)
+{
+	size_t size = strlen(name);
+
+	for (const char *at = list; (at = strstr(at, name)); at += size)
+		if ((at == list || at[-1] == ',') && (!at[size] || at[size] == ','))
+			return true;
+	return false;
+}
+
+static int check_names(const char *list)
+{
+	while (*list) {
+		size_t size = strcspn(list, ",");
+		bool known = false;
+
+		for (size_t i = 0; i < kpod_collector_count; i++)
+			known |= strlen(kpod_collectors[i]->name) == size &&
+				 !memcmp(kpod_collectors[i]->name, list, size);
+		if (!known) {
+			kpod_log("--collectors: there is no collector '%.*s'", (int)size, list);
+			return -EINVAL;
+		}
+		list += size + (list[size] == ',');
+	}
+	return 0;
+}
+
+int kpod_bpf_describe(struct kpod_bpf *bpf, const struct kpod_options *o)
+{
+	memset(bpf, 0, sizeof(*bpf));
+	bpf->cgroups_fd = bpf->free_slots_fd = -1;
+	if (o->collectors && check_names(o->collectors))
+		return -EINVAL;
+	bpf->loaded = calloc(kpod_collector_count, sizeof(*bpf->loaded));
+	if (!bpf->loaded)
+		return -ENOMEM;
+	for (size_t i = 0; i < kpod_collector_count; i++)
+		if (i == 0 || (o->collectors ? lists(o->collectors, kpod_collectors[i]->name)
+					     : kpod_collectors[i]->profile <= o->profile))
+			bpf->loaded[bpf->loaded_count++].collector = kpod_collectors[i];
+	return 0;
+}
+
+/* Bytes of all rows that are there once for each shard. */
+static uint64_t shard_bytes(const struct kpod_bpf *bpf)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < bpf->loaded_count; i++) {
+		const struct kpod_collector *c = bpf->loaded[i].collector;
+
+		for (size_t t = 0; t < c->table_count; t++)
+			if (c->tables[t].map && !c->tables[t].unsharded)
+				bytes += (uint64_t)kpod_unit_count(bpf, &c->tables[t]) *
+					 c->tables[t].row_size;
+	}
+	return bytes;
+}
+
+/* Since 7.0 a tracepoint keeps its programs by this lock; before, by disabling preemption. */
+static bool tracepoints_preempt(void)
+{
+	struct btf *btf = btf__load_vmlinux_btf();
+	bool found = btf &&
+		     btf__find_by_name_kind(btf, "class_srcu_fast_notrace_t", BTF_KIND_TYPEDEF) > 0;
+
+	btf__free(btf);
+	return found;
+}
+
+int kpod_bpf_open(struct kpod_bpf *bpf, const struct kpod_options *o)
+{
+	int err = kpod_bpf_describe(bpf, o);
+
+	if (err)
+		return err;
+	verbose = o->verbose;
+	libbpf_set_print(on_libbpf);
+	bpf->cpus = libbpf_num_possible_cpus();
+	if (bpf->cpus < 1)
+		return bpf->cpus ? bpf->cpus : -EINVAL;
+	bpf->max_containers = whole_windows(o->max_containers + 1);
+	bpf->config.shards = power_of_two((uint32_t)bpf->cpus);
+	while (bpf->config.shards > 1 && bpf->config.shards * shard_bytes(bpf) > ROWS_BUDGET)
+		bpf->config.shards /= 2;
+	bpf->config.start_ns = kpod_clock(CLOCK_MONOTONIC);
+	bpf->config.preemptible = tracepoints_preempt();
+	bpf->config.shared = bpf->config.shards < (uint32_t)bpf->cpus || bpf->config.preemptible;
+	bpf->config.pods_only = o->pods_only;
+	bpf->config.page_size = (uint32_t)getpagesize();
+
+	for (size_t i = 0; i < bpf->loaded_count; i++)
+		load(bpf, &bpf->loaded[i], o);
+	return 0;
+}
+
+void kpod_bpf_close(struct kpod_bpf *bpf)
+{
+	for (size_t i = bpf->loaded_count; i-- > 0;) {
+		kpod_collector_unload(&bpf->loaded[i]);
+		free(bpf->loaded[i].programs);
+	}
+	disown_shared_maps(bpf);
+	free(bpf->loaded);
+	memset(bpf, 0, sizeof(*bpf));
+}
+
+/* Gauges of the first `slots` slots to zero: the walk that follows counts them anew. */
+static void reset_gauges(struct kpod_loaded_table *t, uint32_t slots)
+{
+	for (size_t c = 0; c < t->table->column_count; c++) {
+		if (t->table->columns[c].kind != KPOD_GAUGE)
+			continue;
+		for (uint32_t slot = 0; slot < slots; slot++) {
+			char *rows = kpod_rows_of(&t->rows, slot);
+
+			for (uint32_t shard = 0; rows && shard < t->shards; shard++)
+				((uint64_t *)(rows + (size_t)shard * t->table->row_size))
+					[t->table->columns[c].word] = 0;
+		}
+	}
+}
+
+void kpod_bpf_flush(struct kpod_bpf *bpf, uint32_t slots)
+{
+	for (size_t i = 0; i < bpf->loaded_count; i++) {
+		struct kpod_loaded *l = &bpf->loaded[i];
+
+		for (size_t t = 0; l->walk_count && t < l->collector->table_count; t++)
+			reset_gauges(&l->tables[t], slots);
+		for (size_t w = 0; w < l->walk_count; w++)
+			if (iterate(l->walks[w]))
+				bpf->walk_failures++;
+		for (size_t p = 0; p < bpf->loaded[i].per_cpu_count; p++) {
+			for (int cpu = 0; cpu < bpf->cpus; cpu++) {
+				LIBBPF_OPTS(bpf_test_run_opts, opts, .flags = BPF_F_TEST_RUN_ON_CPU,
+					    .cpu = (uint32_t)cpu);
+				int err = bpf_prog_test_run_opts(bpf->loaded[i].per_cpu[p], &opts);
+
+				if (err && err != -ENXIO) /* ENXIO: the CPU is offline */
+					bpf->flush_failures++;
+			}
+		}
+	}
+}
+
+static void open_source(struct kpod_loaded *l, struct kpod_slots *slots,
+			const struct kpod_options *options)
+{
+	const struct kpod_source *source = l->collector->source;
+	int err = source && l->attachment ? source->open(l, slots, options) : 0;
+
+	if (!err)
+		return;
+	if (!l->reason[0])
+		snprintf(l->reason, sizeof(l->reason), "%s: %s", l->attachment->name,
+			 strerror(-err));
+	kpod_collector_unload(l);
+}
+
+void kpod_sources_open(struct kpod_bpf *bpf, struct kpod_slots *slots,
+		       const struct kpod_options *options)
+{
+	for (size_t i = 0; i < bpf->loaded_count; i++)
+		open_source(&bpf->loaded[i], slots, options);
+}
+
+void kpod_collector_load(struct kpod_bpf *bpf, struct kpod_loaded *l, struct kpod_slots *slots,
+			 const struct kpod_options *options)
+{
+	bpf->config.start_ns = kpod_clock(CLOCK_MONOTONIC);
+	load(bpf, l, options);
+	open_source(l, slots, options);
+}
+
+void kpod_sources_read(struct kpod_bpf *bpf, struct kpod_slots *slots)
+{
+	for (size_t i = 0; i < bpf->loaded_count; i++)
+		if (bpf->loaded[i].state)
+			bpf->loaded[i].collector->source->read(&bpf->loaded[i], slots);
+}

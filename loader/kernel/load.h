@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Collectors in the kernel: their objects, programs and maps. Knows the declarations of
+ * base/collector.h and is told which collectors there are. Functions return 0 or -errno unless they
+ * say else.
+ */
+#ifndef KPOD_LOADER_KERNEL_LOAD_H
+#define KPOD_LOADER_KERNEL_LOAD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/collector.h"
+#include "base/kept.h"
+#include "bpf/slots.h"
+#include "bpf/units.h"
+#include "kernel/rows.h"
+#include "options.h"
+
+struct bpf_link;
+struct bpf_object;
+struct kpod_slots;
+
+struct kpod_loaded_table {
+	const struct kpod_table *table;
+	struct kpod_rows rows;
+	uint32_t shards;
+	/* With units only: */
+	struct kpod_rows units; /* struct kpod_unit */
+	int index_fd, free_fd;
+	uint32_t units_used; /* as of the last snapshot */
+	/* Of a source only: */
+	struct kpod_kept kept;
+};
+
+/* Totals of a program, which outlive its unloading. */
+struct kpod_program {
+	char name[32]; /* not NUL-terminated if it is that long */
+	uint64_t run_ns, runs, misses;
+	uint64_t seen_ns, seen_runs, seen_misses; /* as the kernel had them last */
+	uint32_t id;
+};
+
+struct kpod_loaded {
+	const struct kpod_collector *collector;
+	const struct kpod_attachment *attachment; /* NULL: it does not run, reason says why */
+	char reason[256];
+	struct bpf_object *object;
+	struct bpf_link **links;
+	int *per_cpu; /* program descriptors */
+	int *walks;   /* link descriptors */
+	size_t link_count, per_cpu_count, walk_count;
+	struct kpod_loaded_table *tables;
+	void *state; /* the source's; NULL: it is not open */
+	/* The governor's: */
+	struct kpod_program *programs;
+	size_t program_count;
+	uint64_t map_bytes;
+	uint64_t cost_ns; /* in the last window */
+	uint64_t sheds;
+	uint64_t shed_at; /* which one in all; 0: it is not shed */
+};
+
+struct kpod_bpf {
+	struct kpod_config config;
+	uint32_t max_containers; /* slot 0 included */
+	int cpus;
+	int cgroups_fd, free_slots_fd, control_fd; /* -1: the cgroup collector does not run */
+	struct kpod_rows slots;
+	struct kpod_control *control;
+	struct kpod_loaded *loaded;
+	size_t loaded_count;
+	uint64_t flush_failures, walk_failures;
+};
+
+/*
+ * Lists the collectors that are asked for without loading any: for their declarations. -EINVAL:
+ * there is no such collector, and one line on stderr has said which.
+ */
+int kpod_bpf_describe(struct kpod_bpf *bpf, const struct kpod_options *options);
+
+/* Loads and attaches every collector; what cannot is left with its reason. Fails on no memory. */
+int kpod_bpf_open(struct kpod_bpf *bpf, const struct kpod_options *options);
+void kpod_bpf_close(struct kpod_bpf *bpf);
+
+/* One collector, while the others run. What cannot load is left with its reason. */
+void kpod_collector_load(struct kpod_bpf *bpf, struct kpod_loaded *l, struct kpod_slots *slots,
+			 const struct kpod_options *options);
+void kpod_collector_unload(struct kpod_loaded *l);
+
+/* Runs the per-CPU programs and the walks, so that the maps are current. */
+void kpod_bpf_flush(struct kpod_bpf *bpf, uint32_t slots);
+
+/* Opens what collectors read themselves; what cannot be opened is left with its reason. */
+void kpod_sources_open(struct kpod_bpf *bpf, struct kpod_slots *slots,
+		       const struct kpod_options *options);
+void kpod_sources_read(struct kpod_bpf *bpf, struct kpod_slots *slots);
+
+/* How many units a table has, whether in use or not. */
+uint32_t kpod_unit_count(const struct kpod_bpf *bpf, const struct kpod_table *table);
+
+/* Frees what a table keeps of a slot that is no more. False: not all, as the kernel refused. */
+bool kpod_table_forget(struct kpod_loaded_table *t, uint32_t slot);
+
+#endif

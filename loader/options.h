@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The command line of the loader. Knows the profiles of base/collector.h and nothing else. */
+#ifndef KPOD_LOADER_OPTIONS_H
+#define KPOD_LOADER_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/collector.h"
+
+#define KPOD_VERSION "0.1.0"
+
+struct kpod_options {
+	const char *segment;
+	uint64_t interval_ns;
+	uint64_t tombstone_ns; /* how long a dead container's totals stay */
+	uint32_t max_containers;
+	uint64_t ring_size;
+	uint64_t ring_max;
+	bool pods_only;
+	bool print;
+	bool verbose;
+	enum kpod_profile profile;
+	const char *proc;	    /* the host's procfs */
+	const char *collectors;	    /* instead of a profile: names, separated by commas */
+	const char *syscalls;	    /* measured by name, separated by commas; NULL: a default */
+	double max_overhead;	    /* of BPF programs, in percent of the node's CPU time */
+	uint64_t governor_tick_ns;  /* a second but in tests */
+	const char *inject_failure; /* test builds: this collector does not load */
+};
+
+/*
+ * Reads the command line into *o, defaults first. Returns 0, or -1 if --help or --version has been
+ * answered, or the exit status once one line on stderr has said what is wrong. Sets optind.
+ */
+int kpod_options_parse(int argc, char **argv, struct kpod_options *o);
+
+#endif

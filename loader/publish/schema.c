@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+#include <bpf/libbpf.h>
+#include <msgpack.h>
+
+#include "kernel/privileges.h"
+#include "publish/schema.h"
+
+static void text(msgpack_packer *pk, const char *s)
+{
+	msgpack_pack_str_with_body(pk, s, strlen(s));
+}
+
+static void text_entry(msgpack_packer *pk, const char *key, const char *value)
+{
+	text(pk, key);
+	text(pk, value);
+}
+
+static void int_entry(msgpack_packer *pk, const char *key, int64_t value)
+{
+	text(pk, key);
+	msgpack_pack_int64(pk, value);
+}
+
+static void bool_entry(msgpack_packer *pk, const char *key, bool value)
+{
+	text(pk, key);
+	if (value)
+		msgpack_pack_true(pk);
+	else
+		msgpack_pack_false(pk);
+}
+
+static void pack_column(msgpack_packer *pk, const struct kpod_column *c, bool optional)
+{
+	static const char *const kinds[] = {"counter", "gauge", "histogram"};
+
+	msgpack_pack_map(pk, c->kind == KPOD_HISTOGRAM ? 12 : 7);
+	text_entry(pk, "name", c->name);
+	text_entry(pk, "help", c->help);
+	text_entry(pk, "kind", kinds[c->kind]);
+	int_entry(pk, "decimals", c->decimals);
+	int_entry(pk, "word", c->word);
+	bool_entry(pk, "optional", optional);
+	text(pk, "labels");
+	msgpack_pack_map(pk, (c->label != NULL) + (c->label2 != NULL));
+	if (c->label)
+		text_entry(pk, c->label, c->value);
+	if (c->label2)
+		text_entry(pk, c->label2, c->value2);
+	if (c->kind == KPOD_HISTOGRAM) {
+		int_entry(pk, "schema", KPOD_HIST_SCHEMA);
+		int_entry(pk, "first_exponent", KPOD_HIST_FIRST_EXPONENT);
+		int_entry(pk, "buckets", KPOD_HIST_BUCKETS);
+		int_entry(pk, "sum", c->sum);
+		int_entry(pk, "sum_words", c->sum_words);
+	}
+}
+
+static void pack_key(msgpack_packer *pk, const struct kpod_key *key)
+{
+	const struct kpod_names *values = key->values ? key->values() : NULL;
+
+	msgpack_pack_map(pk, 3);
+	text_entry(pk, "label", key->label);
+	int_entry(pk, "words", key->words);
+	text(pk, "values");
+	msgpack_pack_array(pk, values ? values->count : 0);
+	for (size_t i = 0; values && i < values->count; i++)
+		text(pk, values->names[i]);
+}
+
+static void pack_table(msgpack_packer *pk, const char *collector, const struct kpod_table *t)
+{
+	msgpack_pack_map(pk, 6);
+	text_entry(pk, "name", t->name);
+	text_entry(pk, "collector", collector);
+	text_entry(pk, "scope", t->scope == KPOD_PER_SLOT ? "slot" : "node");
+	text(pk, "keys");
+	msgpack_pack_array(pk, t->key_count);
+	for (size_t i = 0; i < t->key_count; i++)
+		pack_key(pk, &t->keys[i]);
+	int_entry(pk, "words", t->words);
+	text(pk, "columns");
+	msgpack_pack_array(pk, t->column_count);
+	for (size_t i = 0; i < t->column_count; i++)
+		pack_column(pk, &t->columns[i], !t->map);
+}
+
+/* The hooks of each way to attach, as the sections of its programs name them. */
+static void pack_attachments(msgpack_packer *pk, const struct kpod_collector *c)
+{
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = c->name);
+	struct bpf_object *object =
+		c->object ? bpf_object__open_mem(c->object, (size_t)(c->object_end - c->object),
+						 &opts)
+			  : NULL;
+
+	msgpack_pack_array(pk, c->attachment_count);
+	for (size_t i = 0; i < c->attachment_count; i++) {
+		const struct kpod_attachment *a = &c->attachments[i];
+
+		msgpack_pack_map(pk, 2);
+		text_entry(pk, "name", a->name);
+		text(pk, "hooks");
+		msgpack_pack_array(pk, a->step_count);
+		for (size_t s = 0; s < a->step_count; s++) {
+			const struct bpf_program *program =
+				object ? bpf_object__find_program_by_name(object,
+									  a->steps[s].program)
+				       : NULL;
+
+			text(pk, program ? bpf_program__section_name(program) : "");
+		}
+	}
+	bpf_object__close(object);
+}
+
+int kpod_schema_encode(const struct kpod_bpf *bpf, void **document, size_t *size)
+{
+	struct utsname kernel;
+	msgpack_sbuffer buffer;
+	msgpack_packer packer, *pk = &packer;
+	size_t tables = KPOD_OWN_TABLES;
+
+	uname(&kernel);
+	msgpack_sbuffer_init(&buffer);
+	msgpack_packer_init(pk, &buffer, msgpack_sbuffer_write);
+	msgpack_pack_map(pk, 5);
+	int_entry(pk, "format", 1);
+	text(pk, "loader");
+	msgpack_pack_map(pk, 1);
+	text_entry(pk, "version", KPOD_VERSION);
+	text_entry(pk, "kernel", kernel.release);
+	text(pk, "collectors");
+	msgpack_pack_array(pk, bpf->loaded_count);
+	for (size_t i = 0; i < bpf->loaded_count; i++) {
+		const struct kpod_loaded *l = &bpf->loaded[i];
+
+		tables += l->collector->table_count;
+		msgpack_pack_map(pk, 9);
+		text_entry(pk, "name", l->collector->name);
+		text_entry(pk, "help", l->collector->help);
+		text_entry(pk, "owner", l->collector->owner);
+		text_entry(pk, "since", l->collector->since);
+		text_entry(pk, "profile", kpod_profile_names[l->collector->profile]);
+		bool_entry(pk, "up", l->attachment);
+		text_entry(pk, "reason", l->reason);
+		text_entry(pk, "attach", l->attachment ? l->attachment->name : "");
+		text(pk, "attachments");
+		pack_attachments(pk, l->collector);
+	}
+	text(pk, "tables");
+	msgpack_pack_array(pk, tables);
+	for (size_t i = 0; i < KPOD_OWN_TABLES; i++)
+		pack_table(pk, "loader", &kpod_own_tables[i]);
+	for (size_t i = 0; i < bpf->loaded_count; i++) {
+		const struct kpod_collector *c = bpf->loaded[i].collector;
+
+		for (size_t t = 0; t < c->table_count; t++)
+			pack_table(pk, c->name, &c->tables[t]);
+	}
+	*size = buffer.size;
+	*document = msgpack_sbuffer_release(&buffer);
+	msgpack_sbuffer_destroy(&buffer);
+	return *document ? 0 : -ENOMEM;
+}

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a segment says of its own tables. Knows kernel/load.h. */
+#ifndef KPOD_LOADER_PUBLISH_SCHEMA_H
+#define KPOD_LOADER_PUBLISH_SCHEMA_H
+
+#include <stddef.h>
+
+#include "kernel/load.h"
+
+/* The loader's own tables, the first of every schema. */
+#define KPOD_OWN_TABLES 6
+extern const struct kpod_table kpod_own_tables[KPOD_OWN_TABLES];
+
+/* The schema document of shared/README.md; *document is malloc'ed. */
+int kpod_schema_encode(const struct kpod_bpf *bpf, void **document, size_t *size);
+
+#endif

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include "sources/tasks.h"
+#include "base/clock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include "base/parse.h"
+
+#define STARTTIME 22 /* field of /proc/PID/stat (proc(5)), in clock ticks since boot */
+#define COMM 2	     /* ends with the last ')' */
+
+/* How many PID namespaces below the procfs's we are: one number of ours for each, and one more. */
+static int find_depth(int proc)
+{
+	struct kpod_span text, line, word;
+	char buffer[8192];
+	ssize_t size = kpod_task_read(proc, "self/status", buffer, sizeof(buffer));
+	int depth = -1;
+
+	if (size < 0)
+		return (int)size;
+	text = (struct kpod_span){buffer, (size_t)size};
+	while (kpod_next_line(&text, &line)) {
+		if (!kpod_next_word(&line, &word) || !kpod_span_is(word, "NSpid:"))
+			continue;
+		while (kpod_next_word(&line, &word))
+			depth++;
+		return depth;
+	}
+	return -ENOENT;
+}
+
+static void *map_memory(const struct kpod_loaded *l, const char *name, size_t size)
+{
+	int fd = bpf_object__find_map_fd_by_name(l->object, name);
+	void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	return at == MAP_FAILED ? NULL : at;
+}
+
+int kpod_tasks_open(struct kpod_tasks *t, struct kpod_loaded *l, uint32_t slots,
+		    const struct kpod_options *o)
+{
+	int depth;
+
+	t->program = bpf_program__fd(
+		bpf_object__find_program_by_name(l->object, l->attachment->steps[0].program));
+	t->size = slots * sizeof(*t->of);
+	t->of = map_memory(l, "tasks", t->size);
+	t->walk = map_memory(l, ".bss", sizeof(*t->walk));
+	if (t->program < 0 || !t->of || !t->walk)
+		return t->program < 0 ? -ENOENT : -errno;
+	t->proc = open(o->proc, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	depth = t->proc < 0 ? -errno : find_depth(t->proc);
+	if (depth < 0) {
+		snprintf(l->reason, sizeof(l->reason),
+			 "%.150s/self/status: %s: --proc is to be a procfs that shows this process",
+			 o->proc, strerror(-depth));
+		return depth;
+	}
+	t->walk->depth = (uint32_t)depth;
+	return 0;
+}
+
+void kpod_tasks_close(struct kpod_tasks *t)
+{
+	if (t->of)
+		munmap(t->of, t->size);
+	if (t->walk)
+		munmap(t->walk, sizeof(*t->walk));
+	if (t->proc > 0)
+		close(t->proc);
+}
+
+void kpod_tasks_find(struct kpod_tasks *t, struct kpod_bpf *bpf)
+{
+	LIBBPF_OPTS(bpf_test_run_opts, opts);
+	uint64_t cut = t->walk->cut;
+
+	memset(t->of, 0, t->size);
+	if (bpf_prog_test_run_opts(t->program, &opts) || t->walk->cut != cut)
+		bpf->walk_failures++;
+}
+
+/* Whether the process with this number is still the one that was found. */
+static bool is_same(int directory, const struct kpod_task *task)
+{
+	uint64_t tick = KPOD_SECOND / (uint64_t)sysconf(_SC_CLK_TCK), started = 0;
+	struct kpod_field field = {.at = STARTTIME - COMM - 1};
+	char text[1024];
+	ssize_t size = kpod_task_read(directory, "stat", text, sizeof(text));
+	const char *name_end = size < 0 ? NULL : memrchr(text, ')', (size_t)size);
+
+	if (!name_end)
+		return false;
+	name_end++;
+	kpod_parse((struct kpod_span){name_end, (size_t)(text + size - name_end)}, &field, 1,
+		   &started);
+	return started == task->start_ns / tick;
+}
+
+int kpod_task_open(const struct kpod_tasks *t, uint32_t slot)
+{
+	char number[16];
+	int fd;
+
+	snprintf(number, sizeof(number), "%u", t->of[slot].pid);
+	fd = openat(t->proc, number, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? -ESRCH : -errno;
+	if (is_same(fd, &t->of[slot]))
+		return fd;
+	close(fd);
+	return -ESRCH;
+}
+
+ssize_t kpod_task_read(int directory, const char *file, char *text, size_t room)
+{
+	int fd = openat(directory, file, O_RDONLY | O_CLOEXEC);
+	size_t size = 0;
+	ssize_t n = 1;
+
+	if (fd < 0)
+		return -errno;
+	while (n > 0 && size < room) {
+		n = read(fd, text + size, room - size);
+		size += n > 0 ? (size_t)n : 0;
+	}
+	n = n < 0 ? -errno : (ssize_t)size;
+	close(fd);
+	return n;
+}

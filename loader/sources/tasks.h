@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A process of each container, found by bpf/tasks.bpf.c, and its directory in the host's procfs.
+ * For sources of collectors that embed that object and name KPOD_TASKS_ATTACHMENTS.
+ */
+#ifndef KPOD_LOADER_SOURCES_TASKS_H
+#define KPOD_LOADER_SOURCES_TASKS_H
+
+#include <sys/types.h>
+
+#include "kernel/load.h"
+
+#include "bpf/tasks.h"
+
+#define KPOD_TASKS_ATTACHMENTS                                                                     \
+	{                                                                                          \
+		.name = "walk", KPOD_STEPS({"kpod_tasks_walk", KPOD_LOAD})                         \
+	}
+
+struct kpod_tasks {
+	struct kpod_task *of; /* by slot; of[0]: process 1 of the procfs */
+	size_t size;
+	struct kpod_walk *walk;
+	int program;
+	int proc;
+};
+
+/* -errno, with the reason in l->reason. */
+int kpod_tasks_open(struct kpod_tasks *t, struct kpod_loaded *l, uint32_t slots,
+		    const struct kpod_options *o);
+void kpod_tasks_close(struct kpod_tasks *t);
+
+/* Looks for them anew; what fails or is cut short is counted in bpf->walk_failures. */
+void kpod_tasks_find(struct kpod_tasks *t, struct kpod_bpf *bpf);
+
+/* A descriptor (O_PATH) of the process's directory, -ESRCH if it has ended. */
+int kpod_task_open(const struct kpod_tasks *t, uint32_t slot);
+
+/* All of a file; its size, or -errno. What does not fit is left out. */
+ssize_t kpod_task_read(int directory, const char *file, char *text, size_t room);
+
+#endif
