@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import sys
+import tempfile
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,9 +15,9 @@ from typing import TYPE_CHECKING
 import uvicorn
 import uvloop
 
-from aggregator._native import lib
+from aggregator._native import ffi, lib
 from aggregator.cli import arguments
-from aggregator.http.protocol import Protocol
+from aggregator.http.protocol import Connections, Protocol, max_connections
 from aggregator.http.server import Application
 from aggregator.pods.names import Names
 from aggregator.pods.podinfo import PodInfo, Pods
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from aggregator.push.otlp import Exporter
 
 log = logging.getLogger("kpod")
+
+# Connections that the kernel keeps until they are taken; it takes no more than net.core.somaxconn.
+BACKLOG = 1024
 
 
 def make_pods(options: argparse.Namespace) -> Pods | None:
@@ -70,6 +74,23 @@ def otlp(options: argparse.Namespace, store: Store, own: SelfMetrics) -> "Export
     return Exporter(store, own, endpoint, interval=options.otlp_interval)
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """A listener there. No host, and [::], are all addresses of both families, as in Go."""
+    if host in ("", "::") and socket.has_dualstack_ipv6():
+        return socket.create_server(
+            ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=BACKLOG)
+
+
+def shown(host: str) -> str:
+    """A host as it stands in a URL, reachable if possible."""
+    if host in ("", "::"):
+        return "localhost"
+    return f"[{host}]" if ":" in host else host
+
+
 def ended(task: asyncio.Task[None]) -> None:
     if not task.cancelled():
         log.error("%s ended: %r", task.get_name(), task.exception())
@@ -93,30 +114,45 @@ async def serve(
     await server.serve(sockets=[listener])
 
 
+def confine(options: argparse.Namespace) -> None:
+    """What the process may still do, before it has looked at anything that comes from outside."""
+    # kubernetes.config writes the certificates of a kubeconfig to files, and its plugins are
+    # programs, which may open /dev/null.
+    plain = options.pods == "none" or (options.in_cluster and not options.kubeconfig)
+    directories = [] if plain else [tempfile.gettempdir(), "/dev"]
+    names = [ffi.new("char[]", os.fsencode(directory)) for directory in directories]
+    landlock = lib.kpod_landlock(ffi.new("char *[]", [*names, ffi.NULL]))
+    if landlock < 0:
+        log.warning("no Landlock: %s", os.strerror(-landlock))
+    elif not landlock:
+        log.info("the kernel has no Landlock: files are guarded by their permissions only")
+    if error := lib.kpod_confine():
+        log.warning("no system call filter: %s", os.strerror(-error))
+
+
 def main() -> None:
     options = arguments()
     logging.basicConfig(
         level=options.log_level.upper(), format="kpod-aggregator: %(message)s", stream=sys.stderr
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of each request
-    if error := lib.kpod_confine():
-        log.warning("no system call filter: %s", os.strerror(-error))
+    confine(options)
     # Snapshots come and go: each gets a mapping of its own, as the heap between them would not be
     # given back. By itself the threshold grows with what is freed.
     lib.mallopt(lib.M_MMAP_THRESHOLD, 128 << 10)
     host, port = options.listen
-    tls = auth = None
+    web = None
     if options.web_config:
         # 3 MB that most do without.
-        from aggregator.http.webconfig import WebConfigError, load
+        from aggregator.http.webconfig import WebConfig, WebConfigError
 
         try:
-            tls, auth = load(options.web_config)
+            web = WebConfig(options.web_config)
         except WebConfigError as error:
             sys.exit(f"kpod-aggregator: {error}")
+    tls = web.tls if web else None
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family)
+        listener = listen(host, port)
     except OSError as error:
         sys.exit(f"kpod-aggregator: cannot listen on {host}:{port}: {error.strerror or error}")
     pods = make_pods(options)
@@ -134,17 +170,23 @@ def main() -> None:
         log.info("names come from the %s, for the pods of node %s", options.pods, options.node)
     else:
         log.info("standalone: names come from cgroup paths")
-    application = Application(store, pods, auth=auth, max_scrapes=options.max_scrapes)
+    application = Application(
+        store,
+        pods,
+        auth=(lambda: web.auth) if web else lambda: None,
+        max_scrapes=options.max_scrapes,
+    )
     log.info(
         "serving %s://%s:%d/metrics",
         "https" if tls else "http",
-        host or "0.0.0.0",
+        shown(host),
         listener.getsockname()[1],
     )
     exporter = otlp(options, store, application.own)
+    connections = Connections(max_connections(), application.own.connections_closed.inc)
     config = uvicorn.Config(
         application,
-        http=partial(Protocol, application.own.timed_out.inc),  # type: ignore[arg-type]
+        http=partial(Protocol, application.own.timed_out.inc, connections),  # type: ignore[arg-type]
         ssl_context_factory=(lambda *_: tls.context()) if tls else None,
         ws="none",
         lifespan="off",

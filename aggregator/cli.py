@@ -92,9 +92,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--listen",
         type=address,
-        default=address("0.0.0.0:9090"),
+        default=address(":9090"),
         metavar="HOST:PORT",
-        help="where to serve HTTP (default: 0.0.0.0:9090)",
+        help="where to serve HTTP; without a host, and at [::], on all IPv4 and IPv6 addresses "
+        "(default: :9090)",
     )
     parser.add_argument(
         "--node",
@@ -216,8 +217,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "(default: %(default)g)",
     )
     options = parser.parse_args(argv)
+    options.in_cluster = bool(os.environ.get("KUBERNETES_SERVICE_HOST"))
     if options.pods == "auto":
-        options.pods = "api" if os.environ.get("KUBERNETES_SERVICE_HOST") else "none"
+        options.pods = "api" if options.in_cluster else "none"
     if options.pods != "none" and not options.node:
         parser.error(f"--pods={options.pods} needs the node's name: --node or $NODE_NAME")
     try:

@@ -131,6 +131,14 @@ class SelfMetrics(Collector):
         self.refused = self.counter(
             "kpod_scrapes_refused", "Scrapes refused because too many were under way."
         )
+        self.logins_refused = self.counter(
+            "kpod_http_logins_refused",
+            "Requests refused without a look at their password because too many were waiting.",
+        )
+        self.connections_closed = self.counter(
+            "kpod_http_idle_connections_closed",
+            "Idle connections closed, the oldest first, because too many were open.",
+        )
         self.timed_out = self.counter(
             "kpod_http_timeouts",
             "Connections cut because the client was too slow to send a request or read an answer.",

@@ -1,6 +1,7 @@
 """uvicorn's HTTP protocol with a deadline."""
 
 import asyncio
+import resource
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,53 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 DEADLINE = 20.0
 
 
+# Descriptors that connections leave to everything else: the segment, files, the API server, pushes.
+RESERVED = 64
+MAX_CONNECTIONS = 4096
+
+
+def max_connections() -> int:
+    """How many connections fit, once the process may have all the descriptors that it can get."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return max(1, min(MAX_CONNECTIONS, hard - RESERVED))
+
+
+class Connections:
+    """All that are open. A new one beyond `most` closes one that waits for a request or sends one.
+
+    The oldest goes first, so that whoever only holds connections cannot keep out the kubelet's
+    probe. Those whose request is being answered stay.
+    """
+
+    def __init__(self, most: int, on_close: Callable[[], None]) -> None:
+        self._most, self._on_close = most, on_close
+        self._idle: dict[Protocol, None] = {}  # in the order in which they became so
+        self._count = 0
+
+    def opened(self, connection: "Protocol") -> None:
+        self._count += 1
+        if self._count > self._most and self._idle:
+            oldest = next(iter(self._idle))
+            del self._idle[oldest]
+            self._on_close()
+            oldest.transport.abort()
+        self._idle[connection] = None
+
+    def asked(self, connection: "Protocol") -> None:
+        """Its request is whole."""
+        self._idle.pop(connection, None)
+
+    def answered(self, connection: "Protocol") -> None:
+        self._idle[connection] = None
+
+    def closed(self, connection: "Protocol") -> None:
+        self._count -= 1
+        self._idle.pop(connection, None)
+
+
 class Protocol(H11Protocol):
     """Aborts a connection whose client sends its request, or reads the answer, too slowly.
 
@@ -18,21 +66,30 @@ class Protocol(H11Protocol):
     """
 
     def __init__(
-        self, on_timeout: Callable[[], None], *args: Any, deadline: float = DEADLINE, **more: Any
+        self,
+        on_timeout: Callable[[], None],
+        connections: Connections,
+        *args: Any,
+        deadline: float = DEADLINE,
+        **more: Any,
     ) -> None:
         super().__init__(*args, **more)
         self._on_timeout = on_timeout
+        self._connections = connections
         self._deadline = deadline
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._connections.opened(self)
         self._start()
 
     def data_received(self, data: bytes) -> None:
         if not self._timer:
             self._start()
         super().data_received(data)
+        if self.cycle and not self.cycle.response_complete:
+            self._connections.asked(self)
 
     def on_response_complete(self) -> None:
         self._stop()
@@ -40,9 +97,12 @@ class Protocol(H11Protocol):
         super().on_response_complete()
         if self.cycle is not answered:  # the next request has been here already
             self._start()
+        elif not self.transport.is_closing():
+            self._connections.answered(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop()
+        self._connections.closed(self)
         super().connection_lost(exc)
 
     def _start(self) -> None:

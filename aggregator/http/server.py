@@ -54,7 +54,7 @@ class Application:
         store: Store,
         pods: Pods | None = None,
         *,
-        auth: "BasicAuth | None" = None,
+        auth: "Callable[[], BasicAuth | None]" = lambda: None,
         max_scrapes: int = MAX_SCRAPES,
     ) -> None:
         self._store = store
@@ -81,7 +81,8 @@ class Application:
                 key, text = name.decode("latin-1").lower(), value.decode("latin-1")
                 headers[key] = f"{headers[key]},{text}" if key in headers else text
             method = scope["method"]
-            response = await self._answer(method, scope["path"], headers)
+            client = scope["client"][0] if scope.get("client") else ""
+            response = await self._answer(method, scope["path"], headers, client)
             scrape = not isinstance(response.body, bytes)
             self._scrapes += scrape
             try:
@@ -89,10 +90,9 @@ class Application:
             finally:
                 self._scrapes -= scrape
 
-    async def _answer(self, method: str, path: str, headers: Headers) -> Response:
-        if path not in WITHOUT_PASSWORD and not await self._allowed(headers):
-            challenge = (b"www-authenticate", b'Basic realm="kpod-metrics"')
-            return Response(401, PLAIN, b"unauthorized\n", (challenge,))
+    async def _answer(self, method: str, path: str, headers: Headers, client: str) -> Response:
+        if path not in WITHOUT_PASSWORD and (refusal := await self._refusal(headers, client)):
+            return refusal
         handler = self._paths.get(path)
         if not handler:
             return Response(404, PLAIN, f"not found; try {', '.join(self._paths)}\n".encode())
@@ -100,8 +100,20 @@ class Application:
             return Response(405, PLAIN, b"method not allowed\n", ((b"allow", b"GET, HEAD"),))
         return await handler(headers)
 
-    async def _allowed(self, headers: Headers) -> bool:
-        return not self._auth or await self._auth.allows(headers.get("authorization", ""))
+    async def _refusal(self, headers: Headers, client: str) -> Response | None:
+        """None if this client may ask; else what it gets instead of an answer."""
+        auth = self._auth()
+        if not auth:
+            return None
+        try:
+            if await auth.allows(headers.get("authorization", ""), client):
+                return None
+        except auth.TooManyAttempts:
+            self.own.logins_refused.inc()
+            wait = (b"retry-after", b"1")
+            return Response(429, PLAIN, b"too many passwords are being compared\n", (wait,))
+        challenge = (b"www-authenticate", b'Basic realm="kpod-metrics"')
+        return Response(401, PLAIN, b"unauthorized\n", (challenge,))
 
     async def _metrics(self, headers: Headers) -> Response:
         wanted = negotiate(headers.get("accept", ""))

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import re
 import ssl
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -84,18 +85,36 @@ class Tls:
 
 
 class BasicAuth:
-    """Users and the bcrypt hashes of their passwords."""
+    """Users and the bcrypt hashes of their passwords.
 
-    def __init__(self, users: Mapping[str, str]) -> None:
+    A comparison takes a tenth of a second, by design of bcrypt: one thread makes them, so that an
+    attacker gets one CPU at most. A client (an IP address) has `per_client` passwords compared or
+    waiting at once, all clients together `at_once`; others are refused without a look. Verdicts are
+    remembered by a digest, the last `remembered` wrong ones too.
+    """
+
+    class TooManyAttempts(Exception):  # noqa: N818 -- no error: the client may come again
+        """This client, or all of them, have passwords waiting that are not compared yet."""
+
+    def __init__(
+        self,
+        users: Mapping[str, str],
+        *,
+        per_client: int = 2,
+        at_once: int = 32,
+        remembered: int = 1024,
+    ) -> None:
         self._users = {user: value.encode() for user, value in users.items()}
         # Somebody without a hash must take as long as somebody with one.
         self._nobody = next(iter(self._users.values()))
-        self._known: set[bytes] = set()  # of users whose password was right
-        # A comparison takes a tenth of a second, by design; attackers get one CPU at most.
+        self._right: set[bytes] = set()
+        self._wrong: OrderedDict[bytes, None] = OrderedDict()
+        self._waiting: Counter[str] = Counter()  # comparisons by client
+        self._per_client, self._at_once, self._remembered = per_client, at_once, remembered
         self._pool = ThreadPoolExecutor(1, "bcrypt")
 
-    async def allows(self, header: str) -> bool:
-        """Whether this Authorization header is one of theirs."""
+    async def allows(self, header: str, client: str = "") -> bool:
+        """Whether this Authorization header is one of theirs. TooManyAttempts: not looked at."""
         scheme, _, encoded = header.partition(" ")
         try:
             user, colon, password = base64.b64decode(encoded, validate=True).partition(b":")
@@ -105,14 +124,74 @@ class BasicAuth:
         if scheme.lower() != "basic" or not colon or len(password) > PASSWORD_MAX:
             return False
         digest = hashlib.sha256(user + b":" + password).digest()
-        if digest in self._known:
+        if digest in self._right:
             return True
-        right = await asyncio.get_running_loop().run_in_executor(
-            self._pool, bcrypt.checkpw, password, known or self._nobody
-        )
+        if digest in self._wrong:
+            return False
+        if self._waiting[client] >= self._per_client or self._waiting.total() >= self._at_once:
+            raise self.TooManyAttempts
+        self._waiting[client] += 1
+        try:
+            right = await asyncio.get_running_loop().run_in_executor(
+                self._pool, bcrypt.checkpw, password, known or self._nobody
+            )
+        finally:
+            self._waiting[client] -= 1
+            if not self._waiting[client]:
+                del self._waiting[client]
         if right and known:
-            self._known.add(digest)
-        return bool(right and known)
+            self._right.add(digest)
+            return True
+        self._wrong[digest] = None
+        if len(self._wrong) > self._remembered:
+            self._wrong.popitem(last=False)
+        return False
+
+    def close(self) -> None:
+        """No more comparisons; those that wait are dropped."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class WebConfig:
+    """The file as it is now: users are read again when it changes, as exporter-toolkit does.
+
+    What `tls_server_config` says is for the whole life of the listener; a change is named in the
+    log. A file that cannot be used any more leaves the last users in force, and the log says so.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """WebConfigError if the file cannot be used."""
+        self._path = path
+        self._stamp = self._look()
+        self.tls, self._auth = load(path)
+
+    def _look(self) -> tuple[int, int, int] | None:
+        # Through the links by which Kubernetes swaps a mounted Secret.
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+    @property
+    def auth(self) -> BasicAuth | None:
+        """The users of now; None if everybody may ask."""
+        stamp = self._look()
+        if stamp == self._stamp:
+            return self._auth
+        self._stamp = stamp
+        try:
+            tls, auth = load(self._path)
+        except WebConfigError as error:
+            log.error("%s; the users of before stay in force", error)
+            return self._auth
+        if tls != self.tls:
+            log.warning("%s: tls_server_config has changed; restart to use it", self._path)
+        log.info("%s: read again", self._path)
+        if self._auth:
+            self._auth.close()
+        self._auth = auth
+        return auth
 
 
 def _section(value: Any, where: str, keys: tuple[str, ...]) -> dict[str, Any]:

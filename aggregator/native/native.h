@@ -206,6 +206,13 @@ size_t kpod_render(struct kpod_cursor *at, const struct kpod_plan *plan,
  */
 int kpod_confine(void);
 
+/*
+ * For good: files may be made, changed and removed below these directories only, a list that ends
+ * with NULL, and signals go to children only (Linux 6.12 and later). Before there are threads.
+ * Returns the version of the kernel's Landlock, 0 if it has none, or -errno.
+ */
+int kpod_landlock(const char *const *writable);
+
 #define KPOD_TEXT_PAD 160     /* how far beyond the end of a text its bytes may be read */
 #define KPOD_LABELS_MAX 16384 /* of an owner */
 #define KPOD_LINE_MAX 32768   /* kpod_view.line_size, and a header */

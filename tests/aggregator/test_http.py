@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import http.client
 import socket
 import ssl
@@ -23,9 +24,10 @@ import uvicorn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aggregator.http.protocol import Protocol
+from aggregator.app import listen
+from aggregator.http.protocol import Connections, Protocol
 from aggregator.http.server import Application
-from aggregator.http.webconfig import BasicAuth, WebConfigError, load
+from aggregator.http.webconfig import BasicAuth, WebConfig, WebConfigError, load
 from aggregator.pods.resolver import standalone
 from aggregator.segment.store import Store
 from tests.live import wait_for
@@ -64,12 +66,17 @@ def program(*options: str) -> Iterator[str]:
 
 
 @contextmanager
-def server(application: Application, deadline: float) -> Iterator[tuple[str, int]]:
+def server(
+    application: Application, deadline: float, connections: int = 1000
+) -> Iterator[tuple[str, int]]:
     """The same in a thread, so that its deadline can be short; yields the address."""
+    opened = Connections(connections, application.own.connections_closed.inc)
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         application,
-        http=partial(Protocol, application.own.timed_out.inc, deadline=deadline),  # type: ignore[arg-type]
+        http=partial(  # type: ignore[arg-type]
+            Protocol, application.own.timed_out.inc, opened, deadline=deadline
+        ),
         lifespan="off",
         log_config=None,
         proxy_headers=False,
@@ -208,6 +215,131 @@ def test_basic_auth(tmp_path: Path) -> None:
         assert status(f"{url}/nothing") == 401
         assert status(f"{url}/healthz") == 200
         assert status(f"{url}/readyz") == 200
+
+
+def authorization(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def users(**passwords: str) -> str:
+    hashes = {
+        user: bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()
+        for user, password in passwords.items()
+    }
+    return "basic_auth_users:\n" + "".join(f"  {u}: {h}\n" for u, h in hashes.items())
+
+
+def test_changed_users_are_in_force_at_once(tmp_path: Path) -> None:
+    """As Kubernetes mounts a Secret: a link to a link, which is swapped."""
+    for version, text in (("one", users(alice="old")), ("two", users(alice="new", bob="x"))):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "web.yml").write_text(text)
+    (tmp_path / "..data").symlink_to("one")
+    (tmp_path / "web.yml").symlink_to("..data/web.yml")
+    config = WebConfig(tmp_path / "web.yml")
+
+    def allowed(user: str, password: str) -> bool:
+        assert config.auth
+        return asyncio.run(config.auth.allows(authorization(user, password)))
+
+    assert allowed("alice", "old")
+    assert not allowed("alice", "new")
+    (tmp_path / "..new").symlink_to("two")
+    (tmp_path / "..new").rename(tmp_path / "..data")
+    assert not allowed("alice", "old"), "a revoked password is refused, though it was right once"
+    assert allowed("alice", "new"), "a password is right now that was wrong once"
+    assert allowed("bob", "x")
+    (tmp_path / "two/web.yml").write_text("basic_auth_users: [")
+    assert allowed("alice", "new"), "a damaged file changes nothing"
+    assert not allowed("alice", "old")
+    (tmp_path / "two/web.yml").unlink()
+    assert allowed("alice", "new"), "nor does one that is not there"
+    (tmp_path / "two/web.yml").write_text(users(bob="y"))
+    assert not allowed("alice", "new")
+    assert allowed("bob", "y")
+
+
+def test_wrong_passwords_keep_nobody_else_out(tmp_path: Path) -> None:
+    """A client has two passwords under way and no more, so that another's turn comes soon.
+
+    The costs of bcrypt are those of htpasswd -B -C 10, what exporter-toolkit's documents tell.
+    """
+    path = segment().write(tmp_path / "segment")
+    hashed = bcrypt.hashpw(b"right", bcrypt.gensalt(10)).decode()
+    auth = BasicAuth({"alice": hashed})
+    application = Application(
+        Store(str(path), clock=time.monotonic_ns, resolver=standalone), auth=lambda: auth
+    )
+    stop = threading.Event()
+    answers: list[int] = []
+
+    def attack(address: tuple[str, int], thread: int) -> None:
+        for attempt in range(100_000):
+            if stop.is_set():
+                return
+            connection = http.client.HTTPConnection(*address, source_address=("127.0.0.2", 0))
+            header = {"Authorization": authorization("alice", f"{thread}-{attempt}")}
+            connection.request("GET", "/metrics", headers=header)
+            answers.append(connection.getresponse().status)
+            connection.close()
+
+    with server(application, 20) as address:
+        attackers = [threading.Thread(target=attack, args=(address, i)) for i in range(6)]
+        for attacker in attackers:
+            attacker.start()
+        try:
+            wait_for("the attack", lambda: 429 in answers)
+            worst = 0.0
+            for password, wanted in (("right", 200), ("wrong", 401), ("right", 200)):
+                begun = time.monotonic()
+                connection = http.client.HTTPConnection(*address)
+                header = {"Authorization": authorization("alice", password)}
+                connection.request("GET", "/metrics", headers=header)
+                assert connection.getresponse().status == wanted
+                worst = max(worst, time.monotonic() - begun)
+                connection.close()
+        finally:
+            stop.set()
+            for attacker in attackers:
+                attacker.join(20)
+    # At most three comparisons before ours, at a tenth of a second on a slow machine; and others.
+    assert worst < 5
+    assert 200 not in answers
+    (refused,) = application.own.logins_refused.collect()
+    assert refused.samples[0].value == answers.count(429)
+
+
+def test_idle_connections_do_not_keep_the_probe_out(tmp_path: Path) -> None:
+    path = segment().write(tmp_path / "segment")
+    application = Application(Store(str(path), clock=time.monotonic_ns, resolver=standalone))
+    with server(application, 60, connections=20) as address:
+        idle = [socket.create_connection(address) for _ in range(100)]
+        for _ in range(3):
+            connection = http.client.HTTPConnection(*address, timeout=10)
+            connection.request("GET", "/healthz")
+            assert connection.getresponse().read() == b"ok\n"
+            connection.close()
+        idle[0].settimeout(10)
+        with contextlib.suppress(ConnectionResetError):
+            assert idle[0].recv(1) == b"", "the oldest is closed"
+        idle[-1].sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200 OK" in idle[-1].recv(4096), "one that is young enough is not"
+        for client in idle:
+            client.close()
+    (closed,) = application.own.connections_closed.collect()
+    assert closed.samples[0].value >= 80
+
+
+@pytest.mark.parametrize("host", ["", "::"])
+def test_no_host_is_every_address_of_both_families(host: str) -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    with listen(host, 0) as listener:
+        port = listener.getsockname()[1]
+        for address in ("127.0.0.1", "::1"):
+            socket.create_connection((address, port), timeout=10).close()
+    with listen("127.0.0.1", 0) as listener, pytest.raises(OSError, match="refused"):
+        socket.create_connection(("::1", listener.getsockname()[1]), timeout=10)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
