@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.live import (
+    HOG,
     LOADER,
     ONCPU,
     TEST_LOADER,
     Cgroup,
     Dump,
+    Worker,
     loader,
     unprivileged,
     wait_for,
@@ -215,7 +217,10 @@ def test_proc_that_is_none(tmpfs: Path) -> None:
         assert f"{tmpfs}/self/status: No such file or directory: --proc is to be a" in line
 
 
-def test_print_shows_the_busiest(tmpfs: Path) -> None:
+def test_print_shows_the_busiest(tmpfs: Path, cgroups: Cgroup) -> None:
+    """By name, without a byte that a terminal would act upon: any user may choose such a name."""
+    hog = Worker(cgroups.child("\x1b]0;title\x07\x9b.service"), HOG.format(seconds=4))
+    hog.go()
     done = subprocess.run(
         [
             *("timeout", "-s", "INT", "5", str(LOADER), "run", "--print"),
@@ -227,5 +232,8 @@ def test_print_shows_the_busiest(tmpfs: Path) -> None:
         timeout=20,
     )
     assert "cpu, per second:" in done.stdout
-    assert re.search(r"(?m)^ +\d+\.\d{4} .*  /$", done.stdout)
+    assert re.search(r'(?m)^ +\d+\.\d{4} .*  "/"$', done.stdout)
+    assert r"/\u001b]0;title\u0007\u00c2\u009b.service" in done.stdout
+    assert done.stdout.isascii()
+    assert done.stdout.replace("\n", "").isprintable()
     assert list(tmpfs.iterdir()) == []
