@@ -164,7 +164,7 @@ $(B)/native.stamp: $(VENV)/ready $(wildcard aggregator/native/*.[ch] aggregator/
 
 run: setup
 	@$(MAKE) --no-print-directory all
-	@$(SUDO) deploy/run-local
+	@deploy/run-local
 
 # ---- test -------------------------------------------------------------------------------------
 

@@ -154,7 +154,8 @@ def main() -> None:
     try:
         listener = listen(host, port)
     except OSError as error:
-        sys.exit(f"kpod-aggregator: cannot listen on {host}:{port}: {error.strerror or error}")
+        cause = os.strerror(error.errno) if error.errno and error.errno > 0 else error
+        sys.exit(f"kpod-aggregator: cannot listen on {host}:{port}: {cause}")
     pods = make_pods(options)
     store = Store(
         options.segment,

@@ -1,9 +1,14 @@
 """The whole path, as it is deployed."""
 
 import re
+import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from signal import SIGHUP, SIGINT
+from subprocess import PIPE, Popen
 
 import pytest
 
@@ -183,25 +188,93 @@ def test_prometheus_scrapes_it(tmpfs: Path, tmp_path: Path) -> None:
         assert server.query("kpod_cpu_oncpu_seconds_created")
 
 
-def test_make_run_is_whole(tmp_path: Path) -> None:
-    """What `make run` ends in says where to look, stops on Ctrl-C and leaves nothing."""
-    before = set(Path("/dev/shm").glob("kpod.*"))
-    process = subprocess.Popen(
-        [LOADER.parent.parent / "deploy/run-local"],
-        stdout=subprocess.PIPE,
-        stderr=(tmp_path / "log").open("w"),
-        text=True,
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "KPOD_LISTEN": "127.0.0.1:19391"},
+RUN_LOCAL = LOADER.parent.parent / "deploy/run-local"
+PLAIN = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+
+
+@contextmanager
+def run_local(log: Path, *prefix: str, **variables: str) -> Iterator[tuple[str, Popen[str]]]:
+    """What `make run` ends in, once it says where to look: that URL, and the process."""
+    with (
+        log.open("w") as file,
+        Popen(
+            [*prefix, RUN_LOCAL], stdout=PIPE, stderr=file, text=True, env=PLAIN | variables
+        ) as process,
+    ):
+        assert process.stdout
+        try:
+            line = process.stdout.readline()
+            found = re.match(r"kpod-metrics: (http://\S+)/metrics \(status", line)
+            assert found, f"{line}{log.read_text()}"
+            yield found[1], process
+        finally:
+            process.terminate()
+
+
+def segment_of(process: Popen[str]) -> Path:
+    """Of the loader that run-local started."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for child in children:
+        words = Path(f"/proc/{child}/cmdline").read_text().split("\0")
+        if "--segment" in words:
+            return Path(words[words.index("--segment") + 1])
+    raise AssertionError("no loader")
+
+
+@pytest.mark.parametrize("number", [SIGINT, SIGHUP], ids=["Ctrl-C", "closed terminal"])
+def test_make_run_is_whole(tmp_path: Path, number: int) -> None:
+    """It says where to look, serves that, and leaves nothing; twice at once if need be."""
+    with (
+        run_local(tmp_path / "log") as (url, process),
+        run_local(tmp_path / "other") as (other, _),
+    ):
+        assert url != other
+        assert url.startswith("http://127.0.0.1:")
+        served = Aggregator(url, process)
+        wait_for("real numbers", lambda: served.series(ONCPU, scope="host"), 20)
+        segment = segment_of(process)
+        assert segment.exists()
+        process.send_signal(number)
+        assert process.wait(20) == 0
+        assert not segment.parent.exists()
+        assert "Traceback" not in (tmp_path / "log").read_text()
+        with pytest.raises(OSError, match="refused"):
+            served.get("/metrics")
+
+
+def test_make_run_says_last_why_it_ended() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = subprocess.run(
+            [RUN_LOCAL],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env=PLAIN | {"KPOD_LISTEN": where},
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "run-local: the aggregator ended with status 1: "
+        f"kpod-aggregator: cannot listen on {where}: Address already in use"
     )
-    assert process.stdout
-    line = process.stdout.readline()
-    assert line.startswith("kpod-metrics: http://localhost:19391/metrics"), line
-    served = Aggregator("http://localhost:19391", process)
-    wait_for("real numbers", lambda: served.series(ONCPU, scope="host"), 20)
-    process.send_signal(2)
-    assert process.wait(20) == 0
-    assert set(Path("/dev/shm").glob("kpod.*")) == before
-    log = (tmp_path / "log").read_text()
-    assert "Traceback" not in log
-    with pytest.raises(OSError, match="refused"):
-        served.get("/metrics")
+    assert "kpod-metrics: " not in done.stdout
+
+
+def test_make_run_in_a_closed_directory(tmp_path: Path) -> None:
+    """Where uid 65534 may not read the tree the aggregator still is that user, not root."""
+    (tmp_path / "closed").mkdir(mode=0o700)
+    tree = tmp_path / "closed/tree"
+    tree.mkdir()
+    bind = 'mount --bind "$1" "$2" && exec "$2/deploy/run-local"'
+    prefix = ("unshare", "--mount", "bash", "-c", bind, "-", str(RUN_LOCAL.parents[1]), str(tree))
+    with run_local(tmp_path / "log", *prefix) as (url, process):
+        served = Aggregator(url, process)
+        wait_for("real numbers", lambda: served.series(ONCPU, scope="host"), 20)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        uids = {
+            (Path(f"/proc/{child}/comm").read_text().strip(), Path(f"/proc/{child}").stat().st_uid)
+            for child in children
+        }
+        assert ("kpod-loader", 0) in uids
+        assert {uid for comm, uid in uids if comm.startswith("python")} == {65534}
