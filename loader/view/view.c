@@ -439,7 +439,8 @@ static void print_table(const struct kpod_view *v, const msgpack_object *table, 
 		for (size_t c = 0; c < width; c++)
 			fprintf(out, "%12.4f", lines[i].rate[c]);
 		fputs(lines[i].slot->died_ns ? "  (ended) " : "  ", out);
-		/* Whoever may make cgroups chooses their names, and this goes to root's terminal. */
+		/* Whoever may make cgroups chooses their names, and this goes to root's terminal.
+		 */
 		kpod_print_text(out, (const char *)(lines[i].slot + 1), lines[i].slot->path_size);
 		fputc('\n', out);
 	}
