@@ -142,12 +142,12 @@ $(B)/syscalls.inc:
 $(B)/testing/%.o: %.c
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
-	@$(CC) $(CFLAGS) -DKPOD_TESTING $(INCLUDES) -MMD -Wa,-I$(B)/bpf -c $< -o $@
+	@$(CC) $(CFLAGS) -DKPOD_TESTING $(INCLUDES) -MMD -MP -Wa,-I$(B)/bpf -c $< -o $@
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
-	@$(CC) $(CFLAGS) $(INCLUDES) -MMD -Wa,-I$(B)/bpf -c $< -o $@
+	@$(CC) $(CFLAGS) $(INCLUDES) -MMD -MP -Wa,-I$(B)/bpf -c $< -o $@
 
 $(B)/kpod-loader: $(LOADER_O)
 	@echo '  LD   $@'
