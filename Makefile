@@ -1,4 +1,4 @@
-# kpod-metrics. `make run` and `make test` do all their own set-up on Debian 12.
+# kpod-metrics. `make run` and `make test` do all their own set-up on Debian 12 and 13.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := all
@@ -9,14 +9,17 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-APT_BUILD := clang llvm gcc libbpf-dev libelf-dev zlib1g-dev libmsgpack-dev libseccomp-dev \
-	linux-libc-dev python3 python3-venv python3-dev util-linux
-APT_TEST := bpftool clang-format iproute2 libclang-rt-14-dev libcmocka-dev protobuf-compiler \
-	runc spin strace
+# NAME|NAME: what Debian 13 calls it, and Debian 12.
+APT_BUILD := clang llvm gcc libbpf-dev libelf-dev zlib1g-dev 'libmsgpack-c-dev|libmsgpack-dev' \
+	libseccomp-dev linux-libc-dev pkgconf python3 python3-venv python3-dev util-linux
+# The sanitizers' libraries are those of the clang that setup has installed.
+APT_TEST = bpftool iproute2 libcmocka-dev protobuf-compiler runc spin strace \
+	libclang-rt-$$($(CLANG) -dumpversion | cut -d. -f1)-dev
 APT_VM := qemu-system-x86 busybox-static kmod xz-utils iproute2
 APT_BENCH := libbpf-tools
 APT_CROSS := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 
+, := ,
 ARCH_x86_64 := x86
 ARCH_aarch64 := arm64
 ARCH ?= $(ARCH_$(shell uname -m))
@@ -40,7 +43,10 @@ CFLAGS ?= -O2 -g
 CFLAGS += -std=gnu11 $(WARN)
 BPF_CFLAGS := -g -O2 -target bpf -mcpu=v3 -D__TARGET_ARCH_$(ARCH) $(WARN) \
 	-Wno-unused-parameter # BPF_PROG() always has ctx
-LDLIBS := -lbpf -lelf -lz -lmsgpackc -lseccomp -lm
+# The library is called msgpackc in Debian 12, and msgpack-c since msgpack-c 5.
+MSGPACK = $(or $(shell pkg-config --libs-only-l msgpack-c 2>/dev/null || \
+	pkg-config --libs-only-l msgpack 2>/dev/null),$(error pkg-config finds no msgpack-c: make setup))
+LDLIBS = -lbpf -lelf -lz $(MSGPACK) -lseccomp -lm
 
 BPF_OBJECTS := $(patsubst bpf/%.bpf.c,$(B)/bpf/%.bpf.o,$(wildcard bpf/*.bpf.c))
 SHARED_C := shared/abi.c shared/crc32c.c shared/reader.c shared/writer.c
@@ -52,7 +58,7 @@ C_SOURCES := $(wildcard bpf/*.[ch] loader/*.[ch] loader/*/*.[ch] shared/*.[ch] \
 	aggregator/native/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 PYTHON_SOURCES := aggregator tests docs
 
-.PHONY: all run test test-c test-fuzz test-python test-vm test-cross cross check docs accept bench \
+.PHONY: all run test test-c test-fuzz test-python test-vm test-debian test-cross cross check docs accept bench \
 	fuzz setup setup-test setup-vm setup-bench soak native clean format
 
 all: $(B)/kpod-loader $(if $(SYSROOT),,native)
@@ -60,20 +66,31 @@ all: $(B)/kpod-loader $(if $(SYSROOT),,native)
 # ---- set-up: only what is missing -------------------------------------------------------------
 
 # $(call apt,PACKAGES)
-define apt
-@missing=$$(for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
-if [ -n "$$missing" ]; then \
-	$(SUDO) apt-get update -qq && \
-	DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends \
-		$$missing >/dev/null; \
-fi
+apt = @CLANG=$(CLANG) deploy/packages $(1)
+
+# $(call pip,WHAT): into the virtual environment; a registry's time-outs are tried again.
+define pip
+@echo "make setup: Python packages for $(1)"
+@for try in 1 2 3; do \
+	$(VENV)/bin/pip install -qq --disable-pip-version-check --retries 5 -e '$(1)' && exit; \
+	echo "make setup: try $$try of 3 failed"; sleep $$((5 * try)); \
+done; exit 1
+@echo "make setup: $$($(VENV)/bin/pip list --disable-pip-version-check 2>/dev/null | tail -n +3 | wc -l)" \
+	"Python packages are in $(VENV)"
+@touch $@
 endef
 
 setup:
 	$(call apt,$(APT_BUILD))
 	@$(MAKE) --no-print-directory $(VENV)/ready
 
-setup-test: setup .cache/prometheus/usr/bin/promtool .cache/client-model/usr
+PROMTOOL := .cache/prometheus/usr/bin/promtool
+METRICS_PROTO := .cache/client-model/usr/share/gocode/src/github.com/prometheus/client_model/io/prometheus/client/metrics.proto
+
+setup-test: setup
+	@# Unpacked, not installed: Debian 12's package would start a server on our port.
+	@deploy/packages --unpack $(PROMTOOL) 'promtool|prometheus'
+	@deploy/packages --unpack $(METRICS_PROTO) golang-github-prometheus-client-model-dev
 	$(call apt,$(APT_TEST))
 	@$(MAKE) --no-print-directory $(VENV)/ready-dev
 
@@ -83,26 +100,14 @@ setup-vm: setup-test
 setup-bench: setup-test
 	$(call apt,$(APT_BENCH))
 
+# Without the stamp it is half made, or it is of a Python that the machine has no more.
 $(VENV)/ready: pyproject.toml
-	/usr/bin/python3 -m venv $(VENV)
-	$(VENV)/bin/pip install -q --disable-pip-version-check -e .
-	touch $@
+	@test -e $@ && $(PY) -c '' 2>/dev/null || rm -rf $(VENV)
+	@/usr/bin/python3 -m venv $(VENV)
+	$(call pip,.)
 
 $(VENV)/ready-dev: $(VENV)/ready
-	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[dev,otlp]'
-	touch $@
-
-# Unpacked, not installed: the package would start a server on our port.
-.cache/prometheus/usr/bin/promtool: DEB := prometheus
-# Of this, only io/prometheus/client/metrics.proto is wanted.
-.cache/client-model/usr: DEB := golang-github-prometheus-client-model-dev
-
-.cache/prometheus/usr/bin/promtool .cache/client-model/usr:
-	mkdir -p .cache
-	cd .cache && { apt-get download -qq $(DEB) || \
-		{ $(SUDO) apt-get update -qq && apt-get download -qq $(DEB); }; }
-	dpkg-deb -x .cache/$(DEB)_*.deb .cache/$(word 2,$(subst /, ,$@))
-	touch $@
+	$(call pip,.[dev$(,)otlp])
 
 # ---- build ------------------------------------------------------------------------------------
 
@@ -137,12 +142,12 @@ $(B)/syscalls.inc:
 $(B)/testing/%.o: %.c
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
-	@$(CC) $(CFLAGS) -DKPOD_TESTING $(INCLUDES) -MMD -Wa,-I$(B)/bpf -c $< -o $@
+	@$(CC) $(CFLAGS) -DKPOD_TESTING $(INCLUDES) -MMD -MP -Wa,-I$(B)/bpf -c $< -o $@
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
-	@$(CC) $(CFLAGS) $(INCLUDES) -MMD -Wa,-I$(B)/bpf -c $< -o $@
+	@$(CC) $(CFLAGS) $(INCLUDES) -MMD -MP -Wa,-I$(B)/bpf -c $< -o $@
 
 $(B)/kpod-loader: $(LOADER_O)
 	@echo '  LD   $@'
@@ -236,7 +241,7 @@ $(B)/fuzz/%: tests/fuzz/%.c $$(FUZZED_$$*) $(wildcard shared/*.h loader/*/*.h te
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
 	@$(CLANG) $(CFLAGS) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-		'-Dtarget_clones(...)=' $(INCLUDES) -o $@ $(filter %.c,$^) -lmsgpackc
+		'-Dtarget_clones(...)=' $(INCLUDES) -o $@ $(filter %.c,$^) $(MSGPACK)
 
 # By runs, not by time: it does the same wherever it runs.
 test-fuzz: $(FUZZ:%=$(B)/fuzz/%)
@@ -275,6 +280,13 @@ test-vm: setup-vm
 	@$(MAKE) --no-print-directory $(LIVE)
 	$(SUDO) $(PY) -m pytest -ra tests/vm
 
+# On a Debian that nobody prepared, in a chroot: `make run` to its first metrics, and the tests that
+# need no kernel of their own.
+SUITE := trixie
+test-debian:
+	$(call apt,debootstrap)
+	@$(SUDO) tests/debian/fresh $(SUITE)
+
 # Records what kernels give: this one now, others as the last test-vm found them.
 accept: all $(B)/kpod-loader-test
 	$(SUDO) $(PY) -m tests.vm.record
@@ -284,7 +296,7 @@ check: all
 	$(VENV)/bin/ruff check $(PYTHON_SOURCES)
 	$(VENV)/bin/ruff format --check $(PYTHON_SOURCES)
 	$(VENV)/bin/mypy
-	clang-format --dry-run -Werror $(C_SOURCES)
+	$(VENV)/bin/clang-format --dry-run -Werror $(C_SOURCES)
 	$(METRICS) | diff docs/metrics.md - # else: make docs
 	$(KERNELS) | diff docs/kernels.md -
 
@@ -298,7 +310,7 @@ docs: all
 
 format:
 	$(VENV)/bin/ruff format $(PYTHON_SOURCES)
-	clang-format -i $(C_SOURCES)
+	$(VENV)/bin/clang-format -i $(C_SOURCES)
 
 bench: setup-bench
 	@$(MAKE) --no-print-directory all $(B)/bench/empty

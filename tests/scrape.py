@@ -19,7 +19,7 @@ PROTO = (
     ROOT / ".cache/client-model/usr/share/gocode/src/github.com/prometheus/client_model"
     "/io/prometheus/client/metrics.proto"
 )
-# Fields that came after Debian's version (0.3.0 of client_model; these are in 0.5.0).
+# Fields of client_model 0.5.0: Debian 12 has 0.3.0, without them, and Debian 13 has 0.6.0.
 LATER = {
     "optional Exemplar exemplar = 2;": "optional google.protobuf.Timestamp created_timestamp = 3;",
     "repeated double positive_count    = 14;": "optional google.protobuf.Timestamp "
@@ -39,7 +39,7 @@ Samples = dict[Series, float]
 def _metric_family() -> Any:
     """io.prometheus.client.MetricFamily, compiled from the official file."""
     source = PROTO.read_text()
-    for field, later in LATER.items():
+    for field, later in LATER.items() if "created_timestamp" not in source else ():
         assert source.count(field) == 1
         source = source.replace(field, f"{field} {later}")
     with tempfile.TemporaryDirectory() as directory:

@@ -10,6 +10,8 @@
 #include "base/clock.h"
 #include "base/kept.h"
 #include "base/parse.h"
+#include "cgroups/slots.h"
+#include "kernel/load.h"
 #include "sources/cgroupfs.h"
 
 #define NONE KPOD_NO_VALUE
