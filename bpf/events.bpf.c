@@ -83,7 +83,7 @@ int BPF_PROG(kpod_events_exit, struct task_struct *task)
 {
 	struct kpod_event *e;
 
-	if (!kpod_process_ends(task))
+	if (!kpod_process_ends(ctx, task))
 		return 0;
 	e = begin(task, KPOD_EVENT_EXIT);
 	if (!e)

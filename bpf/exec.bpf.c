@@ -55,7 +55,7 @@ int BPF_PROG(kpod_exec_exit, struct task_struct *task)
 	struct exec_row *row;
 	int status;
 
-	if (!kpod_process_ends(task))
+	if (!kpod_process_ends(ctx, task))
 		return 0;
 	row = row_of(task);
 	if (!row)

@@ -147,16 +147,14 @@ struct cred {
 	kuid_t uid;
 };
 
-struct task_struct;
+typedef struct {
+	int counter;
+} atomic_t;
 
 struct signal_struct {
+	atomic_t live; /* threads that have not come to their end */
 	unsigned int flags;
 	int group_exit_code;
-	struct task_struct *group_exec_task; /* 5.17; a thread of the process is in execve() */
-};
-
-struct signal_struct___before_5_17 {
-	struct task_struct *group_exit_task;
 };
 
 struct task_struct {
@@ -245,10 +243,6 @@ struct bpf_iter__task {
 };
 
 /* ---- sockets ------------------------------------------------------------------------------- */
-
-typedef struct {
-	int counter;
-} atomic_t;
 
 typedef struct {
 	s64 counter;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* When a process has ended, and how. */
+/* When a process has ended, and how: with its last thread, which need not be its main thread. */
 #ifndef KPOD_LIFE_BPF_H
 #define KPOD_LIFE_BPF_H
 
@@ -10,21 +10,45 @@
 
 #define SIGNAL_GROUP_EXIT 4 /* include/linux/sched/signal.h */
 
-/* A thread in execve() ends all others and takes the main thread's place: no process has ended. */
-static __always_inline bool kpod_is_replaced(struct signal_struct *signal)
-{
-	struct signal_struct___before_5_17 *old = (void *)signal;
+/* Since 6.16 the tracepoint says in its second argument whether this task is the last. */
+struct trace_event_raw_sched_process_exit {
+	bool group_dead;
+} __attribute__((preserve_access_index));
 
-	if (bpf_core_field_exists(signal->group_exec_task))
-		return BPF_CORE_READ(signal, group_exec_task) != NULL;
-	return !(BPF_CORE_READ(signal, flags) & SIGNAL_GROUP_EXIT) &&
-	       BPF_CORE_READ(old, group_exit_task) != NULL;
+/*
+ * Processes that have ended, before 6.16: do_exit() takes a thread off signal->live some lines
+ * before the tracepoint, so two that end at once may both see that none is left. Only ends within
+ * those lines' time have to be told apart.
+ */
+struct kpod_life {
+	__u64 signal; /* the address of signal_struct, which another process gets later */
+	__u64 born_ns;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct kpod_life);
+	__type(value, __u8);
+} ended SEC(".maps");
+
+static __always_inline bool kpod_is_first_end(struct task_struct *task)
+{
+	struct kpod_life life = {(__u64)task->signal, task->group_leader->start_boottime};
+	__u8 yes = 1;
+
+	return !bpf_map_update_elem(&ended, &life, &yes, BPF_NOEXIST);
 }
 
-/* For sched_process_exit: whether a process ends with this task, its main thread. */
-static __always_inline bool kpod_process_ends(struct task_struct *task)
+/* For sched_process_exit and its context: whether the process ends with this task. */
+static __always_inline bool kpod_process_ends(const unsigned long long *ctx,
+					      struct task_struct *task)
 {
-	return task->pid == task->tgid && !kpod_is_replaced(task->signal);
+	struct trace_event_raw_sched_process_exit *event = NULL;
+
+	if (bpf_core_field_exists(event->group_dead))
+		return ctx[1] & 1;
+	return !task->signal->live.counter && kpod_is_first_end(task);
 }
 
 /* What wait() shows (wait_task_zombie()). */
@@ -32,7 +56,8 @@ static __always_inline int kpod_wait_status(struct task_struct *task)
 {
 	struct signal_struct *signal = task->signal;
 
-	return signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : task->exit_code;
+	return signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code
+						 : task->group_leader->exit_code;
 }
 
 #endif
