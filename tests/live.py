@@ -50,6 +50,11 @@ def collectors(doctor: str) -> dict[str, tuple[bool, str]]:
     return {name: (state == "ok", text) for name, state, text in rows[first:]}
 
 
+def kernel_has(name: str) -> bool:
+    """Whether the running kernel's BTF has a type, a member or an argument of this name."""
+    return f"\0{name}\0".encode() in Path("/sys/kernel/btf/vmlinux").read_bytes()
+
+
 def cgroup2() -> Path:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         mount, _, kind = line.partition(" - ")
