@@ -192,11 +192,12 @@ $(B)/c/%: tests/c/$$(notdir $$*).c $(SHARED_C) $$(TESTED_$$(notdir $$*)) \
 	@$(CC) $(CFLAGS) $(SAN_$(notdir $(@D))) -Ishared -Ibpf $(INCLUDES) -o $@ $(filter %.c,$^) \
 		$(LDFLAGS) $(CMOCKA)
 
+# All parts, even if one fails, and a table at the end.
 test: setup-vm
-	@$(MAKE) --no-print-directory check test-c test-fuzz test-python test-vm
+	+@MAKE='$(MAKE)' $(PY) -m tests.all check test-c test-fuzz test-python test-vm
 
 test-c: $(TEST_BIN)
-	@for t in $^; do echo "== $$t"; $$t || exit 1; done
+	@failed=0; for t in $^; do echo "== $$t"; $$t || failed=1; done; exit $$failed
 
 # For arm64: everything in C, and the unit tests by qemu-user, but those that filter system calls,
 # count descriptors or kill by the clock.

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * CPU scheduling per container, from one hook and no clock: the scheduler itself keeps each task's
- * time on CPU (se.sum_exec_runtime) and time runnable but waiting (sched_info.run_delay), so what
- * belongs to one stint on a CPU is a difference of the two between switch-in and switch-out. That
- * is what /proc/PID/schedstat shows, to the nanosecond, and it costs less than half of stamping
- * wake-ups (docs/decisions/0001-scheduler-counters.md).
+ * CPU scheduling and page faults per container, from one hook and no clock: the scheduler itself
+ * keeps each task's time on CPU (se.sum_exec_runtime) and time runnable but waiting
+ * (sched_info.run_delay), so what belongs to one stint on a CPU is a difference of the two between
+ * switch-in and switch-out. That is what /proc/PID/schedstat shows, to the nanosecond, and it costs
+ * less than half of stamping wake-ups (docs/decisions/0001-scheduler-counters.md).
+ *
+ * The kernel also counts each task's page faults (min_flt, maj_flt), and only the task that runs
+ * has any. They are booked here and not by a hook per fault, nor by a second program on this hook.
  *
  * A stint is booked when it ends, to the cgroup the task is in then; tasks that are on a CPU when a
  * snapshot is taken are booked by kpod_cpu_flush up to that moment.
@@ -26,6 +29,7 @@ struct stint {
 	__u64 ran_ns;	  /* its se.sum_exec_runtime */
 	__u64 delayed_ns; /* its sched_info.run_delay, without the wait just ended */
 	__u64 voluntary;  /* its nvcsw */
+	__u64 faults[KPOD_FAULTS];
 	__u64 task;   /* its address: a thread that calls execve() changes its pid. 0: not known */
 	__u32 holder; /* slot of the task before it, or HOLDER_IDLE */
 	__u32 waited; /* the wait before it is booked */
@@ -41,8 +45,9 @@ struct {
 } cpu_stints SEC(".maps");
 
 struct task_account {
-	__u64 ran_ns;	  /* sum_exec_runtime that is booked already */
-	__u64 delayed_ns; /* run_delay likewise */
+	__u64 ran_ns;		   /* sum_exec_runtime that is booked already */
+	__u64 delayed_ns;	   /* run_delay likewise */
+	__u64 faults[KPOD_FAULTS]; /* min_flt and maj_flt likewise */
 	struct kpod_owner owner;
 };
 
@@ -59,6 +64,28 @@ static __always_inline __u32 slot_of(struct task_struct *task, struct task_accou
 	struct kpod_owner unknown = {};
 
 	return kpod_owner_slot(account ? &account->owner : &unknown, cgrp);
+}
+
+static __always_inline void read_faults(__u64 faults[KPOD_FAULTS], const struct task_struct *task)
+{
+	faults[KPOD_FAULT_MINOR] = task->min_flt;
+	faults[KPOD_FAULT_MAJOR] = task->maj_flt;
+}
+
+/* Adds the faults that are not in `booked` yet, which is brought up to date. */
+static __always_inline void book_faults(struct cpu_row *row, const struct task_struct *task,
+					__u64 booked[KPOD_FAULTS])
+{
+	__u64 now[KPOD_FAULTS];
+
+	read_faults(now, task);
+#pragma unroll
+	for (int i = 0; i < KPOD_FAULTS; i++) {
+		if (now[i] == booked[i])
+			continue;
+		kpod_add(row->faults[i], now[i] - booked[i]);
+		booked[i] = now[i];
+	}
 }
 
 /* Books what the task on this CPU has done since `stint`; returns its row. */
@@ -98,6 +125,9 @@ static __always_inline struct cpu_row *book(struct task_struct *task, struct sti
 	if (account) {
 		account->ran_ns = ran;
 		account->delayed_ns = delayed;
+		book_faults(row, task, account->faults);
+	} else if (known) {
+		book_faults(row, task, stint->faults);
 	}
 	return row;
 }
@@ -131,6 +161,7 @@ int BPF_PROG(kpod_cpu_switch, bool preempt, struct task_struct *prev, struct tas
 	stint->ran_ns = next->se.sum_exec_runtime;
 	stint->delayed_ns = next->sched_info.run_delay;
 	stint->voluntary = next->nvcsw;
+	read_faults(stint->faults, next);
 	stint->holder = holder;
 	stint->waited = 0;
 	return 0;
@@ -157,6 +188,7 @@ int kpod_cpu_adopt(struct bpf_iter__task *ctx)
 	if (account) {
 		account->ran_ns = task->se.sum_exec_runtime;
 		account->delayed_ns = task->sched_info.run_delay;
+		read_faults(account->faults, task);
 	}
 	return 0;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* CPU scheduling: what the kernel keeps per slot and shard. */
+/* CPU scheduling and page faults: what the kernel keeps per slot and shard. */
 #ifndef KPOD_CPU_H
 #define KPOD_CPU_H
 
@@ -12,6 +12,7 @@ enum kpod_switch {
 	KPOD_SWITCHES
 };
 
+enum kpod_fault { KPOD_FAULT_MINOR, KPOD_FAULT_MAJOR, KPOD_FAULTS };
 enum kpod_holder { KPOD_HELD_SELF, KPOD_HELD_OTHER, KPOD_HELD_HOST, KPOD_HELD_IDLE, KPOD_HOLDERS };
 
 struct cpu_row {
@@ -20,7 +21,8 @@ struct cpu_row {
 	__u64 wait_ns[KPOD_HOLDERS];
 	__u64 untracked;
 	__u64 wait[KPOD_HIST_BUCKETS];
-	__u64 reserved[5]; /* to a whole number of cache lines: shards do not share one */
+	__u64 faults[KPOD_FAULTS];
+	__u64 reserved[3]; /* to a whole number of cache lines: shards do not share one */
 };
 
 #endif

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * Page faults without a hook per fault: the kernel counts them for each task, and only the task
- * that runs has any, so what was added during a stint on a CPU is a difference of its counters. A
- * stint is booked when it ends, and up to a snapshot by kpod_memory_flush.
+ * OOM kills, and the time that tasks spend on freeing memory themselves. Page faults are counted in
+ * cpu.bpf.c, where a task leaves its CPU.
  */
 #include "slots.bpf.h"
 
@@ -20,10 +19,8 @@ struct {
 
 /* Written by its CPU only. */
 struct memory_cpu {
-	__u64 faults[KPOD_FAULTS]; /* the running task's, as far as they are booked */
-	__u64 task;		   /* whose they are, by address: execve() may change a pid */
-	int killed;		   /* who was last sent a SIGKILL here, … */
-	__u32 killed_slot;	   /* … and whose that is */
+	int killed;	   /* who was last sent a SIGKILL here, … */
+	__u32 killed_slot; /* … and whose that is */
 } __attribute__((aligned(64)));
 
 struct {
@@ -53,48 +50,6 @@ static __always_inline struct memory_row *row_of(struct task_struct *task)
 	struct kpod_cgroup *owner = kpod_nearest(BPF_CORE_READ(task, cgroups, dfl_cgrp));
 
 	return kpod_row(memory_rows, owner ? owner->slot : 0);
-}
-
-static __always_inline void book(struct task_struct *task, struct memory_cpu *cpu)
-{
-	__u64 minor = task->min_flt, major = task->maj_flt;
-	struct memory_row *row;
-
-	if (!task->pid || cpu->task != (__u64)task ||
-	    (minor == cpu->faults[KPOD_FAULT_MINOR] && major == cpu->faults[KPOD_FAULT_MAJOR]))
-		return;
-	row = row_of(task);
-	if (!row)
-		return;
-	kpod_add(row->faults[KPOD_FAULT_MINOR], minor - cpu->faults[KPOD_FAULT_MINOR]);
-	kpod_add(row->faults[KPOD_FAULT_MAJOR], major - cpu->faults[KPOD_FAULT_MAJOR]);
-	cpu->faults[KPOD_FAULT_MINOR] = minor;
-	cpu->faults[KPOD_FAULT_MAJOR] = major;
-}
-
-SEC("tp_btf/sched_switch")
-int BPF_PROG(kpod_memory_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
-{
-	struct memory_cpu *cpu = this_cpu();
-
-	if (!cpu)
-		return 0;
-	book(prev, cpu);
-	cpu->task = (__u64)next;
-	cpu->faults[KPOD_FAULT_MINOR] = next->min_flt;
-	cpu->faults[KPOD_FAULT_MAJOR] = next->maj_flt;
-	return 0;
-}
-
-/* Run by the loader on every CPU before a snapshot. */
-SEC("raw_tp")
-int kpod_memory_flush(void *ctx)
-{
-	struct memory_cpu *cpu = this_cpu();
-
-	if (cpu)
-		book(bpf_get_current_task_btf(), cpu);
-	return 0;
 }
 
 /*

@@ -3,15 +3,14 @@
 #ifndef KPOD_MEMORY_H
 #define KPOD_MEMORY_H
 
-enum kpod_fault { KPOD_FAULT_MINOR, KPOD_FAULT_MAJOR, KPOD_FAULTS };
 enum kpod_reclaim { KPOD_RECLAIM_NODE, KPOD_RECLAIM_LIMIT, KPOD_RECLAIMS };
 
 struct memory_row {
-	__u64 faults[KPOD_FAULTS];
 	__u64 oom_kills;
 	__u64 stalls[KPOD_RECLAIMS];
 	__u64 stall_ns[KPOD_RECLAIMS];
 	__u64 untracked;
+	__u64 reserved[2]; /* to a whole number of cache lines: shards do not share one */
 };
 
 #endif

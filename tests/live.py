@@ -50,6 +50,29 @@ def collectors(doctor: str) -> dict[str, tuple[bool, str]]:
     return {name: (state == "ok", text) for name, state, text in rows[first:]}
 
 
+def kernel_has(name: str) -> bool:
+    """Whether the running kernel's BTF has a type, a member or an argument of this name."""
+    return f"\0{name}\0".encode() in Path("/sys/kernel/btf/vmlinux").read_bytes()
+
+
+def hides_process_1() -> bool:
+    """Whether the kernel runs no tracing program while a thread of process 1 has the CPU.
+
+    So do kernels of some sandboxes, this project's own among them: programs have an `init_owned`.
+    Interrupts that come then are not seen, nor counted as missed, by anybody's programs or perf.
+    """
+    return kernel_has("init_owned")
+
+
+def softirqs() -> dict[str, int]:
+    """By vector, as the kernel counts them."""
+    lines = Path("/proc/softirqs").read_text().splitlines()[1:]
+    return {
+        name.strip().lower(): sum(map(int, counts.split()))
+        for name, counts in (line.split(":") for line in lines)
+    }
+
+
 def cgroup2() -> Path:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         mount, _, kind = line.partition(" - ")
@@ -133,6 +156,10 @@ class Dump:
         return sum(
             r["kpod_bpf_program_misses_total"] for r in self.keyed if r["table"] == "programs"
         )
+
+    def durations(self, table: str, column: str) -> dict[str, int]:
+        """How many there are in a histogram, by the table's only key."""
+        return {r["keys"][0]: sum(r[column]) for r in self.keyed if r["table"] == table}
 
     def everywhere(self, *columns: str) -> int:
         return sum(

@@ -14,6 +14,9 @@ KPOD_OBJECT(cpu);
 	"Switches away from a task: it blocked (voluntary), was preempted or yielded "             \
 	"(involuntary), or was the idle task (idle, host only)."
 
+#define FAULTS "kpod_memory_page_faults_total"
+#define FAULTS_HELP "Page faults: without (minor) and with (major) a wait for a disk."
+
 static const struct kpod_column columns[] = {
 	{"kpod_cpu_oncpu_seconds_total",
 	 "Time on a CPU, as the scheduler accounts it (se.sum_exec_runtime).", .kind = KPOD_COUNTER,
@@ -38,6 +41,10 @@ static const struct kpod_column columns[] = {
 	{"kpod_cpu_untracked_stints_total",
 	 "Stints of tasks without a task record: waits that moved between CPUs may be short.",
 	 .kind = KPOD_COUNTER, .word = KPOD_WORD(cpu_row, untracked)},
+	{FAULTS, FAULTS_HELP, "kind", "minor", .kind = KPOD_COUNTER,
+	 .word = KPOD_WORD(cpu_row, faults[KPOD_FAULT_MINOR])},
+	{FAULTS, FAULTS_HELP, "kind", "major", .kind = KPOD_COUNTER,
+	 .word = KPOD_WORD(cpu_row, faults[KPOD_FAULT_MAJOR])},
 };
 
 static const struct kpod_table tables[] = {
@@ -57,7 +64,7 @@ static const struct kpod_attachment attachments[] = {
 
 const struct kpod_collector kpod_collector_cpu = {
 	.name = "cpu",
-	.help = "run-queue latency, context switches and time on CPU",
+	.help = "run-queue latency, context switches, time on CPU and page faults",
 	.owner = "the task that leaves the CPU; of a wait, the task that waited",
 	.since = "5.12",
 	KPOD_EMBEDDED(cpu),

@@ -5,8 +5,6 @@
 
 KPOD_OBJECT(memory);
 
-#define FAULTS "kpod_memory_page_faults_total"
-#define FAULTS_HELP "Page faults: without (minor) and with (major) a wait for a disk."
 #define STALLS "kpod_memory_reclaim_stalls_total"
 #define STALLS_HELP                                                                                \
 	"Times a task had to free memory itself: because the node was short of it (node), or at "  \
@@ -18,8 +16,6 @@ KPOD_OBJECT(memory);
 #define SECONDS(field) COUNTER(field), .decimals = KPOD_SECONDS
 
 static const struct kpod_column columns[] = {
-	{FAULTS, FAULTS_HELP, "kind", "minor", COUNTER(faults[KPOD_FAULT_MINOR])},
-	{FAULTS, FAULTS_HELP, "kind", "major", COUNTER(faults[KPOD_FAULT_MAJOR])},
 	{"kpod_memory_oom_kills_total",
 	 "Processes killed by the kernel for want of memory, by the container they were in.",
 	 COUNTER(oom_kills)},
@@ -36,13 +32,12 @@ static const struct kpod_table tables[] = {
 	 .scope = KPOD_PER_SLOT,
 	 .map = "memory_rows",
 	 .row_size = sizeof(struct memory_row),
-	 .words = sizeof(struct memory_row) / 8,
+	 .words = KPOD_WORD(memory_row, reserved),
 	 KPOD_COLUMNS(columns)},
 };
 
 #define STEPS(victim)                                                                              \
-	KPOD_STEPS({"kpod_memory_switch", KPOD_ATTACH}, {"kpod_memory_flush", KPOD_PER_CPU},       \
-		   {"kpod_memory_signal", KPOD_ATTACH}, {victim, KPOD_ATTACH},                     \
+	KPOD_STEPS({"kpod_memory_signal", KPOD_ATTACH}, {victim, KPOD_ATTACH},                     \
 		   {"kpod_memory_direct_end", KPOD_ATTACH},                                        \
 		   {"kpod_memory_direct_begin", KPOD_ATTACH},                                      \
 		   {"kpod_memory_memcg_end", KPOD_ATTACH},                                         \
@@ -55,8 +50,8 @@ static const struct kpod_attachment attachments[] = {
 
 const struct kpod_collector kpod_collector_memory = {
 	.name = "memory",
-	.help = "page faults, OOM kills and waits for memory",
-	.owner = "the task that faults or waits; of an OOM kill, the victim",
+	.help = "OOM kills and waits for memory",
+	.owner = "the task that waits; of an OOM kill, the victim",
 	.since = "5.11",
 	.profile = KPOD_STANDARD,
 	KPOD_EMBEDDED(memory),

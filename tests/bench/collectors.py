@@ -166,7 +166,7 @@ CASES = (
     Case("tcp", "message", snmp("Tcp", "OutSegs"), "sys_enter", MESSAGES, ("tcptop",), cost=0),
     Case("tcpdrop", "dropped SYN", snmp("Tcp", "OutRsts"), "kfree_skb", REFUSED),
     Case("udp", "datagram", snmp("Udp", "OutDatagrams"), "sys_enter", DATAGRAMS),
-    Case("memory", "page fault", PAGE_FAULTS, "sys_enter", FAULTS),
+    Case("cpu", "page fault", PAGE_FAULTS, "sys_enter", FAULTS),
     Case("biolatency", "write", WRITES, "block_rq_complete", DISK, ("biolatency", "-QD")),
     Case("cachestat", "page read", READ_CALLS, "sys_enter", READS, ("cachestat",)),
     Case("syscall", "system call", READ_CALLS, "sys_enter", READS, ("syscount", "-L")),

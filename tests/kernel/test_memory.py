@@ -160,14 +160,14 @@ def faults(pid: int) -> tuple[int, int]:
     return minor, major
 
 
-@pytest.mark.guest("memory")
+@pytest.mark.guest("cpu")
 def test_faults_of_a_living_task(tmpfs: Path, cgroups: Cgroup) -> None:
     a, b = cgroups.child("a.service"), cgroups.child("b.service")
     older = Worker(a, TOUCHER.format(pages=3000))
     with loader(tmpfs) as running:
         newer, neighbour = Worker(a, TOUCHER.format(pages=5000)), Worker(b, IDLER)
         before, at_start = running.fresh(), (faults(older.pid), faults(newer.pid))
-        assert moved(before, before, a.id, "memory", MINOR) == 0
+        assert moved(before, before, a.id, "cpu", MINOR) == 0
         for worker in (older, newer):
             worker.go()
             worker.stopped()
@@ -175,11 +175,11 @@ def test_faults_of_a_living_task(tmpfs: Path, cgroups: Cgroup) -> None:
         assert neighbour.process.poll() is None
     expected = [sum(at_end[i][kind] - at_start[i][kind] for i in range(2)) for kind in range(2)]
     assert expected[0] >= 8000
-    assert moved(before, after, a.id, "memory", MINOR) == expected[0]
-    assert moved(before, after, a.id, "memory", MAJOR) == expected[1]
-    assert moved(before, after, b.id, "memory", MINOR) == 0
+    assert moved(before, after, a.id, "cpu", MINOR) == expected[0]
+    assert moved(before, after, a.id, "cpu", MAJOR) == expected[1]
+    assert moved(before, after, b.id, "cpu", MINOR) == 0
     # What the older one had before the loader's start is not the loader's to count.
-    assert 0 < before.row(a.id, "memory")[MINOR] <= at_start[1][0]
+    assert 0 < before.row(a.id, "cpu")[MINOR] <= at_start[1][0]
 
 
 # Short lives, of processes and of threads, one of which replaces its process; then what the kernel
@@ -213,7 +213,7 @@ gate()
 )
 
 
-@pytest.mark.guest("memory")
+@pytest.mark.guest("cpu")
 def test_faults_of_short_lives(tmpfs: Path, cgroups: Cgroup) -> None:
     a = cgroups.child("a.service")
     with loader(tmpfs, interval=0.05) as running:
@@ -229,5 +229,5 @@ def test_faults_of_short_lives(tmpfs: Path, cgroups: Cgroup) -> None:
         after, at_end = running.fresh(), faults(worker.pid)
     assert of_children[0] > 20 * 100 + 5 * 3 * 50
     own = [y - x for x, y in zip(at_start, at_end, strict=True)]
-    assert moved(before, after, a.id, "memory", MINOR) == of_children[0] + own[0]
-    assert moved(before, after, a.id, "memory", MAJOR) == of_children[1] + own[1]
+    assert moved(before, after, a.id, "cpu", MINOR) == of_children[0] + own[0]
+    assert moved(before, after, a.id, "cpu", MAJOR) == of_children[1] + own[1]

@@ -12,7 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import HOST, PRELUDE, Cgroup, Dump, Worker, loader
+from tests.live import (
+    HOST,
+    PRELUDE,
+    SLOWNESS,
+    Cgroup,
+    Dump,
+    Worker,
+    hides_process_1,
+    loader,
+    softirqs,
+)
 from tests.net import ENTER, link, namespaces
 
 SENT, RECEIVED = (f"kpod_tcp_bytes_total{{{d}}}" for d in ("sent", "received"))
@@ -27,6 +37,7 @@ RETRANSMITTED_BYTES = "kpod_tcp_retransmitted_bytes_total"
 UNTRACKED = "kpod_tcp_untracked_sockets_total"
 CONNECT = "kpod_tcp_connect_seconds"
 RTT = "kpod_tcp_rtt_seconds"
+SOFTIRQ = "kpod_softirq_duration_seconds"
 
 COMMON = (
     PRELUDE.replace("gate()\n", "")
@@ -236,13 +247,22 @@ def test_bytes_and_connections_are_exact(tmpfs: Path, cgroups: Cgroup, case: str
     # The host may do what it likes meanwhile; of this it has nothing, as these have all of it.
 
 
-def hurry(
-    tmpfs: Path, cgroups: Cgroup, *, spread: bool
-) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """What 10,000 connections of two pairs of processes move: their clients' row, and servers'."""
-    plan = Plan(5000, 1, 100, 10)
+@dataclass(frozen=True)
+class Hurry:
+    """What the connections of two pairs of processes have moved."""
+
+    clients: tuple[int, ...]
+    servers: tuple[int, ...]
+    connects: int
+    unseen: int  # of the machine's softirqs for received packets, those no program was run for
+
+
+def hurry(tmpfs: Path, cgroups: Cgroup, count: int, *, spread: bool) -> Hurry:
+    """As many connections of each pair, as fast as they go, while snapshots are taken."""
+    plan = Plan(count, 1, 100, 10)
     a, b = cgroups.child("clients.service"), cgroups.child("servers.service")
-    with namespaces("a") as (own,), loader(tmpfs, interval=0.02) as running:
+    collectors = ("--collectors", "tcp,softirqs")
+    with namespaces("a") as (own,), loader(tmpfs, *collectors, interval=0.02) as running:
         if spread:
             cpus = (1 << min(os.cpu_count() or 1, 32)) - 1
             own.run("sh", "-c", f"echo {cpus:x} >/sys/class/net/lo/queues/rx-0/rps_cpus")
@@ -251,39 +271,47 @@ def hurry(
             for code, cgroup in ((SERVER, b), (CLIENT, a)):
                 values = {**asdict(plan), "port": port}
                 workers.append(Worker(cgroup, with_namespace(code.format(**values), own.path)))
+        received = softirqs()["net_rx"]
         before = running.fresh()
         for worker in workers:
             worker.go()
         for worker in workers:
             worker.stopped()
         after = running.fresh()
+        received = softirqs()["net_rx"] - received
     columns = (SENT, RECEIVED, ACTIVE, PASSIVE, FAILED, LIVE, UNTRACKED)
     clients, servers = (moved(before, after, one.id, *columns) for one in (a, b))
-    return clients, servers, sum(after.row(a.id, "tcp")[CONNECT])
+    seen = [d.durations("softirqs", SOFTIRQ).get("net_rx", 0) for d in (before, after)]
+    connects = sum(after.row(a.id, "tcp")[CONNECT])
+    return Hurry(clients, servers, connects, received - (seen[1] - seen[0]))
 
 
 def test_short_connections_in_a_hurry(tmpfs: Path, cgroups: Cgroup) -> None:
     """As many a second as go, while snapshots are taken: none is lost or counted twice."""
-    clients, servers, connects = hurry(tmpfs, cgroups, spread=False)
-    assert clients == (1_000_000, 100_000, 10_000, 0, 0, 0, 0)
-    assert servers == (100_000, 1_000_000, 0, 10_000, 0, 0, 0)
-    assert connects == 10_000
+    found = hurry(tmpfs, cgroups, 5000, spread=False)
+    assert found.clients == (1_000_000, 100_000, 10_000, 0, 0, 0, 0)
+    assert found.servers == (100_000, 1_000_000, 0, 10_000, 0, 0, 0)
+    assert found.connects == 10_000
 
 
+@pytest.mark.guest("tcp", "softirqs")
 def test_softirqs_that_interrupt_our_programs(tmpfs: Path, cgroups: Cgroup) -> None:
     """Received packets are spread over the CPUs (RPS): the kernel then leaves out one run of a
-    program in a hundred. With the second programs that stand in, what is missing is what has
-    been seen of the tracepoint itself, which perf does not get either: well below one in 1000.
+    program in a hundred, and the second programs stand in for these: nothing is lost. Where the
+    kernel runs no programs at all in some softirqs, a connection may be lost in each, at most.
     """
-    clients, servers, connects = hurry(tmpfs, cgroups, spread=True)
-    exact = (
-        (clients, (1_000_000, 100_000, 10_000, 0, 0, 0)),
-        (servers, (100_000, 1_000_000, 0, 10_000, 0, 0)),
-    )
-    for counted, wanted in exact:
-        for have, want in zip(counted, wanted, strict=False):
-            assert 0.998 * want <= have <= want
-    assert 9_980 <= connects <= 10_000
+    half = 5000 // SLOWNESS
+    found = hurry(tmpfs, cgroups, half, spread=True)
+    count = 2 * half
+    unseen = found.unseen if hides_process_1() else 0
+    for have, each in (
+        *zip(found.clients, (100, 10, 1, 0, 0, 0), strict=False),
+        *zip(found.servers, (10, 100, 0, 1, 0, 0), strict=False),
+        (found.connects, 1),
+    ):
+        assert each * (count - unseen) <= have <= each * count, found
+    if not unseen:
+        assert found.clients[-1] == found.servers[-1] == 0, found
 
 
 def test_sockets_older_than_the_loader(tmpfs: Path, cgroups: Cgroup) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import HOST, LOADER, PRELUDE, Cgroup, Dump, Worker, loader
+from tests.live import HOST, LOADER, PRELUDE, Cgroup, Dump, Worker, kernel_has, loader
 from tests.net import ENTER, Namespace, link, namespaces
 
 PACKETS = "kpod_tcp_dropped_packets_total"
@@ -101,7 +101,7 @@ def drops(before: Dump, after: Dump, cgroup: int) -> dict[str, int]:
 
 def tells_receiver() -> bool:
     """Whether the kernel's hook says whose queue a packet did not get into: since 6.11."""
-    return "rx_sk" in Path("/sys/kernel/tracing/events/skb/kfree_skb/format").read_text()
+    return kernel_has("rx_sk")
 
 
 @pytest.mark.guest("tcpdrop")
@@ -162,7 +162,7 @@ def test_sent_packets(
     assert first > 0
     ours, other = drops(before, after, a.id), drops(before, after, b.id)
     # Of some this kernel does not say why, and a chance reason may have any name.
-    if careless := Path("/sys/kernel/tracing/events/qdisc/qdisc_drop").exists():
+    if careless := kernel_has("btf_trace_qdisc_drop"):
         record_property("lacks", "tcpdrop: of some packets that queues drop the reason is unknown")
     assert first <= (sum(ours.values()) if careless else ours["qdisc_drop"]) <= last
     assert not {"qdisc_drop", "unknown"} & other.keys()

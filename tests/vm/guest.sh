@@ -4,8 +4,7 @@
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export HOME=/root LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
 export RESULTS=/run/results
-mkdir -p $RESULTS /dev/shm /dev/pts
-mount -t tmpfs shm /dev/shm
+mkdir -p $RESULTS /dev/pts
 mount -t devpts devpts /dev/pts
 mount -t bpf bpf /sys/fs/bpf
 mount -t tracefs tracefs /sys/kernel/tracing

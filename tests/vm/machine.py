@@ -55,7 +55,7 @@ def missing() -> str:
 def initramfs(directory: Path, command: str, work: Path) -> Path:
     """With what it takes to mount the host's files."""
     top = work / "initramfs"
-    for name in ("bin", "modules", "root"):
+    for name in ("bin", "modules", "root", "tree"):
         (top / name).mkdir(parents=True)
     busybox = shutil.which("busybox")
     assert busybox
