@@ -9,7 +9,7 @@ KPOD_OBJECT(exec);
 #define FORKS_HELP "Processes and threads started, by the container they start in."
 #define EXITS "kpod_process_exits_total"
 #define EXITS_HELP                                                                                 \
-	"Processes ended, counted with their last thread: with exit status 0 (success), another "    \
+	"Processes ended, counted with their last thread: with exit status 0 (success), another "  \
 	"status (failure), or by a signal (signal)."
 
 static const struct kpod_column columns[] = {
