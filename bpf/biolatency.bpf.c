@@ -143,7 +143,11 @@ int BPF_PROG(kpod_biolatency_complete, struct request *rq, int error, unsigned i
 		return 0;
 	flight = bpf_map_lookup_elem(&biolatency_flights, &key);
 	if (!flight || !flight->issued_ns) {
-		kpod_add_shared(row->untracked, last);
+		/*
+		 * A request that only asks for a flush is never given to the device and ends with
+		 * no bytes (blk_flush_complete_seq()); the flush is a request of its own.
+		 */
+		kpod_add_shared(row->untracked, last && bytes);
 		return 0;
 	}
 	kpod_add_shared(row->bytes, bytes);

@@ -20,6 +20,11 @@
 		__type(value, __u32);                                                              \
 	} name##_free SEC(".maps");                                                                \
 	struct {                                                                                   \
+		__uint(type, BPF_MAP_TYPE_STACK);                                                  \
+		__uint(max_entries, KPOD_UNITS_RESERVED);                                          \
+		__type(value, __u32);                                                              \
+	} name##_reserved SEC(".maps");                                                            \
+	struct {                                                                                   \
 		__uint(type, BPF_MAP_TYPE_ARRAY);                                                  \
 		__uint(map_flags, BPF_F_MMAPABLE);                                                 \
 		__uint(max_entries, 1);                                                            \
@@ -34,18 +39,47 @@
 		__unit ? *__unit : 0;                                                              \
 	})
 
-/* A unit for fresh->key, 0 if none is free, which is counted. */
+/*
+ * A unit for fresh->key, which has none yet. Where none is free the event is the host's, whose unit
+ * for the same key this is then, so that sums over all slots hold. Both are counted; 0: the host
+ * has no room either.
+ */
 #define kpod_unit_add(name, fresh)                                                                 \
-	kpod_unit_add_to(&name##_index, &name##_free, &name##_units, fresh)
+	({                                                                                         \
+		__u32 __added = kpod_unit_add_to(&name##_index, &name##_free, &name##_reserved,    \
+						 &name##_units, fresh);                            \
+		if (!__added) {                                                                    \
+			(fresh)->key.slot = 0;                                                     \
+			__added = kpod_unit_find(name, &(fresh)->key);                             \
+			if (!__added)                                                              \
+				__added =                                                          \
+					kpod_unit_add_to(&name##_index, &name##_free,              \
+							 &name##_reserved, &name##_units, fresh);  \
+			kpod_unit_count_lost(&name##_units, !__added);                             \
+		}                                                                                  \
+		__added;                                                                           \
+	})
 
-static __always_inline __u32 kpod_unit_add_to(void *index, void *free, void *units,
+static __always_inline void kpod_unit_count_lost(void *units, bool lost)
+{
+	__u32 none = 0;
+	struct kpod_unit *u = bpf_map_lookup_elem(units, &none);
+
+	if (!u)
+		return;
+	__sync_fetch_and_add(&u->words[0], 1);
+	if (lost)
+		__sync_fetch_and_add(&u->words[1], 1);
+}
+
+static __always_inline __u32 kpod_unit_add_to(void *index, void *free, void *reserved, void *units,
 					      const struct kpod_unit *fresh)
 {
-	__u32 none = 0, unit = 0, *other;
+	__u32 unit = 0, *other;
 	struct kpod_unit *u;
 
-	if (bpf_map_pop_elem(free, &unit))
-		goto lost;
+	if (bpf_map_pop_elem(free, &unit) && (fresh->key.slot || bpf_map_pop_elem(reserved, &unit)))
+		return 0;
 	u = bpf_map_lookup_elem(units, &unit);
 	if (!u)
 		return 0;
@@ -56,15 +90,12 @@ static __always_inline __u32 kpod_unit_add_to(void *index, void *free, void *uni
 		return unit;
 	}
 	/* Another CPU was faster. */
-	bpf_map_push_elem(free, &unit, 0);
+	if (unit <= KPOD_UNITS_RESERVED)
+		bpf_map_push_elem(reserved, &unit, 0);
+	else
+		bpf_map_push_elem(free, &unit, 0);
 	other = bpf_map_lookup_elem(index, &fresh->key);
-	if (other)
-		return *other;
-lost:
-	u = bpf_map_lookup_elem(units, &none);
-	if (u)
-		__sync_fetch_and_add(&u->words[0], 1);
-	return 0;
+	return other ? *other : 0;
 }
 
 #endif

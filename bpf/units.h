@@ -15,7 +15,13 @@ struct kpod_unit_key {
 	__u64 major;
 };
 
-/* Element of a map of units. Element 0 is no unit: words[0] counts events that found none free. */
+/* Units that only slot 0, the host, gets, so that it can have what others found no room for. */
+#define KPOD_UNITS_RESERVED 32
+
+/*
+ * Element of a map of units. Element 0 is no unit: words[0] counts events that found none free, and
+ * words[1] those of them that the host had no room for either.
+ */
 struct kpod_unit {
 	__u64 born_ns; /* CLOCK_MONOTONIC; 0: free */
 	struct kpod_unit_key key;

@@ -70,9 +70,10 @@ struct kpod_table {
 	const struct kpod_key *keys;
 	size_t key_count;
 	uint32_t direct;
-	const char *units;	/* KPOD_UNITS(this) of the BPF object */
-	uint32_t unit_capacity; /* of these, a multiple of 64 */
-	bool unsharded;		/* one row a unit; all CPUs add to it atomically */
+	const char *units;	 /* KPOD_UNITS(this) of the BPF object */
+	uint32_t unit_capacity;	 /* of these, a multiple of 64; or, if that is more, … */
+	uint32_t units_per_slot; /* … so many for each of --max-containers */
+	bool unsharded;		 /* one row a unit; all CPUs add to it atomically */
 };
 
 /* Words that a table's keys take in a row of the segment. */

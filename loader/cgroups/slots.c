@@ -23,7 +23,8 @@
 #include "cgroups/slots.h"
 
 #define DEPTH_MAX 32
-#define ROOT_ID 1 /* the root's cgroup id, in every cgroup2 hierarchy */
+#define SHOWN_SNAPSHOTS 2 /* the last totals of a container have been in so many before they go */
+#define ROOT_ID 1	  /* the root's cgroup id, in every cgroup2 hierarchy */
 
 struct kpod_slot_info *kpod_slot_info(struct kpod_slots *s, uint32_t slot)
 {
@@ -284,13 +285,13 @@ static void scan_one(struct kpod_slots *s, uint32_t slot, uint64_t now, bool sca
 	if (!died)
 		return;
 	s->dead++;
-	/* Its last totals have been in two snapshots before they go. */
-	if (s->dead_snapshots[slot] >= 2 && (scarce || now - died > s->tombstone_ns)) {
+	if (s->dead_snapshots[slot] >= SHOWN_SNAPSHOTS &&
+	    (scarce || now - died > s->tombstone_ns)) {
 		if (!drain(s, slot, info))
 			return;
 		s->evicted += now - died <= s->tombstone_ns;
 		s->visible[slot] = 0;
-	} else if (s->dead_snapshots[slot] < 2) {
+	} else if (s->dead_snapshots[slot] < SHOWN_SNAPSHOTS) {
 		s->dead_snapshots[slot]++;
 	}
 }
@@ -315,6 +316,12 @@ void kpod_slots_scan(struct kpod_slots *s, uint64_t now)
 	}
 	s->scanned = slot;
 	s->free = all - s->used;
+	for (size_t i = 0; i < s->bpf->loaded_count; i++) {
+		const struct kpod_loaded *l = &s->bpf->loaded[i];
+
+		for (size_t t = 0; l->attachment && t < l->collector->table_count; t++)
+			kpod_table_relieve(&l->tables[t], s->dead_snapshots, SHOWN_SNAPSHOTS);
+	}
 	/* Containers that got none while there were none: they get theirs now. */
 	if (s->bpf->control->slots_exhausted != s->walked_exhausted && s->free > all / 8)
 		walk_tree(s);

@@ -52,6 +52,7 @@ static const struct kpod_table tables[] = {
 	 .words = KPOD_WORD(biolatency_row, reserved),
 	 .units = "biolatency",
 	 .unit_capacity = 1024,
+	 .units_per_slot = 4, /* reading and writing two devices */
 	 .unsharded = true,
 	 KPOD_KEYS(keys),
 	 KPOD_COLUMNS(columns)},

@@ -70,8 +70,10 @@ static uint32_t whole_windows(uint32_t units)
 
 uint32_t kpod_unit_count(const struct kpod_bpf *bpf, const struct kpod_table *table)
 {
-	return table->units		       ? table->unit_capacity
-	       : table->direct		       ? table->direct
+	uint32_t by_slot = whole_windows(table->units_per_slot * bpf->max_containers);
+
+	return table->units    ? (by_slot > table->unit_capacity ? by_slot : table->unit_capacity)
+	       : table->direct ? table->direct
 	       : table->scope == KPOD_PER_SLOT ? bpf->max_containers
 					       : 1;
 }
@@ -111,7 +113,7 @@ static int size_map(struct kpod_bpf *bpf, const struct kpod_collector *c, struct
 				map, whole_windows(kpod_unit_count(bpf, t)) * shards_of(bpf, t));
 		if (is_units(t, name, "_index") || is_units(t, name, "_free") ||
 		    is_units(t, name, "_units"))
-			return bpf_map__set_max_entries(map, t->unit_capacity);
+			return bpf_map__set_max_entries(map, kpod_unit_count(bpf, t));
 	}
 	return 0;
 }
@@ -212,7 +214,15 @@ static int map_fd(const struct kpod_loaded *l, const char *name, const char *suf
 	return bpf_object__find_map_fd_by_name(l->object, full);
 }
 
-/* Unit 0 is none; the others go to the stack so that the lowest is taken first. */
+/* Gives a unit to whoever is next: the first ones to the host, if there is no other. */
+static int push_unit(const struct kpod_loaded_table *t, uint32_t unit)
+{
+	int fd = unit <= KPOD_UNITS_RESERVED ? t->reserved_fd : t->free_fd;
+
+	return bpf_map_update_elem(fd, NULL, &unit, BPF_ANY) ? -errno : 0;
+}
+
+/* Unit 0 is none; the others go to the stacks so that the lowest is taken first. */
 static int open_units(const struct kpod_loaded *l, struct kpod_loaded_table *t)
 {
 	int units_fd = map_fd(l, t->table->units, "_units");
@@ -220,12 +230,12 @@ static int open_units(const struct kpod_loaded *l, struct kpod_loaded_table *t)
 
 	t->index_fd = map_fd(l, t->table->units, "_index");
 	t->free_fd = map_fd(l, t->table->units, "_free");
-	if (units_fd < 0 || t->index_fd < 0 || t->free_fd < 0)
+	t->reserved_fd = map_fd(l, t->table->units, "_reserved");
+	if (units_fd < 0 || t->index_fd < 0 || t->free_fd < 0 || t->reserved_fd < 0)
 		return -ENOENT;
-	err = kpod_rows_open(&t->units, units_fd, sizeof(struct kpod_unit),
-			     t->table->unit_capacity);
-	for (uint32_t unit = t->table->unit_capacity - 1; !err && unit > 0; unit--)
-		err = bpf_map_update_elem(t->free_fd, NULL, &unit, BPF_ANY) ? -errno : 0;
+	err = kpod_rows_open(&t->units, units_fd, sizeof(struct kpod_unit), t->unit_count);
+	for (uint32_t unit = t->unit_count - 1; !err && unit > 0; unit--)
+		err = push_unit(t, unit);
 	return err;
 }
 
@@ -251,6 +261,7 @@ static int open_tables(struct kpod_bpf *bpf, struct kpod_loaded *l)
 		err = fd < 0 ? -ENOENT
 			     : kpod_rows_open(&t->rows, fd, t->table->row_size * t->shards,
 					      kpod_unit_count(bpf, t->table));
+		t->unit_count = kpod_unit_count(bpf, t->table);
 		if (!err && t->table->units)
 			err = open_units(l, t);
 	}
@@ -269,7 +280,7 @@ static bool free_unit(struct kpod_loaded_table *t, uint32_t unit, struct kpod_un
 		memset(rows, 0, t->rows.unit_size);
 	memset(u, 0, sizeof(*u));
 	/* The map's lock orders all this before whoever takes the unit. */
-	if (bpf_map_update_elem(t->free_fd, NULL, &unit, BPF_ANY)) {
+	if (push_unit(t, unit)) {
 		*u = was;
 		return false;
 	}
@@ -289,13 +300,31 @@ bool kpod_table_forget(struct kpod_loaded_table *t, uint32_t slot)
 			memset(rows, 0, t->rows.unit_size);
 		return true;
 	}
-	for (uint32_t unit = 1; unit < t->table->unit_capacity; unit++) {
+	for (uint32_t unit = 1; unit < t->unit_count; unit++) {
 		struct kpod_unit *u = kpod_rows_of(&t->units, unit);
 
 		if (u && u->born_ns && u->key.slot == slot)
 			done &= free_unit(t, unit, u);
 	}
 	return done;
+}
+
+void kpod_table_relieve(struct kpod_loaded_table *t, const uint8_t *dead_snapshots, uint8_t enough)
+{
+	const struct kpod_unit *none;
+
+	if (!t->table->units || t->table->scope != KPOD_PER_SLOT)
+		return;
+	none = kpod_rows_of(&t->units, 0);
+	if (!none || none->words[0] == t->exhausted_relieved)
+		return;
+	t->exhausted_relieved = none->words[0];
+	for (uint32_t unit = 1; unit < t->unit_count; unit++) {
+		struct kpod_unit *u = kpod_rows_of(&t->units, unit);
+
+		if (u && u->born_ns && dead_snapshots[u->key.slot] >= enough)
+			t->units_evicted += free_unit(t, unit, u);
+	}
 }
 
 static int load_object(struct kpod_bpf *bpf, struct kpod_loaded *l, const struct kpod_attachment *a,

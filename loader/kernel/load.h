@@ -28,8 +28,11 @@ struct kpod_loaded_table {
 	uint32_t shards;
 	/* With units only: */
 	struct kpod_rows units; /* struct kpod_unit */
-	int index_fd, free_fd;
-	uint32_t units_used; /* as of the last snapshot */
+	int index_fd, free_fd, reserved_fd;
+	uint32_t unit_count;
+	uint32_t units_used;	     /* as of the last snapshot */
+	uint64_t units_evicted;	     /* of ended containers, for want of free ones */
+	uint64_t exhausted_relieved; /* events without a unit when the last were evicted */
 	/* Of a source only: */
 	struct kpod_kept kept;
 };
@@ -102,5 +105,11 @@ uint32_t kpod_unit_count(const struct kpod_bpf *bpf, const struct kpod_table *ta
 
 /* Frees what a table keeps of a slot that is no more. False: not all, as the kernel refused. */
 bool kpod_table_forget(struct kpod_loaded_table *t, uint32_t slot);
+
+/*
+ * If events have found no unit free since the last call: frees the units of all slots for which
+ * `dead_snapshots` is at least `enough`.
+ */
+void kpod_table_relieve(struct kpod_loaded_table *t, const uint8_t *dead_snapshots, uint8_t enough);
 
 #endif

@@ -64,7 +64,7 @@ static const struct kpod_column columns[] = {
 #define COLLECTOR_WORDS 3 /* of its collector */
 
 struct units_row {
-	uint64_t used, capacity, exhausted;
+	uint64_t used, capacity, exhausted, lost, evicted;
 };
 
 static const struct kpod_column units_columns[] = {
@@ -72,8 +72,18 @@ static const struct kpod_column units_columns[] = {
 	 .kind = KPOD_GAUGE, .word = KPOD_WORD(units_row, used)},
 	{"kpod_table_units_capacity", "Combinations there is room for.", .kind = KPOD_GAUGE,
 	 .word = KPOD_WORD(units_row, capacity)},
-	{"kpod_table_units_exhausted_total", "Events not counted because there was no room.",
+	{"kpod_table_units_exhausted_total",
+	 "Events counted as the host's because the table had no room for another combination of "
+	 "container and key.",
 	 .kind = KPOD_COUNTER, .word = KPOD_WORD(units_row, exhausted)},
+	{"kpod_table_events_lost_total",
+	 "Events not counted at all because the table had no room for them as the host's either.",
+	 .kind = KPOD_COUNTER, .word = KPOD_WORD(units_row, lost)},
+	{"kpod_table_units_evicted_total",
+	 "Combinations of an ended container and a key that were dropped before their time because "
+	 "the "
+	 "table had no room.",
+	 .kind = KPOD_COUNTER, .word = KPOD_WORD(units_row, evicted)},
 };
 
 static const struct kpod_column files_columns[] = {
@@ -231,8 +241,10 @@ static int write_units(struct kpod_publisher *p, struct kpod_loaded_table *t)
 	char key[16] = "";
 	const struct kpod_unit *none = kpod_rows_of(&t->units, 0);
 	struct units_row row = {.used = t->units_used,
-				.capacity = t->table->unit_capacity - 1,
-				.exhausted = none ? none->words[0] : 0};
+				.capacity = t->unit_count - 1,
+				.exhausted = none ? none->words[0] : 0,
+				.lost = none ? none->words[1] : 0,
+				.evicted = t->units_evicted};
 	uint64_t words[sizeof(key) / 8 + sizeof(row) / 8];
 
 	memcpy(key, t->table->name, strnlen(t->table->name, sizeof(key)));
