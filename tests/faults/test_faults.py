@@ -283,7 +283,13 @@ def test_map_of_units_full(tmpfs: Path, cgroups: Cgroup) -> None:
         assert found["units_evicted_total"] == 0
         for cgroup in made:
             cgroup.remove()
-        wait_for("their end", lambda: all(running.dump().slot(c.id)["died_ns"] for c in made))
+
+        def ended() -> bool:
+            slots = running.dump().slots.values()
+            dead = {slot["cgroup_id"] for slot in slots if slot["died_ns"]}
+            return {cgroup.id for cgroup in made} <= dead
+
+        wait_for("their end", ended)
 
         def late(number: int) -> dict[str, int]:
             (cgroup,) = call_in(range(number, number + 1))
