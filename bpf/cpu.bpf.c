@@ -10,7 +10,8 @@
  * has any. They are booked here and not by a hook per fault, nor by a second program on this hook.
  *
  * A stint is booked when it ends, to the cgroup the task is in then; tasks that are on a CPU when a
- * snapshot is taken are booked by kpod_cpu_flush up to that moment.
+ * snapshot is taken are booked by kpod_cpu_flush up to that moment. Of a stint in which somebody
+ * moved the task to another cgroup, what it had run by then is booked to the one it was in.
  */
 #include "slots.bpf.h"
 
@@ -48,6 +49,7 @@ struct task_account {
 	__u64 ran_ns;		   /* sum_exec_runtime that is booked already */
 	__u64 delayed_ns;	   /* run_delay likewise */
 	__u64 faults[KPOD_FAULTS]; /* min_flt and maj_flt likewise */
+	__u64 moved_ns;		   /* CLOCK_MONOTONIC: when its process was last moved */
 	struct kpod_owner owner;
 };
 
@@ -88,6 +90,26 @@ static __always_inline void book_faults(struct cpu_row *row, const struct task_s
 	}
 }
 
+/*
+ * Books what a task had run before it was moved in this stint, and returns it. It has been running
+ * since, so that is all but the time since then; a task that was moved before the stint has none.
+ */
+static __always_inline __u64 book_moved(struct task_struct *task, struct task_account *account,
+					__u32 slot, __u64 ran)
+{
+	struct task_account *process = bpf_task_storage_get(&cpu_tasks, task->group_leader, 0, 0);
+	__u64 moved_ns = account->moved_ns, now = bpf_ktime_get_ns();
+	struct cpu_row *row = kpod_row(cpu_rows, slot);
+
+	/* Of a process that is moved as a whole, the hook sees the main thread. */
+	if (process && process->moved_ns > moved_ns)
+		moved_ns = process->moved_ns;
+	if (!row || !moved_ns || now - moved_ns >= ran)
+		return 0;
+	kpod_add(row->oncpu_ns, ran - (now - moved_ns));
+	return ran - (now - moved_ns);
+}
+
 /* Books what the task on this CPU has done since `stint`; returns its row. */
 static __always_inline struct cpu_row *book(struct task_struct *task, struct stint *stint,
 					    __u32 *slot)
@@ -96,16 +118,24 @@ static __always_inline struct cpu_row *book(struct task_struct *task, struct sti
 	__u64 delayed = task->sched_info.run_delay;
 	__u64 ran = task->se.sum_exec_runtime;
 	bool known = stint->task == (__u64)task;
+	struct kpod_owner before = {};
 	struct cpu_row *row;
 	__u64 booked, wait;
 	__u32 class;
 
+	if (account)
+		before = account->owner;
 	*slot = slot_of(task, account);
 	row = kpod_row(cpu_rows, *slot);
 	if (!row)
 		return NULL;
 	/* With an account nothing is lost if the hook was not run when the stint began. */
 	booked = account ? account->ran_ns : known ? stint->ran_ns : ran;
+	/* With another epoch the slot before may be somebody else's by now. */
+	if (account && before.slot != *slot && before.cgroup_id &&
+	    before.cgroup_id != account->owner.cgroup_id && before.epoch == account->owner.epoch &&
+	    ran > booked)
+		booked += book_moved(task, account, before.slot, ran - booked);
 	if (ran > booked)
 		kpod_add(row->oncpu_ns, ran - booked);
 	/* Not read again later: another CPU may bring it up to date meanwhile. */
@@ -171,7 +201,22 @@ int BPF_PROG(kpod_cpu_switch, bool preempt, struct task_struct *prev, struct tas
 SEC("tp_btf/task_newtask")
 int BPF_PROG(kpod_cpu_fork, struct task_struct *task)
 {
-	bpf_task_storage_get(&cpu_tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	struct task_account *account =
+		bpf_task_storage_get(&cpu_tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+
+	if (account)
+		slot_of(task, account);
+	return 0;
+}
+
+/* A task, or a process by its main thread, is in another cgroup from now on. */
+SEC("tp_btf/cgroup_attach_task")
+int BPF_PROG(kpod_cpu_move, struct cgroup *to, const char *path, struct task_struct *task)
+{
+	struct task_account *account = bpf_task_storage_get(&cpu_tasks, task, 0, 0);
+
+	if (account)
+		account->moved_ns = bpf_ktime_get_ns();
 	return 0;
 }
 
@@ -189,6 +234,7 @@ int kpod_cpu_adopt(struct bpf_iter__task *ctx)
 		account->ran_ns = task->se.sum_exec_runtime;
 		account->delayed_ns = task->sched_info.run_delay;
 		read_faults(account->faults, task);
+		slot_of(task, account);
 	}
 	return 0;
 }

@@ -58,8 +58,9 @@ static const struct kpod_table tables[] = {
 
 static const struct kpod_attachment attachments[] = {
 	{.name = "tp_btf",
-	 KPOD_STEPS({"kpod_cpu_fork", KPOD_ATTACH}, {"kpod_cpu_adopt", KPOD_RUN_ONCE},
-		    {"kpod_cpu_switch", KPOD_ATTACH}, {"kpod_cpu_flush", KPOD_PER_CPU})},
+	 KPOD_STEPS({"kpod_cpu_fork", KPOD_ATTACH}, {"kpod_cpu_move", KPOD_ATTACH},
+		    {"kpod_cpu_adopt", KPOD_RUN_ONCE}, {"kpod_cpu_switch", KPOD_ATTACH},
+		    {"kpod_cpu_flush", KPOD_PER_CPU})},
 };
 
 const struct kpod_collector kpod_collector_cpu = {

@@ -28,6 +28,7 @@ from tests.live import (
     Dump,
     Worker,
     loader,
+    wait_for,
 )
 
 CPU = 1
@@ -321,3 +322,42 @@ def test_move_between_cgroups(tmpfs: Path, cgroups: Cgroup) -> None:
     within(moved(start, half, a.id, ONCPU), at_half[0] - at_start[0], 0.01)
     within(moved(half, end, b.id, ONCPU), at_end[0] - at_half[0], 0.01, slack=1e6)
     assert moved(half, end, a.id, ONCPU) < 1e6
+
+
+def usage_ns(cgroup: Cgroup) -> int:
+    """What the kernel charged the cgroup with, from tick to tick (update_curr())."""
+    found = re.search(r"(?m)^usage_usec (\d+)$", (cgroup.path / "cpu.stat").read_text())
+    assert found
+    return int(found[1]) * 1000
+
+
+@pytest.mark.guest("cpu")
+@pytest.mark.parametrize("who", ["main", "thread"])
+def test_move_of_a_task_that_runs(tmpfs: Path, cgroups: Cgroup, who: str) -> None:
+    """Somebody else moves it in the middle of one stint: each cgroup has what it ran there.
+
+    The hook sees the main thread of a process that is moved; its other threads are moved too.
+    """
+    a, b = cgroups.child("a.service"), cgroups.child("b.service")
+    burn = "end = time.thread_time() + 1\nwhile time.thread_time() < end: pass\n"
+    if who == "thread":
+        lines = "".join(f"  {line}\n" for line in burn.splitlines())
+        burn = (
+            f"import threading\ndef burn():\n{lines}"
+            "thread = threading.Thread(target=burn)\nthread.start()\nthread.join()\n"
+        )
+    # With the highest of the ordinary priorities, so that it is moved in the middle of a long stint.
+    with loader(tmpfs) as running:
+        worker = Worker(a, f"{PRELUDE}os.nice(-20)\n{burn}gate()\n", cpu=CPU)
+        before, charged = running.fresh(), (usage_ns(a), usage_ns(b))
+        worker.go()
+        wait_for("half of the work", lambda: usage_ns(a) - charged[0] > 0.4e9)
+        (b.path / "cgroup.procs").write_text(str(worker.pid))
+        worker.stopped()
+        after = running.fresh()
+        charged = (usage_ns(a) - charged[0], usage_ns(b) - charged[1])
+    assert charged[1] > 0.1e9
+    # A tick, which in a slow guest is late: the kernel charges the time since the last one to b.
+    slack = 10e6 * SLOWNESS
+    within(moved(before, after, a.id, ONCPU), charged[0], 0.02, slack)
+    within(moved(before, after, b.id, ONCPU), charged[1], 0.02, slack)
