@@ -346,7 +346,7 @@ def test_move_of_a_task_that_runs(tmpfs: Path, cgroups: Cgroup, who: str) -> Non
             f"import threading\ndef burn():\n{lines}"
             "thread = threading.Thread(target=burn)\nthread.start()\nthread.join()\n"
         )
-    # With the highest of the ordinary priorities, so that it is moved in the middle of a long stint.
+    # With the highest of the ordinary priorities: it is moved in the middle of a long stint.
     with loader(tmpfs) as running:
         worker = Worker(a, f"{PRELUDE}os.nice(-20)\n{burn}gate()\n", cpu=CPU)
         before, charged = running.fresh(), (usage_ns(a), usage_ns(b))
