@@ -440,6 +440,7 @@ int kpod_publisher_snapshot(struct kpod_publisher *p)
 	p->begun_monotonic_ns = start;
 	p->begun_realtime_ns = kpod_clock(CLOCK_REALTIME);
 	kpod_slots_scan(p->slots, start);
+	kpod_sources_begin(p->bpf, p->slots);
 	kpod_bpf_flush(p->bpf, p->slots->scanned);
 	kpod_programs_look(p->bpf);
 	kpod_sources_read(p->bpf, p->slots);
