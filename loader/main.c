@@ -72,7 +72,7 @@ static void tend_doorbell(struct loop *l)
 		kpod_log(
 			"no doorbell %s: %s: snapshots are taken by time alone, at most %g s "
 			"apart",
-			l->pacer.path, strerror(-err), (double)KPOD_DEAF_INTERVAL_NS / 1e9);
+			l->pacer.path, strerror(-err), (double)KPOD_HURRY_INTERVAL_NS / 1e9);
 	l->doorbell_err = err;
 }
 
@@ -87,6 +87,7 @@ static void snapshot(struct loop *l)
 		kpod_log("cannot write a snapshot to %s: %s", p->options->segment, strerror(-err));
 	l->snapshot_err = err;
 	tend_doorbell(l);
+	l->pacer.hurry = kpod_slots_are_scarce(p->slots);
 	kpod_pacer_taken(&l->pacer, p->begun_monotonic_ns, kpod_clock(CLOCK_MONOTONIC));
 	if (l->view && !err)
 		kpod_view_rates(l->view, stdout);

@@ -135,8 +135,8 @@ static uint64_t latest(const struct kpod_pacer *p)
 {
 	uint64_t interval = p->interval_ns;
 
-	if (p->inotify < 0 && interval > KPOD_DEAF_INTERVAL_NS)
-		interval = KPOD_DEAF_INTERVAL_NS;
+	if ((p->hurry || p->inotify < 0) && interval > KPOD_HURRY_INTERVAL_NS)
+		interval = KPOD_HURRY_INTERVAL_NS;
 	return p->begun_ns + interval;
 }
 

@@ -21,8 +21,9 @@
 
 #define KPOD_DOORBELL_SUFFIX ".doorbell"
 
-/* Without a doorbell nobody can ask: snapshots are then at most so far apart. */
-#define KPOD_DEAF_INTERVAL_NS 10000000000ULL
+/* Without a doorbell nobody can ask, and when slots are short they are given back by snapshots only:
+ * then snapshots are at most so far apart. */
+#define KPOD_HURRY_INTERVAL_NS 10000000000ULL
 
 struct kpod_pacer {
 	uint64_t min_interval_ns, interval_ns;
@@ -32,6 +33,7 @@ struct kpod_pacer {
 	int epoll;	      /* the loop's */
 	int timer, inotify;   /* descriptors */
 	bool listening;	      /* the loop waits for rings */
+	bool hurry;	      /* set by the loop: slots are short */
 	ino_t inode;	      /* of the doorbell */
 	char path[PATH_MAX];  /* of the doorbell */
 };
