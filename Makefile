@@ -300,14 +300,18 @@ check: all
 	$(VENV)/bin/clang-format --dry-run -Werror $(C_SOURCES)
 	$(METRICS) | diff docs/metrics.md - # else: make docs
 	$(KERNELS) | diff docs/kernels.md -
+	$(OPTIONS) | diff docs/options.md -
 
 METRICS = $(B)/kpod-loader schema --profile comprehensive | $(PY) docs/metrics.py
 
 KERNELS = $(PY) docs/kernels.py tests/vm/kernels.json
 
+OPTIONS = $(B)/kpod-loader options
+
 docs: all
 	$(METRICS) >docs/metrics.md
 	$(KERNELS) >docs/kernels.md
+	$(OPTIONS) >docs/options.md
 
 format:
 	$(VENV)/bin/ruff format $(PYTHON_SOURCES)

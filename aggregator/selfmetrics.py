@@ -51,6 +51,16 @@ class StoreCollector(Collector):
             "Copies thrown away because the loader was faster than the reader.",
             value=store.laps,
         )
+        old = CounterMetricFamily(
+            "kpod_scrapes_served_old",
+            "Scrapes and pushes served with an older snapshot than they asked for, because the "
+            "loader took none within 250 ms (timeout), or its doorbell could not be opened "
+            "(no_doorbell). kpod_snapshot_age_seconds says how old.",
+            labels=["reason"],
+        )
+        for reason, count in store.served_old.items():
+            old.add_metric([reason], count)
+        yield old
         yield from self._of_schema()
         yield from self._of_snapshot()
 
@@ -71,8 +81,13 @@ class StoreCollector(Collector):
         )
         yield GaugeMetricFamily(
             "kpod_snapshot_interval_seconds",
-            "Time between the loader's snapshots.",
+            "Time between the loader's snapshots while no scrape asks for one.",
             value=header.interval_ns / 1e9,
+        )
+        yield GaugeMetricFamily(
+            "kpod_snapshot_min_interval_seconds",
+            "Least time between the loader's snapshots, however many scrapes ask for one.",
+            value=schema.min_interval_ns / 1e9,
         )
         up = GaugeMetricFamily(
             "kpod_collector_up", "1 if the collector runs.", labels=["collector"]
@@ -98,6 +113,11 @@ class StoreCollector(Collector):
             "kpod_snapshot_timestamp_seconds",
             "Unix time at which the snapshot shown was taken.",
             value=snapshot.native.realtime_ns / 1e9,
+        )
+        yield GaugeMetricFamily(
+            "kpod_snapshot_age_seconds",
+            "Time since the snapshot shown was begun, when this page was made.",
+            value=(self._store.age_ns or 0) / 1e9,
         )
         yield GaugeMetricFamily(
             "kpod_snapshot_orphan_rows",

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <malloc.h>
 #include <signal.h>
@@ -10,6 +11,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -22,12 +24,27 @@
 #include "kernel/load.h"
 #include "kernel/privileges.h"
 #include "options.h"
+#include "publish/heartbeat.h"
+#include "publish/lock.h"
+#include "publish/pacer.h"
 #include "publish/schema.h"
 #include "publish/snapshot.h"
 #include "view/doctor.h"
 #include "view/events.h"
 #include "view/verify.h"
 #include "view/view.h"
+
+/* What the loop waits for, and what it was told last. */
+struct loop {
+	struct kpod_publisher *publisher;
+	struct kpod_governor *governor;
+	struct kpod_view *view; /* NULL: without --print */
+	struct kpod_pacer pacer;
+	struct kpod_heartbeat heartbeat;
+	int epoll, signals, ticks;
+	int snapshot_err, doorbell_err; /* so that a line is printed once */
+	bool changed; /* other collectors run than the segment says, as it could not be made anew */
+};
 
 static int watch(int epoll, int fd)
 {
@@ -47,71 +64,104 @@ static int timer(uint64_t every_ns)
 	return fd;
 }
 
-static void snapshot(struct kpod_publisher *p, struct kpod_view *view)
+static void tend_doorbell(struct loop *l)
 {
-	static int last_err;
-	int err = kpod_publisher_snapshot(p);
+	int err = kpod_pacer_doorbell(&l->pacer);
 
-	if (err && err != last_err)
-		kpod_log("cannot write a snapshot to %s: %s", p->options->segment, strerror(-err));
-	last_err = err;
-	if (view && !err)
-		kpod_view_rates(view, stdout);
+	if (err && err != l->doorbell_err)
+		kpod_log(
+			"no doorbell %s: %s: snapshots are taken by time alone, at most %g s "
+			"apart",
+			l->pacer.path, strerror(-err), (double)KPOD_HURRY_INTERVAL_NS / 1e9);
+	l->doorbell_err = err;
 }
 
-/* Until it works: a segment whose schema says what does not run any more is a lie. */
-static void govern(struct kpod_publisher *p, struct kpod_governor *g)
+static void snapshot(struct loop *l)
 {
-	static bool changed;
+	struct kpod_publisher *p = l->publisher;
 	int err;
 
-	changed |= kpod_governor_tick(g);
-	err = changed ? kpod_publisher_renew(p) : 0;
-	if (err)
-		kpod_log("cannot make %s anew: %s", p->options->segment, strerror(-err));
-	else
-		changed = false;
+	p->stats.rung = l->pacer.rung;
+	err = kpod_publisher_snapshot(p);
+	if (err && err != l->snapshot_err)
+		kpod_log("cannot write a snapshot to %s: %s", p->options->segment, strerror(-err));
+	l->snapshot_err = err;
+	tend_doorbell(l);
+	l->pacer.hurry = kpod_slots_are_scarce(p->slots);
+	kpod_pacer_taken(&l->pacer, p->begun_monotonic_ns, kpod_clock(CLOCK_MONOTONIC));
+	if (l->view && !err)
+		kpod_view_rates(l->view, stdout);
 }
 
-static int loop(struct kpod_publisher *p, struct kpod_governor *g, struct kpod_view *view,
-		const sigset_t *stop)
+/* Retry until the new segment exists: the old schema still lists collectors that are unloaded. */
+static void govern(struct loop *l)
 {
-	int epoll = epoll_create1(EPOLL_CLOEXEC);
-	int signals = signalfd(-1, stop, SFD_CLOEXEC);
-	int snapshots = timer(p->options->interval_ns);
-	int heartbeats = timer(KPOD_SECOND);
-	int ticks_fd = timer(p->options->governor_tick_ns);
-	int err = epoll < 0 ? -errno : watch(epoll, signals);
-	bool stopped = false;
+	int err;
 
-	err = err ? err : watch(epoll, snapshots);
-	err = err ? err : watch(epoll, heartbeats);
-	err = err ? err : watch(epoll, ticks_fd);
-	while (!err && !stopped) {
+	l->changed |= kpod_governor_tick(l->governor);
+	err = l->changed ? kpod_publisher_renew(l->publisher) : 0;
+	if (err)
+		kpod_log("cannot make %s anew: %s", l->publisher->options->segment, strerror(-err));
+	else
+		l->changed = false;
+}
+
+/* Before there is a segment, so that whoever finds one can ring. */
+static int loop_open(struct loop *l, const struct kpod_options *o, const sigset_t *stop)
+{
+	int err;
+
+	l->epoll = epoll_create1(EPOLL_CLOEXEC);
+	l->signals = signalfd(-1, stop, SFD_CLOEXEC);
+	l->ticks = timer(o->governor_tick_ns);
+	err = l->epoll < 0 ? -errno : watch(l->epoll, l->signals);
+	err = err ? err : watch(l->epoll, l->ticks);
+	err = err ? err
+		  : kpod_pacer_open(&l->pacer, l->epoll, o->segment, o->min_interval_ns,
+				    o->interval_ns);
+	if (!err)
+		tend_doorbell(l);
+	return err ? err : kpod_heartbeat_open(&l->heartbeat);
+}
+
+static void loop_close(struct loop *l)
+{
+	kpod_heartbeat_close(&l->heartbeat);
+	kpod_pacer_close(&l->pacer);
+	close(l->ticks);
+	close(l->signals);
+	close(l->epoll);
+}
+
+static int loop_run(struct loop *l)
+{
+	uint64_t begun = l->publisher->begun_monotonic_ns;
+
+	kpod_pacer_taken(&l->pacer, begun, kpod_clock(CLOCK_MONOTONIC));
+	for (;;) {
 		struct epoll_event event;
-		uint64_t ticks;
-		int n = epoll_wait(epoll, &event, 1, -1);
+		uint64_t count;
+		int n;
 
+		kpod_heartbeat_busy(&l->heartbeat, 0);
+		n = epoll_wait(l->epoll, &event, 1, -1);
 		if (n < 0 && errno != EINTR)
-			err = -errno;
+			return -errno;
 		if (n < 1)
 			continue;
-		stopped = event.data.fd == signals;
-		if (stopped || read(event.data.fd, &ticks, sizeof(ticks)) != sizeof(ticks))
-			continue;
-		if (event.data.fd == snapshots)
-			snapshot(p, view);
-		else if (event.data.fd == ticks_fd)
-			govern(p, g);
-		else
-			kpod_writer_heartbeat(&p->writer, kpod_clock(CLOCK_MONOTONIC));
+		if (event.data.fd == l->signals)
+			return 0;
+		kpod_heartbeat_busy(&l->heartbeat, kpod_clock(CLOCK_MONOTONIC));
+		if (event.data.fd != l->ticks) {
+			if (kpod_pacer_is_due(&l->pacer, event.data.fd,
+					      kpod_clock(CLOCK_MONOTONIC)))
+				snapshot(l);
+		} else if (read(l->ticks, &count, sizeof(count)) == sizeof(count)) {
+			govern(l);
+		}
+		if (l->view && ferror(stdout))
+			return 0; /* who looked at the table has gone */
 	}
-	close(ticks_fd);
-	close(heartbeats);
-	close(snapshots);
-	close(signals);
-	close(epoll);
-	return err;
 }
 
 static void report(const struct kpod_bpf *bpf, const struct kpod_options *o)
@@ -126,7 +176,8 @@ static void report(const struct kpod_bpf *bpf, const struct kpod_options *o)
 	}
 	if (!kpod_sees_all_tasks())
 		kpod_log(KPOD_OWN_PIDS);
-	kpod_log("snapshots every %g s into %s", (double)o->interval_ns / 1e9, o->segment);
+	kpod_log("snapshots every %g s, and at a scrape but not within %g s, into %s",
+		 (double)o->interval_ns / 1e9, (double)o->min_interval_ns / 1e9, o->segment);
 }
 
 /* One cgroup file of one container is one descriptor: take all we may have. */
@@ -140,29 +191,80 @@ static void raise_descriptors(void)
 	}
 }
 
-static int run(const struct kpod_options *o)
+#define PRIVATE_DIRECTORY "/dev/shm/kpod-print.XXXXXX"
+
+/* Where the segment is to be. False: it cannot be there, and a line has said why. */
+static bool make_place(struct kpod_options *o, char directory[PATH_MAX], char segment[PATH_MAX])
 {
-	const char *missing = kpod_missing_privilege();
+	char *slash;
+
+	directory[0] = '\0';
+	if (!o->segment) {
+		strcpy(directory, PRIVATE_DIRECTORY);
+		if (!mkdtemp(directory)) {
+			kpod_log("cannot make %s: %s", PRIVATE_DIRECTORY, strerror(errno));
+			directory[0] = '\0';
+			return false;
+		}
+		snprintf(segment, PATH_MAX, "%.1000s/segment", directory);
+		o->segment = segment;
+		return true;
+	}
+	/* One level, and it stays: readers may have mounted it. */
+	snprintf(segment, PATH_MAX, "%s", o->segment);
+	slash = strrchr(segment, '/');
+	if (slash && slash != segment) {
+		*slash = '\0';
+		if (!mkdir(segment, 0755))
+			chmod(segment, 0755);
+	}
+	return true;
+}
+
+static int take_lock(struct kpod_lock *lock, const struct kpod_options *o)
+{
+	int holder = 0, err = kpod_lock_open(lock, o->segment, &holder);
+
+	if (err == -EBUSY)
+		kpod_log(
+			"%s: the loader with process number %d writes it: end that one first, or "
+			"give this one another --segment",
+			o->segment, holder);
+	else if (err)
+		kpod_log("cannot make %s: %s", o->segment, strerror(-err));
+	return err;
+}
+
+/* Blocked from the start: a signal in any phase is taken in the loop, after which all is undone. */
+static void block_signals(sigset_t *stop)
+{
+	struct sigaction hangup;
+
+	sigemptyset(stop);
+	sigaddset(stop, SIGINT);
+	sigaddset(stop, SIGTERM);
+	/* nohup(1) has it ignored, and that is to stay so. */
+	if (!sigaction(SIGHUP, NULL, &hangup) && hangup.sa_handler != SIG_IGN)
+		sigaddset(stop, SIGHUP);
+	sigprocmask(SIG_BLOCK, stop, NULL);
+	signal(SIGPIPE, SIG_IGN); /* a log that nobody reads is no reason to end */
+}
+
+static int run_on(const struct kpod_options *o, const sigset_t *stop)
+{
 	struct kpod_bpf bpf = {};
 	struct kpod_slots slots = {};
 	struct kpod_governor governor = {.window_fd = -1};
-	struct kpod_publisher publisher = {
-		.options = o, .bpf = &bpf, .slots = &slots, .governor = &governor};
-	struct kpod_view *view = NULL;
-	sigset_t stop;
+	struct loop loop = {.epoll = -1, .signals = -1, .ticks = -1, .governor = &governor};
+	struct kpod_publisher publisher = {.options = o,
+					   .bpf = &bpf,
+					   .slots = &slots,
+					   .governor = &governor,
+					   .heartbeat = &loop.heartbeat};
 	int err;
 
-	if (*missing) {
-		kpod_log("%s", missing);
-		return 1;
-	}
-	/* Blocked from the start: a signal in any phase is taken in the loop, after clean-up's due.
-	 */
-	sigemptyset(&stop);
-	sigaddset(&stop, SIGINT);
-	sigaddset(&stop, SIGTERM);
-	sigprocmask(SIG_BLOCK, &stop, NULL);
-
+	loop.publisher = &publisher;
+	loop.pacer.timer = loop.pacer.inotify = -1;
 	raise_descriptors();
 	err = kpod_bpf_open(&bpf, o);
 	if (err) {
@@ -177,7 +279,12 @@ static int run(const struct kpod_options *o)
 	}
 	kpod_sources_open(&bpf, &slots, o);
 	kpod_governor_open(&governor, &bpf, &slots, o);
-	kpod_privileges_drop(&bpf, governor.able); /* before there are threads */
+	kpod_privileges_drop(&bpf, governor.able);
+	err = loop_open(&loop, o, stop); /* not before: there are threads from here on */
+	if (err) {
+		kpod_log("cannot start: %s", strerror(-err));
+		goto out;
+	}
 	err = kpod_publisher_open(&publisher);
 	if (err) {
 		kpod_log("cannot make %s: %s", o->segment, strerror(-err));
@@ -185,19 +292,40 @@ static int run(const struct kpod_options *o)
 	}
 	malloc_trim(0); /* the kernel's BTF, several MB, was only needed to load */
 	report(&bpf, o);
-	if (o->print)
-		view = kpod_view_open(o->segment);
-	err = loop(&publisher, &governor, view, &stop);
+	loop.view = o->print ? kpod_view_open(o->segment) : NULL;
+	err = loop_run(&loop);
 	if (err)
 		kpod_log("the event loop failed: %s", strerror(-err));
 out:
-	if (view)
-		kpod_view_close(view);
+	if (loop.view)
+		kpod_view_close(loop.view);
 	kpod_governor_close(&governor);
 	kpod_publisher_close(&publisher);
+	loop_close(&loop);
 	kpod_slots_close(&slots);
 	kpod_bpf_close(&bpf);
 	return err ? 1 : 0;
+}
+
+static int run(struct kpod_options *o)
+{
+	char directory[PATH_MAX], segment[PATH_MAX];
+	const char *missing = kpod_missing_privilege();
+	struct kpod_lock lock = {.fd = -1};
+	sigset_t stop;
+	int status = 1;
+
+	if (*missing) {
+		kpod_log("%s", missing);
+		return 1;
+	}
+	block_signals(&stop);
+	if (make_place(o, directory, segment) && !take_lock(&lock, o))
+		status = run_on(o, &stop);
+	kpod_lock_close(&lock);
+	if (directory[0])
+		unlinkat(AT_FDCWD, directory, AT_REMOVEDIR); /* rmdir() is filtered out */
+	return status;
 }
 
 static int dump(int argc, char **argv)
@@ -235,7 +363,7 @@ static int schema(const struct kpod_options *o)
 	size_t size = 0;
 	int err = kpod_bpf_describe(&bpf, o);
 
-	err = err ? err : kpod_schema_encode(&bpf, &packed, &size);
+	err = err ? err : kpod_schema_encode(&bpf, o->min_interval_ns, &packed, &size);
 	err = err ? err : kpod_view_schema(packed, size, stdout);
 	free(packed);
 	kpod_bpf_close(&bpf);
@@ -269,6 +397,10 @@ int main(int argc, char **argv)
 		return run(&options);
 	if (!strcmp(command, "schema"))
 		return schema(&options);
+	if (!strcmp(command, "options")) {
+		kpod_options_page(stdout);
+		return 0;
+	}
 	if (!strcmp(command, "doctor"))
 		return kpod_doctor(&options);
 #ifdef KPOD_TESTING

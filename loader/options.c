@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "options.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
-#include <stdio.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,189 +20,267 @@ static const char usage[] =
 	"  kpod-loader events exec [--json]   print programs started and processes ended\n"
 	"  kpod-loader schema                 print the schema as JSON\n"
 	"  kpod-loader doctor                 print what works on this machine, and why not\n"
-	"\n"
-	"options of run (doctor and schema take those of collectors too):\n"
-	"  --segment PATH         the segment, on tmpfs (default /run/kpod/segment)\n"
-	"  --interval SECONDS     between snapshots (default 10)\n"
-	"  --tombstone SECONDS    how long an ended container stays (default 300)\n"
-	"  --max-containers N     slots (default 2048, at most 65536)\n"
-	"  --ring-size BYTES      of the ring at the start, a power of two (default 1048576)\n"
-	"  --ring-max BYTES       to which it may grow (default 268435456)\n"
-	"  --profile NAME         minimal, standard (default) or comprehensive\n"
-	"  --collectors LIST      these instead of a profile, separated by commas\n"
-	"  --syscalls LIST        the system calls that collector syscall measures by name\n"
-	"  --proc PATH            the host's procfs (default /proc)\n"
-	"  --max-overhead PERCENT of the node's CPU: collectors are shed when BPF programs take\n"
-	"                         more (default 1; 0: not measured, and no privilege kept for it)\n"
-	"  --pods-only            slots for Kubernetes pods only; all else is the host\n"
-	"  --print                also print a live table\n"
-	"  --verbose              also print what libbpf says\n"
+	"  kpod-loader options                print the page docs/options.md\n"
 #ifdef KPOD_TESTING
-	"  verify                       tries every program and attachment, prints JSON\n"
-	"  --inject-load-failure NAME   this collector does not load\n"
-	"  --governor-tick SECONDS      instead of one\n"
+	"  kpod-loader verify                 try every program and attachment, print JSON\n"
 #endif
-	"  --help, --version\n";
+	"\n"
+	"Options of run (doctor and schema take those of collectors too). Each can also be set by\n"
+	"the environment variable KPOD_NAME, with _ for -; the command line wins.\n";
 
-static bool parse_number(const char *name, const char *text, double low, double high, double *out)
+enum type { TEXT, FLAG, SECONDS, NUMBER, PERCENT, PROFILE };
+
+struct option_row {
+	const char *name;
+	enum type type;
+	size_t field;	      /* offset in struct kpod_options */
+	size_t size;	      /* of the field */
+	const char *fallback; /* as on the command line; NULL: the field stays zero */
+	double low, high;
+	const char *value; /* what --help calls the argument; NULL: there is none */
+	const char *help;
+	bool testing; /* only in test builds */
+};
+
+#define TO(name)                                                                                   \
+	.field = offsetof(struct kpod_options, name),                                              \
+	.size = sizeof(((struct kpod_options *)0)->name)
+
+static const struct option_row rows[] = {
+	{"segment", TEXT, TO(segment), "/run/kpod/segment", .value = "PATH",
+	 .help = "the file to write, on tmpfs; run --print alone has a private one"},
+	{"interval", SECONDS, TO(interval_ns), "30", 0.01, 3600, "SECONDS",
+	 "between snapshots that nobody has asked for (2 with --print)"},
+	{"min-interval", SECONDS, TO(min_interval_ns), "1", 0.01, 3600, "SECONDS",
+	 "at least so long between two snapshots that scrapes have asked for"},
+	{"tombstone", SECONDS, TO(tombstone_ns), "300", 0, 86400, "SECONDS",
+	 "how long the last totals of an ended container are shown"},
+	{"max-containers", NUMBER, TO(max_containers), "2048", 1, 65536, "N",
+	 "containers, units and the host that can be told apart at once"},
+	{"ring-size", NUMBER, TO(ring_size), "1048576", KPOD_RING_MIN, KPOD_RING_MAX, "BYTES",
+	 "of the segment's ring at the start, a power of two"},
+	{"ring-max", NUMBER, TO(ring_max), "268435456", KPOD_RING_MIN, KPOD_RING_MAX, "BYTES",
+	 "to which the ring may grow"},
+	{"profile", PROFILE, TO(profile), "standard", .value = "NAME",
+	 .help = "minimal, standard or comprehensive: which collectors run"},
+	{"collectors", TEXT, TO(collectors), .value = "LIST",
+	 .help = "these instead of a profile, separated by commas"},
+	{"syscalls", TEXT, TO(syscalls), .value = "LIST",
+	 .help = "the system calls that collector syscall measures by name"},
+	{"proc", TEXT, TO(proc), "/proc", .value = "PATH", .help = "the host's procfs"},
+	{"max-overhead", PERCENT, TO(max_overhead), "1", 0, 100, "PERCENT",
+	 "of the node's CPU: collectors are shed while BPF programs take more (0: not measured, "
+	 "and no privilege is kept for it)"},
+	{"pods-only", FLAG, TO(pods_only),
+	 .help = "only Kubernetes pods are told apart; all else is the host"},
+	{"print", FLAG, TO(print), .help = "also print a live table"},
+	{"verbose", FLAG, TO(verbose), .help = "also print what libbpf says"},
+	{"inject-load-failure", TEXT, TO(inject_failure), .value = "NAME",
+	 .help = "this collector does not load", .testing = true},
+	{"governor-tick", SECONDS, TO(governor_tick_ns), "1", 0.01, 3600, "SECONDS",
+	 "of the governor of overhead", .testing = true},
+};
+
+#define ROWS KPOD_COUNT(rows)
+
+#ifdef KPOD_TESTING
+#define IS_OFFERED(row) true
+#else
+#define IS_OFFERED(row) (!(row)->testing)
+#endif
+
+#define ENVIRONMENT_MAX 64
+
+static void environment_name(const struct option_row *row, char name[ENVIRONMENT_MAX])
 {
+	size_t size = (size_t)snprintf(name, ENVIRONMENT_MAX, "KPOD_%s", row->name);
+
+	for (size_t i = 0; i < size; i++)
+		name[i] = (char)(name[i] == '-' ? '_' : toupper(name[i]));
+}
+
+static bool set_number(const struct option_row *row, const char *where, const char *text,
+		       char *field)
+{
+	double number;
 	char *end;
 
 	errno = 0;
-	*out = strtod(text, &end);
-	if (errno || end == text || *end || !(*out >= low && *out <= high)) {
-		kpod_log("--%s: '%s' is not a number from %g to %g", name, text, low, high);
+	number = strtod(text, &end);
+	if (errno || end == text || *end || !(number >= row->low && number <= row->high)) {
+		kpod_log("%s: '%s' is not a number from %g to %g", where, text, row->low,
+			 row->high);
 		return false;
 	}
+	if (row->type == PERCENT)
+		*(double *)field = number;
+	else if (row->type == SECONDS)
+		*(uint64_t *)field = (uint64_t)(number * KPOD_SECOND);
+	else if (row->size == sizeof(uint32_t))
+		*(uint32_t *)field = (uint32_t)number;
+	else
+		*(uint64_t *)field = (uint64_t)number;
 	return true;
 }
 
-static bool parse_profile(const char *text, enum kpod_profile *out)
+static bool set_profile(const char *where, const char *text, enum kpod_profile *profile)
 {
 	for (size_t i = 0; i < KPOD_PROFILES; i++) {
 		if (!strcmp(text, kpod_profile_names[i])) {
-			*out = (enum kpod_profile)i;
+			*profile = (enum kpod_profile)i;
 			return true;
 		}
 	}
-	kpod_log("--profile: '%s' is not minimal, standard or comprehensive", text);
+	kpod_log("%s: '%s' is not minimal, standard or comprehensive", where, text);
 	return false;
 }
 
-enum {
-	OPT_SEGMENT = 256,
-	OPT_INTERVAL,
-	OPT_TOMBSTONE,
-	OPT_MAX,
-	OPT_RING,
-	OPT_RING_MAX,
-	OPT_PODS,
-	OPT_PROC,
-	OPT_PROFILE,
-	OPT_COLLECTORS,
-	OPT_SYSCALLS,
-	OPT_PRINT,
-	OPT_VERBOSE,
-	OPT_OVERHEAD,
-	OPT_INJECT,
-	OPT_TICK,
-	OPT_HELP,
-	OPT_VERSION
-};
-
-static const struct option long_options[] = {
-	{"segment", required_argument, NULL, OPT_SEGMENT},
-	{"interval", required_argument, NULL, OPT_INTERVAL},
-	{"tombstone", required_argument, NULL, OPT_TOMBSTONE},
-	{"max-containers", required_argument, NULL, OPT_MAX},
-	{"ring-size", required_argument, NULL, OPT_RING},
-	{"ring-max", required_argument, NULL, OPT_RING_MAX},
-	{"proc", required_argument, NULL, OPT_PROC},
-	{"pods-only", no_argument, NULL, OPT_PODS},
-	{"profile", required_argument, NULL, OPT_PROFILE},
-	{"collectors", required_argument, NULL, OPT_COLLECTORS},
-	{"syscalls", required_argument, NULL, OPT_SYSCALLS},
-	{"max-overhead", required_argument, NULL, OPT_OVERHEAD},
-	{"print", no_argument, NULL, OPT_PRINT},
-	{"verbose", no_argument, NULL, OPT_VERBOSE},
-#ifdef KPOD_TESTING
-	{"inject-load-failure", required_argument, NULL, OPT_INJECT},
-	{"governor-tick", required_argument, NULL, OPT_TICK},
-#endif
-	{"help", no_argument, NULL, OPT_HELP},
-	{"version", no_argument, NULL, OPT_VERSION},
-	{},
-};
-
-int kpod_options_parse(int argc, char **argv, struct kpod_options *o)
+/* Of the environment: "0" and "false" are no. */
+static bool set_flag(const char *where, const char *text, bool *flag)
 {
-	double number;
+	bool yes = !strcmp(text, "1") || !strcmp(text, "true");
+
+	if (!yes && strcmp(text, "0") && strcmp(text, "false")) {
+		kpod_log("%s: '%s' is not true or false", where, text);
+		return false;
+	}
+	*flag = yes;
+	return true;
+}
+
+static bool set(const struct option_row *row, const char *where, const char *text,
+		struct kpod_options *o)
+{
+	char *field = (char *)o + row->field;
+
+	switch (row->type) {
+	case TEXT:
+		*(const char **)field = text;
+		return true;
+	case FLAG:
+		return set_flag(where, text, (bool *)field);
+	case PROFILE:
+		return set_profile(where, text, (enum kpod_profile *)field);
+	default:
+		return set_number(row, where, text, field);
+	}
+}
+
+static void print_help(FILE *out)
+{
+	fputs(usage, out);
+	for (size_t i = 0; i < ROWS; i++) {
+		const struct option_row *row = &rows[i];
+		char head[64];
+
+		if (!IS_OFFERED(row))
+			continue;
+		snprintf(head, sizeof(head), "--%s%s%s", row->name, row->value ? " " : "",
+			 row->value ? row->value : "");
+		fprintf(out, "  %-23s %s%s%s%s\n", head, row->help,
+			row->fallback ? " (default " : "", row->fallback ? row->fallback : "",
+			row->fallback ? ")" : "");
+	}
+	fputs("  --help, --version\n", out);
+}
+
+void kpod_options_page(FILE *out)
+{
+	char name[ENVIRONMENT_MAX];
+
+	fputs("# Options of the loader\n\n"
+	      "Made by `make docs` from the table in `loader/options.c`. An option on the command "
+	      "line wins over its\nenvironment variable. Of a flag, the variable is `true` or "
+	      "`false`.\n\n"
+	      "| option | environment | default | bounds | |\n|---|---|---|---|---|\n",
+	      out);
+	for (size_t i = 0; i < ROWS; i++) {
+		const struct option_row *row = &rows[i];
+
+		if (row->testing)
+			continue;
+		environment_name(row, name);
+		fprintf(out, "| `--%s%s%s` | `%s` | %s | ", row->name, row->value ? " " : "",
+			row->value ? row->value : "", name, row->fallback ? row->fallback : "");
+		if (row->high > 0)
+			fprintf(out, "%.10g to %.10g", row->low, row->high);
+		fprintf(out, " | %s |\n", row->help);
+	}
+}
+
+enum { OPT_HELP = ROWS + 1, OPT_VERSION, OPT_COUNT };
+
+static int parse_arguments(int argc, char **argv, struct kpod_options *o, bool *given)
+{
+	struct option known[OPT_COUNT + 1] = {};
+	size_t count = 0;
+	char where[64];
 	int option;
 
-	*o = (struct kpod_options){
-		.segment = "/run/kpod/segment",
-		.interval_ns = 10 * KPOD_SECOND,
-		.tombstone_ns = 300 * KPOD_SECOND,
-		.max_containers = 2048,
-		.ring_size = 1 << 20,
-		.ring_max = 256 << 20,
-		.profile = KPOD_STANDARD,
-		.max_overhead = 1,
-		.governor_tick_ns = KPOD_SECOND,
-		.proc = "/proc",
-	};
-	while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
-		switch (option) {
-		case OPT_SEGMENT:
-			o->segment = optarg;
-			break;
-		case OPT_INTERVAL:
-			if (!parse_number("interval", optarg, 0.01, 3600, &number))
-				return 2;
-			o->interval_ns = (uint64_t)(number * KPOD_SECOND);
-			break;
-		case OPT_TOMBSTONE:
-			if (!parse_number("tombstone", optarg, 0, 86400, &number))
-				return 2;
-			o->tombstone_ns = (uint64_t)(number * KPOD_SECOND);
-			break;
-		case OPT_MAX:
-			if (!parse_number("max-containers", optarg, 1, 65536, &number))
-				return 2;
-			o->max_containers = (uint32_t)number;
-			break;
-		case OPT_RING:
-		case OPT_RING_MAX:
-			if (!parse_number(option == OPT_RING ? "ring-size" : "ring-max", optarg,
-					  KPOD_RING_MIN, KPOD_RING_MAX, &number))
-				return 2;
-			*(option == OPT_RING ? &o->ring_size : &o->ring_max) = (uint64_t)number;
-			break;
-		case OPT_PROC:
-			o->proc = optarg;
-			break;
-		case OPT_PODS:
-			o->pods_only = true;
-			break;
-		case OPT_PROFILE:
-			if (!parse_profile(optarg, &o->profile))
-				return 2;
-			break;
-		case OPT_COLLECTORS:
-			o->collectors = optarg;
-			break;
-		case OPT_SYSCALLS:
-			o->syscalls = optarg;
-			break;
-		case OPT_PRINT:
-			o->print = true;
-			break;
-		case OPT_VERBOSE:
-			o->verbose = true;
-			break;
-		case OPT_OVERHEAD:
-			if (!parse_number("max-overhead", optarg, 0, 100, &o->max_overhead))
-				return 2;
-			break;
-		case OPT_TICK:
-			if (!parse_number("governor-tick", optarg, 0.01, 3600, &number))
-				return 2;
-			o->governor_tick_ns = (uint64_t)(number * KPOD_SECOND);
-			break;
-		case OPT_INJECT:
-			o->inject_failure = optarg;
-			break;
-		case OPT_VERSION:
+	for (size_t i = 0; i < ROWS; i++)
+		if (IS_OFFERED(&rows[i]))
+			known[count++] = (struct option){
+				rows[i].name, rows[i].value ? required_argument : no_argument, NULL,
+				(int)i};
+	known[count++] = (struct option){"help", no_argument, NULL, OPT_HELP};
+	known[count] = (struct option){"version", no_argument, NULL, OPT_VERSION};
+	while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
+		if (option == OPT_VERSION) {
 			puts("kpod-loader " KPOD_VERSION);
 			return -1;
-		case OPT_HELP:
-			fputs(usage, stdout);
+		}
+		if (option == OPT_HELP) {
+			print_help(stdout);
 			return -1;
-		default:
+		}
+		if (option < 0 || option >= (int)ROWS) {
 			fputs("kpod-loader: see kpod-loader --help\n", stderr);
 			return 2;
 		}
+		snprintf(where, sizeof(where), "--%s", rows[option].name);
+		if (!set(&rows[option], where, optarg ? optarg : "true", o))
+			return 2;
+		given[option] = true;
 	}
+	return 0;
+}
+
+static bool is_given(const bool *given, const char *name)
+{
+	for (size_t i = 0; i < ROWS; i++)
+		if (!strcmp(rows[i].name, name))
+			return given[i];
+	return false;
+}
+
+int kpod_options_parse(int argc, char **argv, struct kpod_options *o)
+{
+	bool given[ROWS] = {};
+	int status;
+
+	memset(o, 0, sizeof(*o));
+	for (size_t i = 0; i < ROWS; i++) {
+		char name[ENVIRONMENT_MAX];
+		const char *text;
+
+		if (rows[i].fallback && !set(&rows[i], rows[i].name, rows[i].fallback, o))
+			return 2;
+		environment_name(&rows[i], name);
+		text = IS_OFFERED(&rows[i]) ? getenv(name) : NULL;
+		given[i] = text && *text;
+		if (given[i] && !set(&rows[i], name, text, o))
+			return 2;
+	}
+	status = parse_arguments(argc, argv, o, given);
+	if (status)
+		return status;
+	/* For people: a table that moves, and no file that others look for. */
+	if (o->print && !is_given(given, "interval"))
+		o->interval_ns = 2 * KPOD_SECOND;
+	if (o->print && !is_given(given, "segment"))
+		o->segment = NULL;
+	if (o->min_interval_ns > o->interval_ns)
+		o->min_interval_ns = o->interval_ns;
 	if (o->ring_size & (o->ring_size - 1) || o->ring_size > o->ring_max) {
 		kpod_log("--ring-size: a power of two, at most --ring-max");
 		return 2;

@@ -1,18 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The command line of the loader. Knows the profiles of base/collector.h and nothing else. */
+/*
+ * The options of the loader, as one table that makes the parsing, --help and docs/options.md. Knows
+ * the profiles of base/collector.h and nothing else.
+ */
 #ifndef KPOD_LOADER_OPTIONS_H
 #define KPOD_LOADER_OPTIONS_H
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "base/collector.h"
 
 #define KPOD_VERSION "0.1.0"
 
 struct kpod_options {
-	const char *segment;
+	const char *segment; /* NULL: a private one, which ends with the loader (run --print) */
 	uint64_t interval_ns;
+	uint64_t min_interval_ns;
 	uint64_t tombstone_ns; /* how long a dead container's totals stay */
 	uint32_t max_containers;
 	uint64_t ring_size;
@@ -30,9 +35,13 @@ struct kpod_options {
 };
 
 /*
- * Reads the command line into *o, defaults first. Returns 0, or -1 if --help or --version has been
- * answered, or the exit status once one line on stderr has said what is wrong. Sets optind.
+ * Fills in *o: defaults, then the environment, then the command line. Returns 0, or -1 if --help or
+ * --version has been answered, or the exit status once one line on stderr has said what is wrong.
+ * Sets optind.
  */
 int kpod_options_parse(int argc, char **argv, struct kpod_options *o);
+
+/* Prints docs/options.md. */
+void kpod_options_page(FILE *out);
 
 #endif

@@ -330,6 +330,31 @@ static enum kpod_fault copy_snapshot(struct kpod_reader *r, uint64_t published)
 	return fault;
 }
 
+static bool is_stale(const struct kpod_reader *r, const struct kpod_header *hot,
+		     uint64_t monotonic_ns)
+{
+	return monotonic_ns > hot->heartbeat &&
+	       monotonic_ns - hot->heartbeat > r->header.stale_after_ns;
+}
+
+static bool is_replaced(const struct kpod_reader *r)
+{
+	struct stat st;
+
+	return !stat(r->path, &st) && (st.st_ino != r->inode || st.st_dev != r->device);
+}
+
+bool kpod_reader_has_news(const struct kpod_reader *r, uint64_t monotonic_ns)
+{
+	struct kpod_header hot;
+
+	if (!r->map || is_replaced(r) || !copy_guarded(&hot, r->map, sizeof(hot)) ||
+	    hot.state != KPOD_SEGMENT_READY)
+		return true;
+	return is_stale(r, &hot, monotonic_ns) != (r->state == KPOD_STALE) ||
+	       (r->state == KPOD_LIVE && hot.published != r->end);
+}
+
 enum kpod_reader_state kpod_reader_refresh(struct kpod_reader *r, uint64_t monotonic_ns)
 {
 	struct kpod_header hot;
@@ -339,7 +364,7 @@ enum kpod_reader_state kpod_reader_refresh(struct kpod_reader *r, uint64_t monot
 		r->state = open_segment(r);
 		if (r->state != KPOD_LIVE)
 			return r->state;
-	} else if (!stat(r->path, &st) && (st.st_ino != r->inode || st.st_dev != r->device)) {
+	} else if (is_replaced(r)) {
 		kpod_reader_close(r);
 		return r->state = KPOD_REPLACED;
 	}
@@ -356,8 +381,7 @@ enum kpod_reader_state kpod_reader_refresh(struct kpod_reader *r, uint64_t monot
 		r->state = KPOD_CLOSED;
 	else if (hot.state != KPOD_SEGMENT_READY)
 		kpod_reader_reject(r, KPOD_FAULT_STATE);
-	else if (monotonic_ns > hot.heartbeat &&
-		 monotonic_ns - hot.heartbeat > r->header.stale_after_ns)
+	else if (is_stale(r, &hot, monotonic_ns))
 		r->state = KPOD_STALE;
 	if (r->state != KPOD_LIVE) {
 		drop_snapshot(r);

@@ -94,6 +94,12 @@ void kpod_reader_init(struct kpod_reader *r, const char *path);
  */
 enum kpod_reader_state kpod_reader_refresh(struct kpod_reader *r, uint64_t monotonic_ns);
 
+/*
+ * Whether a refresh would find something else than the last one did: a newer snapshot, another
+ * state, another segment. Copies nothing, so a reader that waits may ask often.
+ */
+bool kpod_reader_has_news(const struct kpod_reader *r, uint64_t monotonic_ns);
+
 /* Marks the held segment INCOMPATIBLE: for faults only the schema's user can see. */
 void kpod_reader_reject(struct kpod_reader *r, enum kpod_fault fault);
 

@@ -127,7 +127,7 @@ class Application:
         self.own.scrapes.inc()
         self._scrapes += 1  # by itself until it is answered, then __call__() counts it
         try:
-            await self._store.update()
+            await self._store.fresh()
         finally:
             self._scrapes -= 1
         pieces = self._samples(wanted)

@@ -39,6 +39,7 @@ const char *kpod_state_name(enum kpod_reader_state state);
 const char *kpod_fault_text(enum kpod_fault fault);
 void kpod_reader_init(struct kpod_reader *r, const char *path);
 enum kpod_reader_state kpod_reader_refresh(struct kpod_reader *r, uint64_t monotonic_ns);
+bool kpod_reader_has_news(const struct kpod_reader *r, uint64_t monotonic_ns);
 void kpod_reader_reject(struct kpod_reader *r, enum kpod_fault fault);
 void kpod_reader_close(struct kpod_reader *r);
 """

@@ -299,7 +299,7 @@ class Exporter:
     async def _take(self) -> None:
         last = 0
         while True:
-            await self._store.update()
+            await self._store.fresh()
             snapshot = self._store.snapshot
             if snapshot and snapshot.native.realtime_ns != last:
                 last = snapshot.native.realtime_ns

@@ -85,6 +85,7 @@ class Collector:
 @dataclass(frozen=True, slots=True)
 class Schema:
     loader_version: str
+    min_interval_ns: int  # between snapshots that readers ask for; 0: the loader has no doorbell
     kernel: str
     collectors: tuple[Collector, ...]
     tables: tuple[Table, ...]
@@ -106,6 +107,10 @@ class _Node:
         if key not in self.value:
             self.fail(f"has no '{key}'")
         return _Node(self.value[key], f"{self.where}.{key}")
+
+    def get(self, key: str, default: Any) -> "_Node":
+        found = self.value.get(key, default) if isinstance(self.value, dict) else default
+        return _Node(found, f"{self.where}.{key}")
 
     def items(self) -> list["_Node"]:
         if not isinstance(self.value, list):
@@ -208,6 +213,7 @@ def decode(document: bytes) -> Schema:
         root["tables"].fail(f"{len(tables)} tables, at most {TABLES_MAX}")
     schema = Schema(
         loader_version=root["loader"]["version"].text(),
+        min_interval_ns=root["loader"].get("min_interval_ns", 0).integer(0, 1 << 62),
         kernel=root["kernel"].text(),
         collectors=tuple(
             Collector(

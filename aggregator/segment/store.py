@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,10 @@ STATES = ("absent", "incompatible", "live", "stale", "replaced", "closed")
 
 # struct kpod_header, in the reader, has words on cache lines of their own; ffi.new() aligns to 16.
 _new_aligned = ffi.new_allocator(lambda size: lib.aligned_alloc(64, -(-size // 64) * 64), lib.free)
+
+# A file beside the segment. The loader is told when somebody opens it, and takes a snapshot.
+DOORBELL = ".doorbell"
+WAIT_NS = 250_000_000  # for the snapshot that was asked for
 
 NAMED_AT_ONCE = 100  # owners; they take about 3 ms
 
@@ -107,7 +112,7 @@ class Snapshot:
 
 class Store:
     """Follows one segment file. refresh(), or update() in an event loop, brings everything up to
-    date; the rest only looks."""
+    date, and fresh() has the loader take a snapshot for it; the rest only looks."""
 
     def __init__(
         self,
@@ -142,6 +147,9 @@ class Store:
         self._reader: Any = ffi.gc(_new_aligned("struct kpod_reader *"), lib.kpod_reader_close)
         self._generation = 0
         self._turn = asyncio.Lock()
+        # Scrapes that were served an older snapshot than they asked for, by reason.
+        self.served_old = {"timeout": 0, "no_doorbell": 0}
+        self._asking: asyncio.Future[str] | None = None
         self._logged: tuple[str, str] | None = None
         lib.kpod_reader_init(self._reader, path.encode())
 
@@ -174,6 +182,50 @@ class Store:
             for _ in self._steps():
                 await asyncio.sleep(0)
             return self.state
+
+    async def fresh(self) -> str:
+        """update(), with a snapshot made for this call, unless the last one is younger than the
+        loader's --min-interval. What does not come in time is counted, and the last one stays."""
+        await self.update()
+        if self._is_due():
+            # Who asks while another waits, waits for the same snapshot.
+            if not self._asking or self._asking.done():
+                self._asking = asyncio.ensure_future(self._ask())
+            if reason := await asyncio.shield(self._asking):
+                self.served_old[reason] += 1
+            await self.update()
+        return self.state
+
+    @property
+    def age_ns(self) -> int | None:
+        """Of the snapshot: nothing in it is older."""
+        return self._clock() - int(self.snapshot.native.monotonic_ns) if self.snapshot else None
+
+    def _is_due(self) -> bool:
+        if self.state == "stale":
+            return True  # it may only have been kept from the CPU: as this process may have been
+        schema, age = self.schema, self.age_ns
+        if self.state != "live" or not schema or not schema.min_interval_ns:
+            return False
+        return age is None or age >= schema.min_interval_ns
+
+    async def _ask(self) -> str:
+        """Rings and waits. Returns why there is nothing new, or an empty string."""
+        before = self.snapshot
+        try:
+            os.close(os.open(self.path + DOORBELL, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+        except OSError as error:
+            log.debug("doorbell %s: %s", self.path + DOORBELL, error)
+            return "no_doorbell"
+        end, pause = self._clock() + WAIT_NS, 0.0005
+        while True:
+            # Somebody else may have taken it already.
+            if self.snapshot is not before or lib.kpod_reader_has_news(self._reader, self._clock()):
+                return ""
+            if self._clock() >= end:
+                return "timeout"
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 0.004)
 
     def _steps(self) -> Iterator[None]:
         state = yield from self._look()

@@ -123,7 +123,9 @@ struct kpod_slots;
 struct kpod_source {
 	/* Once all slots are known. -errno: it is down. May leave a note in l->reason. */
 	int (*open)(struct kpod_loaded *l, struct kpod_slots *slots, const struct kpod_options *o);
-	void (*read)(struct kpod_loaded *l, struct kpod_slots *slots); /* before each snapshot */
+	/* What may take long is begun early in a snapshot, in a thread, or NULL. */
+	void (*begin)(struct kpod_loaded *l, struct kpod_slots *slots);
+	void (*read)(struct kpod_loaded *l, struct kpod_slots *slots); /* for each snapshot */
 	void (*close)(struct kpod_loaded *l);
 };
 

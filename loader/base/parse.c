@@ -116,8 +116,12 @@ bool kpod_parse_mount(struct kpod_span line, struct kpod_mount *mount)
 	for (; kpod_next_word(&line, &word); at++) {
 		if (at == 0)
 			mount->id = word;
+		else if (at == 1)
+			mount->parent = word;
 		else if (at == 2)
 			mount->device = word;
+		else if (at == 3)
+			mount->root = word;
 		else if (at == 4)
 			mount->point = word;
 		else if (at > 5 && kpod_span_is(word, "-"))

@@ -52,7 +52,9 @@ uint32_t kpod_parse(struct kpod_span text, const struct kpod_field *fields, size
 /* A line of mountinfo (proc(5)). */
 struct kpod_mount {
 	struct kpod_span id;
+	struct kpod_span parent; /* the id of the mount that it is mounted on */
 	struct kpod_span device; /* MAJOR:MINOR */
+	struct kpod_span root;	 /* of the file system, what is mounted here; escaped */
 	struct kpod_span point;	 /* escaped */
 	struct kpod_span type;
 };

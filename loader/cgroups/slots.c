@@ -296,10 +296,17 @@ static void scan_one(struct kpod_slots *s, uint32_t slot, uint64_t now, bool sca
 	}
 }
 
+bool kpod_slots_are_scarce(const struct kpod_slots *s)
+{
+	uint32_t all = s->bpf->max_containers;
+
+	return s->used > all - all / 8;
+}
+
 void kpod_slots_scan(struct kpod_slots *s, uint64_t now)
 {
 	uint32_t all = s->bpf->max_containers, slot = 0;
-	bool scarce = s->used > all - all / 8;
+	bool scarce = kpod_slots_are_scarce(s);
 
 	s->used = s->dead = 0;
 	if (s->bpf->cgroups_fd < 0)

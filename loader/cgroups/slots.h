@@ -4,6 +4,7 @@
 #define KPOD_LOADER_CGROUPS_SLOTS_H
 
 #include <limits.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "kernel/load.h"
@@ -34,6 +35,9 @@ void kpod_slots_close(struct kpod_slots *s);
 
 /* Before each snapshot: notes births and deaths, frees what has been dead long enough. */
 void kpod_slots_scan(struct kpod_slots *s, uint64_t now_ns);
+
+/* Whether less than an eighth was free at the last scan: dead slots go as early as they may. */
+bool kpod_slots_are_scarce(const struct kpod_slots *s);
 
 struct kpod_slot_info *kpod_slot_info(struct kpod_slots *s, uint32_t slot);
 

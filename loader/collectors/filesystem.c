@@ -4,6 +4,7 @@
  * through /proc/PID/root. Nothing is kept open: an open file would keep a volume from being
  * unmounted.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,9 +12,11 @@
 
 #include <linux/capability.h>
 
+#include "base/clock.h"
 #include "base/parse.h"
 #include "cgroups/slots.h"
 #include "shared/abi.h"
+#include "sources/pass.h"
 #include "sources/statfs.h"
 #include "sources/tasks.h"
 
@@ -24,18 +27,32 @@ struct filesystem_row {
 };
 
 struct filesystem_reads_row {
-	uint64_t errors, timeouts, left_out, cut;
+	uint64_t errors, cut;
+	uint64_t failed, waiting, unasked, many, long_name, same_name; /* left out */
 };
 
 #define POINT_WORDS 16 /* 128 bytes of a mount point; the most that a key may have */
-#define MOUNTS_MAX 32
 #define TEXT_MAX (256 << 10)
+#define LINES_MAX 4096
+
+/* What is needed of each line of mountinfo to see which mounts hide which. */
+struct line {
+	uint64_t id, parent;
+	struct kpod_span point;
+};
 
 struct state {
 	struct kpod_tasks tasks;
+	struct kpod_bpf *bpf;
+	struct kpod_pass *pass;
 	struct kpod_statfs *statfs;
-	struct filesystem_reads_row reads;
-	bool timed_out; /* in this pass: one time-out is what a snapshot waits at most */
+	uint64_t wait_until_ns;
+	bool late;			    /* the last pass took longer than was waited for it */
+	struct filesystem_reads_row *reads; /* two: the snapshot's, and the pass's */
+	/* The pass's, while it runs: */
+	struct kpod_task_slot *slots;
+	size_t slot_count, line_count;
+	struct line lines[LINES_MAX];
 	char text[TEXT_MAX];
 };
 
@@ -65,98 +82,189 @@ static bool is_wanted(const struct kpod_mount *mount, const char *point)
 	       !is_below(point, "/sys");
 }
 
-static void add_mount(struct state *s, struct kpod_statfs_batch *batch, struct kpod_span line)
+static bool is_same_span(struct kpod_span a, struct kpod_span b)
 {
-	struct kpod_statfs_mount m = {};
+	return a.size == b.size && !memcmp(a.at, b.at, a.size);
+}
+
+/* Whether a path is a directory above another; both are escaped in one way. */
+static bool is_above(struct kpod_span above, struct kpod_span path)
+{
+	return above.size < path.size && !memcmp(above.at, path.at, above.size) &&
+	       (above.size == 1 || path.at[above.size] == '/');
+}
+
+/*
+ * Whether a path look-up does not come to this mount: something is mounted on its root; or on a
+ * directory above it, on the same mount; or what it is mounted on is hidden so.
+ */
+static bool is_hidden(const struct state *s, const struct line *mount)
+{
+	for (int depth = 0; mount && depth < 32; depth++) {
+		const struct line *parent = NULL;
+
+		for (size_t i = 0; i < s->line_count; i++) {
+			const struct line *l = &s->lines[i];
+
+			if (!depth && l->parent == mount->id && l != mount &&
+			    is_same_span(l->point, mount->point))
+				return true;
+			if (l->parent == mount->parent && is_above(l->point, mount->point))
+				return true;
+			if (l->id == mount->parent && l != mount)
+				parent = l;
+		}
+		mount = parent;
+	}
+	return false;
+}
+
+static bool parse_line(struct kpod_span text, struct kpod_mount *mount, struct line *line)
+{
+	if (!kpod_parse_mount(text, mount))
+		return false;
+	line->point = mount->point;
+	return kpod_number(mount->id, &line->id) && kpod_number(mount->parent, &line->parent);
+}
+
+static void add_mount(struct state *s, struct kpod_statfs_map *map, struct kpod_span text)
+{
+	char point[KPOD_STATFS_POINT];
+	struct kpod_mount mount;
+	struct line line;
+	int err;
+
+	if (!parse_line(text, &mount, &line))
+		return;
+	if (!kpod_unescape(mount.point, point, sizeof(point))) {
+		s->reads[1].long_name++;
+		return;
+	}
+	if (!is_wanted(&mount, point))
+		return;
+	err = kpod_statfs_map_mount(map, &mount, is_hidden(s, &line));
+	s->reads[1].many += err == -E2BIG;
+	s->reads[1].long_name += err == -ENAMETOOLONG;
+	s->reads[1].failed += err == -ENOMEM;
+}
+
+/* The mounts of a container, as one of its processes sees them. */
+static void find_mounts(struct state *s, struct kpod_statfs_map *map,
+			const struct kpod_statfs_container *c)
+{
+	int process = kpod_task_open(s->tasks.proc, c->pid, c->start_ns);
+	ssize_t size =
+		process < 0 ? process : kpod_task_read(process, "mountinfo", s->text, TEXT_MAX);
+	struct kpod_span text = {.at = s->text}, rest, line;
 	struct kpod_mount mount;
 
-	if (!kpod_parse_mount(line, &mount) || !kpod_number(mount.id, &m.id) ||
-	    mount.device.size >= sizeof(m.device))
+	if (process >= 0)
+		close(process);
+	if (size < 0) { /* it has ended, or does not let us see it */
+		s->reads[1].errors += size != -ESRCH && size != -ENOENT && size != -EINVAL;
 		return;
-	if (!kpod_unescape(mount.point, m.point, sizeof(m.point))) {
-		s->reads.left_out++;
-		return;
-	}
-	if (!is_wanted(&mount, m.point))
-		return;
-	if (batch->count == KPOD_STATFS_MOUNTS) {
-		s->reads.left_out++;
-		return;
-	}
-	memcpy(m.device, mount.device.at, mount.device.size);
-	batch->mounts[batch->count++] = m;
-}
-
-/* Fills in the batch. False: the process has ended, or does not let us see it. */
-static bool find_mounts(struct state *s, struct kpod_statfs_batch *batch, uint32_t slot)
-{
-	struct kpod_span text = {.at = s->text}, line;
-	ssize_t size;
-
-	batch->process = kpod_task_open(&s->tasks, slot);
-	size = batch->process < 0 ? batch->process
-				  : kpod_task_read(batch->process, "mountinfo", s->text, TEXT_MAX);
-	if (size < 0) {
-		s->reads.errors += size != -ESRCH && size != -ENOENT && size != -EINVAL;
-		if (batch->process >= 0)
-			close(batch->process);
-		return false;
 	}
 	text.size = (size_t)size;
-	while (kpod_next_line(&text, &line)) {
-		if (!text.size && size == TEXT_MAX) /* this line was cut */
-			s->reads.left_out++;
-		else
-			add_mount(s, batch, line);
+	if (size == TEXT_MAX) { /* the last line was cut */
+		const char *end = memrchr(s->text, '\n', TEXT_MAX);
+
+		text.size = end ? (size_t)(end + 1 - s->text) : 0;
+		s->reads[1].many++;
 	}
-	return true;
+	s->line_count = 0;
+	for (rest = text; s->line_count < LINES_MAX && kpod_next_line(&rest, &line);)
+		s->line_count += parse_line(line, &mount, &s->lines[s->line_count]);
+	if (!kpod_statfs_map_container(map, c))
+		return;
+	while (kpod_next_line(&text, &line))
+		add_mount(s, map, line);
 }
 
-static void add_row(struct state *s, struct kpod_kept *kept, uint32_t slot, uint32_t generation,
-		    const struct kpod_statfs_mount *m)
+/* In the pass's thread: finds all mounts, has them asked, and stays until that is done. */
+static void run_pass(void *context)
 {
-	uint64_t *row = kpod_kept_add(kept, slot, generation), *words = row + POINT_WORDS;
+	struct state *s = context;
+	struct kpod_statfs_map *map;
+
+	if (!kpod_tasks_find(&s->tasks, s->bpf))
+		return;
+	map = kpod_statfs_map_new();
+	for (size_t i = 0; map && i < s->slot_count && !kpod_pass_is_stopping(s->pass); i++) {
+		const struct kpod_task_slot *slot = &s->slots[i];
+		const struct kpod_task *task = &s->tasks.of[slot->slot];
+		struct kpod_statfs_container c = {slot->slot, slot->generation, task->pid,
+						  task->start_ns};
+
+		if (task->start_ns && slot->kind != KPOD_CGROUP_UNIT &&
+		    task->mnt != s->tasks.of[0].mnt)
+			find_mounts(s, map, &c);
+	}
+	if (!map)
+		return;
+	kpod_statfs_ask(s->statfs, map);
+	while (!kpod_pass_is_stopping(s->pass) && !kpod_statfs_is_settled(s->statfs))
+		;
+}
+
+static int look(void *context, const struct kpod_statfs_container *c)
+{
+	const struct state *s = context;
+
+	return kpod_task_open(s->tasks.proc, c->pid, c->start_ns);
+}
+
+/* What a snapshot puts its rows into. */
+struct showing {
+	struct state *s;
+	struct kpod_slots *slots;
+	struct kpod_kept *kept;
+};
+
+static void add_row(struct state *s, struct kpod_kept *kept, const struct kpod_statfs_seen *m)
+{
+	uint64_t *row = kpod_kept_add(kept, m->slot, m->generation), *words = row + POINT_WORDS;
+	const struct kpod_statfs_values *v = &m->values;
 
 	if (!row)
 		return;
-	s->reads.cut += !kpod_kept_text(row, POINT_WORDS, m->point, strlen(m->point));
-	words[KPOD_WORD(filesystem_row, size)] = m->size;
-	words[KPOD_WORD(filesystem_row, used)] = m->size - m->free;
-	words[KPOD_WORD(filesystem_row, available)] = m->available;
-	if (m->inodes) { /* btrfs has no such limit */
-		words[KPOD_WORD(filesystem_row, inodes)] = m->inodes;
-		words[KPOD_WORD(filesystem_row, inodes_used)] = m->inodes - m->inodes_free;
+	s->reads[0].cut += !kpod_kept_text(row, POINT_WORDS, m->point, strlen(m->point));
+	words[KPOD_WORD(filesystem_row, size)] = v->size;
+	words[KPOD_WORD(filesystem_row, used)] = v->size - v->free;
+	words[KPOD_WORD(filesystem_row, available)] = v->available;
+	if (v->inodes) { /* btrfs has no such limit */
+		words[KPOD_WORD(filesystem_row, inodes)] = v->inodes;
+		words[KPOD_WORD(filesystem_row, inodes_used)] = v->inodes - v->inodes_free;
 	}
-	s->reads.left_out += !kpod_kept_settle(kept);
+	s->reads[0].same_name += !kpod_kept_settle(kept);
 }
 
-/* False: it was not looked at, and what was known of it is as true as before. */
-static bool read_slot(struct state *s, struct kpod_kept *kept, uint32_t slot, uint32_t generation)
+static void show(void *context, const struct kpod_statfs_seen *m)
 {
-	struct kpod_statfs_batch *batch = s->timed_out ? NULL : kpod_statfs_batch(s->statfs);
-	const struct kpod_statfs_batch *answers;
-	size_t asked;
+	struct showing *to = context;
+	const struct kpod_slot_info *info = kpod_slot_info(to->slots, m->slot);
+	struct filesystem_reads_row *reads = &to->s->reads[0];
 
-	if (!batch) {
-		s->reads.timeouts += !s->timed_out;
-		return !s->timed_out;
-	}
-	if (!find_mounts(s, batch, slot))
-		return true;
-	asked = batch->count;
-	answers = kpod_statfs_ask(s->statfs);
-	for (size_t i = 0; i < answers->count; i++) {
-		const struct kpod_statfs_mount *m = &answers->mounts[i];
+	if (!info || !to->slots->visible[m->slot] || info->died_ns ||
+	    info->generation != m->generation)
+		return;
+	if (m->state == KPOD_STATFS_ANSWERED && m->values.size)
+		add_row(to->s, to->kept, m);
+	reads->waiting += m->state == KPOD_STATFS_WAITING;
+	reads->unasked += m->state == KPOD_STATFS_UNASKED;
+	reads->failed += m->state == KPOD_STATFS_FAILED && m->err != -ENOENT &&
+			 m->err != -ENOTDIR && m->err != -ESRCH;
+}
 
-		if (!m->err && m->size)
-			add_row(s, kept, slot, generation, m);
-		s->reads.timeouts += m->err == -ETIMEDOUT;
-		s->reads.errors += m->err && m->err != -ETIMEDOUT && m->err != -ENOENT &&
-				   m->err != -ENOTDIR && m->err != -ESRCH;
-	}
-	s->timed_out = answers->count < asked;
-	s->reads.timeouts += s->timed_out;
-	return true;
+static void begin_pass(struct kpod_loaded *l, struct kpod_slots *slots)
+{
+	struct state *s = l->state;
+
+	if (!kpod_pass_wait(s->pass, 0))
+		return;
+	s->late = false;
+	s->slot_count = kpod_tasks_slots(slots, s->slots);
+	s->reads[0].errors += !kpod_pass_begin(s->pass);
+	s->wait_until_ns = kpod_clock(CLOCK_MONOTONIC) + KPOD_PASS_PATIENCE_NS;
 }
 
 static void read_all(struct kpod_loaded *l, struct kpod_slots *slots)
@@ -165,49 +273,50 @@ static void read_all(struct kpod_loaded *l, struct kpod_slots *slots)
 	struct state *s = l->state;
 	uint64_t *reads;
 
-	kpod_tasks_find(&s->tasks, slots->bpf);
-	s->timed_out = false;
+	s->late = !kpod_pass_wait(s->pass, s->late ? 0 : s->wait_until_ns);
 	kpod_kept_begin(kept);
-	for (uint32_t slot = 1; slot < slots->scanned; slot++) {
-		const struct kpod_slot_info *info = kpod_slot_info(slots, slot);
-		const struct kpod_task *task = &s->tasks.of[slot];
-
-		if (!info || !slots->visible[slot] || info->died_ns || !task->start_ns ||
-		    info->kind == KPOD_CGROUP_UNIT || task->mnt == s->tasks.of[0].mnt)
-			continue;
-		if (!read_slot(s, kept, slot, info->generation))
-			kpod_kept_keep(kept, slot, info->generation, false);
-	}
+	kpod_statfs_visit(s->statfs, kpod_clock(CLOCK_MONOTONIC), show,
+			  &(struct showing){s, slots, kept});
 	kpod_kept_begin(own);
 	reads = kpod_kept_add(own, 0, 0);
-	if (reads)
-		memcpy(reads, &s->reads, sizeof(s->reads));
+	for (size_t i = 0; reads && i < sizeof(*s->reads) / 8; i++)
+		reads[i] = ((uint64_t *)&s->reads[0])[i] +
+			   __atomic_load_n((uint64_t *)&s->reads[1] + i, __ATOMIC_RELAXED);
 }
 
 static void close_state(struct kpod_loaded *l)
 {
 	struct state *s = l->state;
 
+	/* What does not come back keeps all this; there is no end to wait for. */
+	if ((s->pass && !kpod_pass_close(s->pass)) || (s->statfs && !kpod_statfs_free(s->statfs)))
+		return;
 	kpod_tasks_close(&s->tasks);
-	if (s->statfs)
-		kpod_statfs_free(s->statfs);
+	free(s->reads);
+	free(s->slots);
 	free(s);
 }
 
 static int open_state(struct kpod_loaded *l, struct kpod_slots *slots, const struct kpod_options *o)
 {
+	uint32_t count = slots->bpf->max_containers;
 	struct state *s = calloc(1, sizeof(*s));
 
 	if (!s)
 		return -ENOMEM;
 	l->state = s;
-	s->statfs = kpod_statfs_new();
-	if (!s->statfs)
+	s->bpf = slots->bpf;
+	s->reads = calloc(2, sizeof(*s->reads));
+	s->slots = calloc(count, sizeof(*s->slots));
+	s->pass = kpod_pass_new(run_pass, s);
+	s->statfs = kpod_statfs_new(look, s);
+	if (!s->reads || !s->slots || !s->pass || !s->statfs)
 		return -ENOMEM;
-	return kpod_tasks_open(&s->tasks, l, slots->bpf->max_containers, o);
+	return kpod_tasks_open(&s->tasks, l, count, o);
 }
 
-static const struct kpod_source source = {open_state, read_all, close_state};
+static const struct kpod_source source = {
+	.open = open_state, .begin = begin_pass, .read = read_all, .close = close_state};
 
 #define TO(field) .kind = KPOD_GAUGE, .word = KPOD_WORD(filesystem_row, field)
 
@@ -223,19 +332,31 @@ static const struct kpod_key keys[] = {{.label = "mountpoint", .words = POINT_WO
 
 #define READS(field) .kind = KPOD_COUNTER, .word = KPOD_WORD(filesystem_reads_row, field)
 
+#define LEFT_OUT(why, field)                                                                       \
+	{                                                                                          \
+		"kpod_filesystem_left_out_total",                                                  \
+			"Mounts of containers left out of a snapshot, by reason: error (open() "   \
+			"or "                                                                      \
+			"statfs() failed), no_answer (asked, but without an answer for a "         \
+			"minute), "                                                                \
+			"unasked (the threads that may ask wait for other volumes of the "         \
+			"container, or all are busy), too_many (over 32 in a container), "         \
+			"name_too_long (a mount point of over 1023 bytes), same_name (two whose "  \
+			"first 128 bytes are alike).",                                             \
+			"reason", why, READS(field)                                                \
+	}
+
 static const struct kpod_column reads_columns[] = {
-	{"kpod_filesystem_read_errors_total", "Containers and mounts that could not be looked at.",
+	{"kpod_filesystem_read_errors_total", "Containers whose list of mounts could not be read.",
 	 READS(errors)},
-	{"kpod_filesystem_timeouts_total",
-	 "Mounts left out of a snapshot because they did not answer within a second, or had not "
-	 "before; containers, while too many such mounts are waited for.",
-	 READS(timeouts)},
-	{"kpod_filesystem_left_out_total",
-	 "Mounts left out of a snapshot: more than 32 in a container, two of one name, or a mount "
-	 "point of over 1023 bytes.",
-	 READS(left_out)},
 	{"kpod_filesystem_names_cut_total", "Mount points shown as their first 128 bytes.",
 	 READS(cut)},
+	LEFT_OUT("error", failed),
+	LEFT_OUT("no_answer", waiting),
+	LEFT_OUT("unasked", unasked),
+	LEFT_OUT("too_many", many),
+	LEFT_OUT("name_too_long", long_name),
+	LEFT_OUT("same_name", same_name),
 };
 
 static const struct kpod_table tables[] = {

@@ -8,9 +8,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/parse.h"
 #include "cgroups/slots.h"
 #include "shared/abi.h"
+#include "sources/pass.h"
 #include "sources/tasks.h"
 
 KPOD_OBJECT(tasks);
@@ -21,7 +23,7 @@ struct interface_row {
 };
 
 struct interface_reads_row {
-	uint64_t errors, left_out;
+	uint64_t errors, left_out, stale;
 };
 
 #define NAME_WORDS 2 /* IFNAMSIZ is 16 */
@@ -45,11 +47,24 @@ struct speaker {
 };
 
 struct state {
-	struct kpod_tasks tasks;
-	struct speaker *speakers; /* of this pass, by namespace */
-	size_t speaker_count;
-	uint64_t *net; /* [slot]: the namespace of its rows, 0: it has none */
+	struct kpod_bpf *bpf;
+	struct kpod_pass *pass;
+	uint64_t wait_until_ns;
+	uint64_t read_ns; /* when the pass was begun whose rows are shown */
+	bool late;	  /* the last pass took longer than was waited for it */
+	bool unread;	  /* a pass has ended whose rows are not shown yet */
+	uint64_t *net;	  /* [slot]: the namespace of its rows, 0: it has none */
 	uint32_t *generation;
+	uint64_t stale;
+	/* The pass's, while it runs: */
+	struct kpod_tasks tasks;
+	struct kpod_task_slot *slots;
+	size_t slot_count;
+	struct speaker *speakers; /* by namespace */
+	size_t speaker_count;
+	struct kpod_kept found;
+	uint64_t begun_ns;
+	bool whole; /* nothing was cut short */
 	uint64_t errors, left_out;
 	char text[TEXT_MAX];
 };
@@ -64,14 +79,15 @@ static int by_namespace(const void *a, const void *b)
 }
 
 /* In each namespace but the node's, the container that is oldest by its oldest process. */
-static void choose_speakers(struct state *s, struct kpod_slots *slots)
+static void choose_speakers(struct state *s)
 {
 	size_t count = 0, kept = 0;
 
-	for (uint32_t slot = 1; slot < slots->scanned; slot++) {
+	for (size_t i = 0; i < s->slot_count; i++) {
+		uint32_t slot = s->slots[i].slot;
 		const struct kpod_task *task = &s->tasks.of[slot];
 
-		if (slots->visible[slot] && task->start_ns && task->net != s->tasks.of[0].net)
+		if (task->start_ns && task->net != s->tasks.of[0].net)
 			s->speakers[count++] = (struct speaker){task->start_ns, task->net, slot};
 	}
 	qsort(s->speakers, count, sizeof(*s->speakers), by_namespace);
@@ -118,41 +134,75 @@ static bool add_interface(struct kpod_kept *kept, uint32_t slot, uint32_t genera
 	return kpod_kept_settle(kept);
 }
 
-/* False: the process has no namespace to show any more, or does not let us see it. */
-static bool read_interfaces(struct state *s, struct kpod_kept *kept, uint32_t slot,
-			    uint32_t generation)
+/* Of a process that has no namespace to show any more, or does not let us see it: nothing. */
+static void read_interfaces(struct state *s, uint32_t slot, uint32_t generation)
 {
-	int process = kpod_task_open(&s->tasks, slot);
+	const struct kpod_task *task = &s->tasks.of[slot];
+	int process = kpod_task_open(s->tasks.proc, task->pid, task->start_ns);
 	ssize_t size =
 		process < 0 ? process : kpod_task_read(process, "net/dev", s->text, TEXT_MAX);
 	struct kpod_span text = {s->text, size < 0 ? 0 : (size_t)size}, line;
-	size_t first = kept->now.count;
+	size_t first = s->found.now.count;
 
 	if (process >= 0)
 		close(process);
-	if (size < 0) {
-		/* It has ended, or is just ending. */
+	if (size < 0) /* it has ended, or is just ending */
 		s->errors += size != -ESRCH && size != -ENOENT && size != -EINVAL;
-		return false;
-	}
 	while (kpod_next_line(&text, &line))
-		s->left_out += kept->now.count - first >= INTERFACES_MAX ||
-			       !add_interface(kept, slot, generation, line);
-	return true;
+		s->left_out += s->found.now.count - first >= INTERFACES_MAX ||
+			       !add_interface(&s->found, slot, generation, line);
 }
 
-static void read_all(struct kpod_loaded *l, struct kpod_slots *slots)
+/* In the pass's thread: what the namespaces have now. */
+static void run_pass(void *context)
 {
-	struct kpod_kept *kept = &l->tables[0].kept, *own = &l->tables[1].kept;
-	struct state *s = l->state;
-	uint64_t *reads;
+	struct state *s = context;
 
-	kpod_tasks_find(&s->tasks, slots->bpf);
-	choose_speakers(s, slots);
-	kpod_kept_begin(kept);
+	s->begun_ns = kpod_clock(CLOCK_MONOTONIC);
+	kpod_kept_begin(&s->found);
+	s->whole = kpod_tasks_find(&s->tasks, s->bpf);
+	if (!s->whole)
+		return;
+	choose_speakers(s);
+	for (size_t i = 0; i < s->slot_count && !kpod_pass_is_stopping(s->pass); i++) {
+		uint32_t slot = s->slots[i].slot;
+		uint64_t net = s->tasks.of[slot].net;
+		const struct speaker *speaker = net ? speaker_of(s, net) : NULL;
+
+		if (speaker && speaker->slot == slot)
+			read_interfaces(s, slot, s->slots[i].generation);
+	}
+}
+
+/* The rows that the pass has found for this slot, from row *at on. False: there are none. */
+static bool copy_found(struct state *s, struct kpod_kept *kept, uint32_t slot, uint32_t generation,
+		       size_t *at)
+{
+	uint32_t owner, its_generation;
+	const uint64_t *from;
+	bool any = false;
+
+	while ((from = kpod_kept_row(&s->found, *at, &owner, &its_generation)) && owner <= slot) {
+		uint64_t *row = owner == slot && its_generation == generation
+					? kpod_kept_add(kept, slot, generation)
+					: NULL;
+
+		(*at)++;
+		if (!row)
+			continue;
+		memcpy(row, from, (kept->stride - 1) * sizeof(*row));
+		any = true;
+	}
+	return any;
+}
+
+/* The rows of a pass that has ended. */
+static void show_found(struct state *s, struct kpod_kept *kept, struct kpod_slots *slots)
+{
+	size_t at = 0;
+
 	for (uint32_t slot = 1; slot < slots->scanned; slot++) {
 		const struct kpod_slot_info *info = kpod_slot_info(slots, slot);
-		uint64_t net = s->tasks.of[slot].net;
 		const struct speaker *speaker;
 
 		if (!info || !slots->visible[slot])
@@ -160,10 +210,8 @@ static void read_all(struct kpod_loaded *l, struct kpod_slots *slots)
 		if (s->generation[slot] != info->generation)
 			s->net[slot] = 0;
 		s->generation[slot] = info->generation;
-		speaker = net ? speaker_of(s, net) : NULL;
-		if (speaker && speaker->slot == slot &&
-		    read_interfaces(s, kept, slot, info->generation)) {
-			s->net[slot] = net;
+		if (copy_found(s, kept, slot, info->generation, &at)) {
+			s->net[slot] = s->tasks.of[slot].net;
 			continue;
 		}
 		/* Its last totals stay, unless another speaks for the namespace now. */
@@ -173,19 +221,75 @@ static void read_all(struct kpod_loaded *l, struct kpod_slots *slots)
 		if (s->net[slot])
 			kpod_kept_keep(kept, slot, info->generation, info->died_ns);
 	}
+}
+
+/* Those of the pass before, while the next one runs; but not for ever. */
+static void show_last(struct state *s, struct kpod_kept *kept, struct kpod_slots *slots)
+{
+	bool stale = kpod_clock(CLOCK_MONOTONIC) - s->read_ns > KPOD_ANSWER_AGE_MAX_NS;
+
+	for (uint32_t slot = 1; slot < slots->scanned; slot++) {
+		const struct kpod_slot_info *info = kpod_slot_info(slots, slot);
+
+		if (!info || !slots->visible[slot] || !s->net[slot] ||
+		    s->generation[slot] != info->generation)
+			continue;
+		if (stale && !info->died_ns)
+			s->stale++;
+		else
+			kpod_kept_keep(kept, slot, info->generation, info->died_ns);
+	}
+}
+
+static void begin_pass(struct kpod_loaded *l, struct kpod_slots *slots)
+{
+	struct state *s = l->state;
+
+	if (!kpod_pass_wait(s->pass, 0) || s->unread)
+		return;
+	s->late = false;
+	s->slot_count = kpod_tasks_slots(slots, s->slots);
+	s->unread = kpod_pass_begin(s->pass);
+	s->wait_until_ns = kpod_clock(CLOCK_MONOTONIC) + KPOD_PASS_PATIENCE_NS;
+}
+
+static void read_all(struct kpod_loaded *l, struct kpod_slots *slots)
+{
+	struct kpod_kept *kept = &l->tables[0].kept, *own = &l->tables[1].kept;
+	struct state *s = l->state;
+	bool done = kpod_pass_wait(s->pass, s->late ? 0 : s->wait_until_ns);
+	uint64_t *reads;
+
+	s->late = !done;
+	kpod_kept_begin(kept);
+	if (done && s->unread && s->whole) {
+		s->read_ns = s->begun_ns;
+		show_found(s, kept, slots);
+	} else {
+		show_last(s, kept, slots);
+	}
+	if (done)
+		s->unread = false;
 	kpod_kept_begin(own);
 	reads = kpod_kept_add(own, 0, 0);
 	if (!reads)
 		return;
-	reads[KPOD_WORD(interface_reads_row, errors)] = s->errors;
-	reads[KPOD_WORD(interface_reads_row, left_out)] = s->left_out;
+	reads[KPOD_WORD(interface_reads_row, errors)] =
+		__atomic_load_n(&s->errors, __ATOMIC_RELAXED);
+	reads[KPOD_WORD(interface_reads_row, left_out)] =
+		__atomic_load_n(&s->left_out, __ATOMIC_RELAXED);
+	reads[KPOD_WORD(interface_reads_row, stale)] = s->stale;
 }
 
 static void close_state(struct kpod_loaded *l)
 {
 	struct state *s = l->state;
 
+	if (s->pass && !kpod_pass_close(s->pass))
+		return; /* its thread keeps all this */
 	kpod_tasks_close(&s->tasks);
+	kpod_kept_close(&s->found);
+	free(s->slots);
 	free(s->speakers);
 	free(s->net);
 	free(s->generation);
@@ -200,15 +304,20 @@ static int open_state(struct kpod_loaded *l, struct kpod_slots *slots, const str
 	if (!s)
 		return -ENOMEM;
 	l->state = s;
+	s->bpf = slots->bpf;
+	s->pass = kpod_pass_new(run_pass, s);
+	s->slots = calloc(count, sizeof(*s->slots));
 	s->speakers = calloc(count, sizeof(*s->speakers));
 	s->net = calloc(count, sizeof(*s->net));
 	s->generation = calloc(count, sizeof(*s->generation));
-	if (!s->speakers || !s->net || !s->generation)
+	if (!s->pass || !s->slots || !s->speakers || !s->net || !s->generation)
 		return -ENOMEM;
+	kpod_kept_open(&s->found, l->tables[0].table, NAME_WORDS);
 	return kpod_tasks_open(&s->tasks, l, count, o);
 }
 
-static const struct kpod_source source = {open_state, read_all, close_state};
+static const struct kpod_source source = {
+	.open = open_state, .begin = begin_pass, .read = read_all, .close = close_state};
 
 #define RECEIVED "kpod_interface_receive_"
 #define SENT "kpod_interface_transmit_"
@@ -238,6 +347,10 @@ static const struct kpod_column reads_columns[] = {
 	{"kpod_interface_left_out_total",
 	 "Interfaces left out of a snapshot: more than 32 in a pod, or two of one name.",
 	 .kind = KPOD_COUNTER, .word = KPOD_WORD(interface_reads_row, left_out)},
+	{"kpod_interface_stale_total",
+	 "Containers whose interfaces were left out of a snapshot, as they were read last over a "
+	 "minute before.",
+	 .kind = KPOD_COUNTER, .word = KPOD_WORD(interface_reads_row, stale)},
 };
 
 static const struct kpod_table tables[] = {

@@ -634,6 +634,13 @@ void kpod_collector_load(struct kpod_bpf *bpf, struct kpod_loaded *l, struct kpo
 	open_source(l, slots, options);
 }
 
+void kpod_sources_begin(struct kpod_bpf *bpf, struct kpod_slots *slots)
+{
+	for (size_t i = 0; i < bpf->loaded_count; i++)
+		if (bpf->loaded[i].state && bpf->loaded[i].collector->source->begin)
+			bpf->loaded[i].collector->source->begin(&bpf->loaded[i], slots);
+}
+
 void kpod_sources_read(struct kpod_bpf *bpf, struct kpod_slots *slots)
 {
 	for (size_t i = 0; i < bpf->loaded_count; i++)

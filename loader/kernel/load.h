@@ -98,6 +98,7 @@ void kpod_bpf_flush(struct kpod_bpf *bpf, uint32_t slots);
 /* Opens what collectors read themselves; what cannot be opened is left with its reason. */
 void kpod_sources_open(struct kpod_bpf *bpf, struct kpod_slots *slots,
 		       const struct kpod_options *options);
+void kpod_sources_begin(struct kpod_bpf *bpf, struct kpod_slots *slots);
 void kpod_sources_read(struct kpod_bpf *bpf, struct kpod_slots *slots);
 
 /* How many units a table has, whether in use or not. */

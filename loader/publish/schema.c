@@ -121,7 +121,8 @@ static void pack_attachments(msgpack_packer *pk, const struct kpod_collector *c)
 	bpf_object__close(object);
 }
 
-int kpod_schema_encode(const struct kpod_bpf *bpf, void **document, size_t *size)
+int kpod_schema_encode(const struct kpod_bpf *bpf, uint64_t min_interval_ns, void **document,
+		       size_t *size)
 {
 	struct utsname kernel;
 	msgpack_sbuffer buffer;
@@ -134,8 +135,9 @@ int kpod_schema_encode(const struct kpod_bpf *bpf, void **document, size_t *size
 	msgpack_pack_map(pk, 5);
 	int_entry(pk, "format", 1);
 	text(pk, "loader");
-	msgpack_pack_map(pk, 1);
+	msgpack_pack_map(pk, 2);
 	text_entry(pk, "version", KPOD_VERSION);
+	int_entry(pk, "min_interval_ns", (int64_t)min_interval_ns);
 	text_entry(pk, "kernel", kernel.release);
 	text(pk, "collectors");
 	msgpack_pack_array(pk, bpf->loaded_count);

@@ -15,7 +15,7 @@
 struct loader_row {
 	uint64_t slots_used, slots_dead, slots_capacity;
 	uint64_t slots_exhausted, slots_evicted, cgroups_full, paths_truncated;
-	uint64_t snapshots, failures, rows_unmapped, flush_failures, walk_failures;
+	uint64_t snapshots, rung, failures, rows_unmapped, flush_failures, walk_failures;
 	uint64_t snapshot_ns, snapshot_size, ring_size;
 	uint64_t cpu_ns;
 };
@@ -41,6 +41,8 @@ static const struct kpod_column columns[] = {
 	       "Cgroup paths longer than a slot can hold."),
 	COLUMN(KPOD_COUNTER, snapshots, "kpod_snapshots_total",
 	       "Snapshots written before this one."),
+	COLUMN(KPOD_COUNTER, rung, "kpod_snapshots_rung_total",
+	       "Snapshots taken because a reader of the segment rang the doorbell."),
 	COLUMN(KPOD_COUNTER, failures, "kpod_snapshot_failures_total",
 	       "Snapshots that could not be written."),
 	COLUMN(KPOD_COUNTER, rows_unmapped, "kpod_rows_unmapped_total",
@@ -135,32 +137,35 @@ static const struct kpod_key files_keys[] = {{.label = "file", .words = FILE_WOR
 static const struct kpod_key units_keys[] = {{.label = "table", .words = 2}};
 
 const struct kpod_table kpod_own_tables[KPOD_OWN_TABLES] = {
-	{.name = "loader",
-	 .scope = KPOD_PER_NODE,
-	 .words = sizeof(struct loader_row) / 8,
-	 KPOD_COLUMNS(columns)},
-	{.name = "units",
-	 .scope = KPOD_PER_NODE,
-	 .words = sizeof(struct units_row) / 8,
-	 KPOD_COLUMNS(units_columns),
-	 KPOD_KEYS(units_keys)},
-	{.name = "files",
-	 .scope = KPOD_PER_NODE,
-	 .words = 1,
-	 KPOD_COLUMNS(files_columns),
-	 KPOD_KEYS(files_keys)},
-	{.name = "programs",
-	 .scope = KPOD_PER_NODE,
-	 .words = 3,
-	 KPOD_COLUMNS(programs_columns),
-	 KPOD_KEYS(programs_keys)},
-	{.name = "collectors",
-	 .scope = KPOD_PER_NODE,
-	 .words = 2,
-	 KPOD_COLUMNS(collectors_columns),
-	 .keys = &programs_keys[1],
-	 .key_count = 1},
-	{.name = "overhead", .scope = KPOD_PER_NODE, .words = 2, KPOD_COLUMNS(overhead_columns)},
+	[KPOD_OWN_LOADER] = {.name = "loader",
+			     .scope = KPOD_PER_NODE,
+			     .words = sizeof(struct loader_row) / 8,
+			     KPOD_COLUMNS(columns)},
+	[KPOD_OWN_UNITS] = {.name = "units",
+			    .scope = KPOD_PER_NODE,
+			    .words = sizeof(struct units_row) / 8,
+			    KPOD_COLUMNS(units_columns),
+			    KPOD_KEYS(units_keys)},
+	[KPOD_OWN_FILES] = {.name = "files",
+			    .scope = KPOD_PER_NODE,
+			    .words = 1,
+			    KPOD_COLUMNS(files_columns),
+			    KPOD_KEYS(files_keys)},
+	[KPOD_OWN_PROGRAMS] = {.name = "programs",
+			       .scope = KPOD_PER_NODE,
+			       .words = 3,
+			       KPOD_COLUMNS(programs_columns),
+			       KPOD_KEYS(programs_keys)},
+	[KPOD_OWN_COLLECTORS] = {.name = "collectors",
+				 .scope = KPOD_PER_NODE,
+				 .words = 2,
+				 KPOD_COLUMNS(collectors_columns),
+				 .keys = &programs_keys[1],
+				 .key_count = 1},
+	[KPOD_OWN_OVERHEAD] = {.name = "overhead",
+			       .scope = KPOD_PER_NODE,
+			       .words = 2,
+			       KPOD_COLUMNS(overhead_columns)},
 };
 
 static int write_own(struct kpod_publisher *p)
@@ -175,6 +180,7 @@ static int write_own(struct kpod_publisher *p)
 		.cgroups_full = ctl ? ctl->cgroups_full : 0,
 		.paths_truncated = ctl ? ctl->paths_truncated : 0,
 		.snapshots = p->stats.snapshots,
+		.rung = p->stats.rung,
 		.failures = p->stats.failures,
 		.rows_unmapped = p->stats.rows_unmapped,
 		.flush_failures = p->bpf->flush_failures,
@@ -185,7 +191,8 @@ static int write_own(struct kpod_publisher *p)
 		.cpu_ns = kpod_clock(CLOCK_PROCESS_CPUTIME_ID),
 	};
 
-	return kpod_writer_row(&p->writer, 0, 0, 0, (const uint64_t *)&row, sizeof(row) / 8);
+	return kpod_writer_row(&p->writer, KPOD_OWN_LOADER, 0, 0, (const uint64_t *)&row,
+			       sizeof(row) / 8);
 }
 
 static int write_file_errors(struct kpod_publisher *p, const struct kpod_loaded *l)
@@ -198,7 +205,7 @@ static int write_file_errors(struct kpod_publisher *p, const struct kpod_loaded 
 	     i++) {
 		memset(words, 0, 8 * FILE_WORDS);
 		memcpy(words, file, strnlen(file, 8 * FILE_WORDS));
-		err = kpod_writer_row(&p->writer, 2, 0, 0, words, FILE_WORDS + 1);
+		err = kpod_writer_row(&p->writer, KPOD_OWN_FILES, 0, 0, words, FILE_WORDS + 1);
 	}
 	return err;
 }
@@ -217,12 +224,14 @@ static int write_costs(struct kpod_publisher *p, const struct kpod_loaded *l)
 		values[0] = p->governor->able ? program->run_ns : KPOD_NO_VALUE;
 		values[1] = p->governor->able ? program->runs : KPOD_NO_VALUE;
 		values[2] = program->misses;
-		err = kpod_writer_row(&p->writer, 3, 0, 0, words, KPOD_COUNT(words));
+		err = kpod_writer_row(&p->writer, KPOD_OWN_PROGRAMS, 0, 0, words,
+				      KPOD_COUNT(words));
 	}
 	values[0] = l->map_bytes;
 	values[1] = l->sheds;
 	if (!err && l->collector->object)
-		err = kpod_writer_row(&p->writer, 4, 0, 0, collector, COLLECTOR_WORDS + 2);
+		err = kpod_writer_row(&p->writer, KPOD_OWN_COLLECTORS, 0, 0, collector,
+				      COLLECTOR_WORDS + 2);
 	return err;
 }
 
@@ -231,9 +240,9 @@ static int write_overhead(struct kpod_publisher *p)
 	uint64_t words[] = {(uint64_t)(p->governor->share * 1e9),
 			    (uint64_t)(p->options->max_overhead * 1e7)};
 
-	return p->governor->share > 0
-		       ? kpod_writer_row(&p->writer, 5, 0, 0, words, KPOD_COUNT(words))
-		       : 0;
+	return p->governor->share > 0 ? kpod_writer_row(&p->writer, KPOD_OWN_OVERHEAD, 0, 0, words,
+							KPOD_COUNT(words))
+				      : 0;
 }
 
 static int write_units(struct kpod_publisher *p, struct kpod_loaded_table *t)
@@ -250,7 +259,7 @@ static int write_units(struct kpod_publisher *p, struct kpod_loaded_table *t)
 	memcpy(key, t->table->name, strnlen(t->table->name, sizeof(key)));
 	memcpy(words, key, sizeof(key));
 	memcpy(words + sizeof(key) / 8, &row, sizeof(row));
-	return kpod_writer_row(&p->writer, 1, 0, 0, words, KPOD_COUNT(words));
+	return kpod_writer_row(&p->writer, KPOD_OWN_UNITS, 0, 0, words, KPOD_COUNT(words));
 }
 
 /* Adds up the shards of one unit. Each word is one counter, read whole; rows are not locked. */
@@ -383,6 +392,11 @@ static int write_snapshot(struct kpod_publisher *p)
 	return err ? err : kpod_writer_end(&p->writer);
 }
 
+static int encode_schema(struct kpod_publisher *p)
+{
+	return kpod_schema_encode(p->bpf, p->options->min_interval_ns, &p->schema, &p->schema_size);
+}
+
 static int make_segment(struct kpod_publisher *p, struct kpod_writer *w, uint64_t capacity)
 {
 	struct kpod_segment_options options = {
@@ -391,7 +405,7 @@ static int make_segment(struct kpod_publisher *p, struct kpod_writer *w, uint64_
 		.schema_size = p->schema_size,
 		.ring_capacity = capacity,
 		.interval_ns = p->options->interval_ns,
-		.stale_after_ns = 5 * KPOD_SECOND,
+		.stale_after_ns = KPOD_STALE_AFTER_NS,
 		.start_monotonic_ns = p->start_monotonic_ns,
 		.start_realtime_ns = p->start_realtime_ns,
 		.sequence = p->stats.snapshots,
@@ -419,6 +433,7 @@ static int renew(struct kpod_publisher *p, uint64_t capacity, const char *why)
 	}
 	kpod_log("%s: a new segment, with a ring of %llu bytes", why,
 		 (unsigned long long)p->writer.capacity);
+	kpod_heartbeat_of(p->heartbeat, p->writer.header);
 	kpod_writer_close(&old);
 	return 0;
 }
@@ -437,6 +452,7 @@ int kpod_publisher_snapshot(struct kpod_publisher *p)
 	p->begun_monotonic_ns = start;
 	p->begun_realtime_ns = kpod_clock(CLOCK_REALTIME);
 	kpod_slots_scan(p->slots, start);
+	kpod_sources_begin(p->bpf, p->slots);
 	kpod_bpf_flush(p->bpf, p->slots->scanned);
 	kpod_programs_look(p->bpf);
 	kpod_sources_read(p->bpf, p->slots);
@@ -452,7 +468,6 @@ int kpod_publisher_snapshot(struct kpod_publisher *p)
 	p->stats.snapshots++;
 	p->stats.last_ns = kpod_clock(CLOCK_MONOTONIC) - start;
 	p->stats.last_size = p->writer.tail - p->writer.begin;
-	kpod_writer_heartbeat(&p->writer, kpod_clock(CLOCK_MONOTONIC));
 	return 0;
 }
 
@@ -460,7 +475,7 @@ int kpod_publisher_renew(struct kpod_publisher *p)
 {
 	void *schema = p->schema;
 	size_t size = p->schema_size;
-	int err = kpod_schema_encode(p->bpf, &p->schema, &p->schema_size);
+	int err = encode_schema(p);
 
 	err = err ? err : renew(p, p->writer.capacity, "other collectors run");
 	if (err) {
@@ -491,8 +506,10 @@ int kpod_publisher_open(struct kpod_publisher *p)
 	p->words = calloc(longest + 1, sizeof(*p->words));
 	if (!p->words)
 		return -ENOMEM;
-	err = kpod_schema_encode(p->bpf, &p->schema, &p->schema_size);
+	err = encode_schema(p);
 	err = err ? err : make_segment(p, &p->writer, p->options->ring_size);
+	if (!err)
+		kpod_heartbeat_of(p->heartbeat, p->writer.header);
 	err = err ? err : kpod_publisher_snapshot(p);
 	/* A first snapshot that outgrew its segment has published its successor already. */
 	if (!err && p->writer.building[0])
@@ -502,6 +519,7 @@ int kpod_publisher_open(struct kpod_publisher *p)
 
 void kpod_publisher_close(struct kpod_publisher *p)
 {
+	kpod_heartbeat_of(p->heartbeat, NULL);
 	kpod_writer_close(&p->writer);
 	free(p->schema);
 	free(p->words);

@@ -8,10 +8,16 @@
 
 #include "cgroups/slots.h"
 #include "kernel/governor.h"
+#include "publish/heartbeat.h"
 #include "shared/writer.h"
+
+/* A heartbeat that is older: the loader is gone, or hangs. Many beats, as a busy node may keep
+ * either end from the CPU for seconds; its last snapshot is served meanwhile, with its age. */
+#define KPOD_STALE_AFTER_NS (15 * KPOD_BEAT_NS)
 
 struct kpod_stats {
 	uint64_t snapshots, failures, rows_unmapped;
+	uint64_t rung;	    /* snapshots that somebody has rung for */
 	uint64_t last_ns;   /* how long the last snapshot took */
 	uint64_t last_size; /* its bytes in the ring */
 };
@@ -21,6 +27,7 @@ struct kpod_publisher {
 	struct kpod_bpf *bpf;
 	struct kpod_slots *slots;
 	const struct kpod_governor *governor;
+	struct kpod_heartbeat *heartbeat;
 	struct kpod_writer writer;
 	struct kpod_stats stats;
 	void *schema;

@@ -287,7 +287,8 @@ static int open_reader(struct kpod_loaded *l, struct kpod_slots *slots,
 	return 0;
 }
 
-const struct kpod_source kpod_cgroup_source = {open_reader, read_all, close_reader};
+const struct kpod_source kpod_cgroup_source = {
+	.open = open_reader, .read = read_all, .close = close_reader};
 
 const char *kpod_cgroup_file_errors(const struct kpod_loaded *l, size_t i, uint64_t *errors)
 {

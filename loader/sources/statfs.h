@@ -1,52 +1,92 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * statfs() that does not hang. A thread asks; when a file system (a dead NFS server's, say) does
- * not answer in time, the thread is left to wait, another takes over, and that file system is not
- * asked again until the first comes back.
+ * statfs() of containers' volumes by threads that may hang, as a dead NFS server's or a FUSE server
+ * that does not answer makes them.
+ *
+ * A volume is a directory of a file system: device and root, as mountinfo names them. Two mounts of
+ * one volume give the same numbers, so it is asked once in a pass, through any container that has
+ * it. Of a device alone that is not true: a project quota (ext4, XFS, CephFS) belongs to a
+ * directory.
+ *
+ * At most KPOD_STATFS_PER_CONTAINER threads work for a container and for a device at a time, so
+ * what hangs costs its own container's volumes only. Answers are kept with the time at which they
+ * came.
  */
 #ifndef KPOD_LOADER_SOURCES_STATFS_H
 #define KPOD_LOADER_SOURCES_STATFS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define KPOD_STATFS_MOUNTS 32
-#define KPOD_STATFS_POINT 1024
-#define KPOD_STATFS_TIMEOUT_SECONDS 1
-#define KPOD_STATFS_STUCK_MAX 16 /* threads left waiting; beyond, nobody is asked any more */
+#include "base/parse.h"
 
-struct kpod_statfs_mount {
-	uint64_t id; /* of mountinfo */
-	char device[24];
-	char point[KPOD_STATFS_POINT]; /* below the process's root */
-	/*
-	 * 0; -ENOENT: something else is there; -ENOTDIR: a file; -ETIMEDOUT: not asked, as it did
-	 * not answer before; or what open() and statfs() say.
-	 */
-	int err;
+#define KPOD_STATFS_THREADS 64
+#define KPOD_STATFS_IDLE_THREADS 2 /* that wait for the next pass */
+#define KPOD_STATFS_PER_CONTAINER 2
+#define KPOD_STATFS_MOUNTS 32  /* of a container */
+#define KPOD_STATFS_POINT 1024 /* bytes of a mount point or root, with its NUL */
+#define KPOD_STATFS_DEVICE 48
+#define KPOD_STATFS_STUCK_NS 1000000000ULL /* without an answer, a thread hangs */
+
+struct kpod_statfs;	/* the threads, and what they have been told */
+struct kpod_statfs_map; /* all containers' mounts, as one pass finds them */
+
+/* A process of a container, through which its mounts are seen. */
+struct kpod_statfs_container {
+	uint32_t slot, generation;
+	uint32_t pid;
+	uint64_t start_ns; /* of the process: another may get its number */
+};
+
+struct kpod_statfs_values {
 	uint64_t size, available, free; /* bytes */
 	uint64_t inodes, inodes_free;
 };
 
-struct kpod_statfs_batch {
-	int process; /* its directory in /proc; is closed */
-	size_t count;
-	struct kpod_statfs_mount mounts[KPOD_STATFS_MOUNTS];
+/* What is known of a mount. */
+enum kpod_statfs_state {
+	KPOD_STATFS_ANSWERED, /* `values` are true and new enough */
+	KPOD_STATFS_FAILED,   /* open() or statfs() said `err`; -ENOENT: another mount hides it */
+	KPOD_STATFS_WAITING,  /* asked, without an answer for KPOD_ANSWER_AGE_MAX_NS */
+	KPOD_STATFS_UNASKED,  /* as the threads that may ask it wait for others */
 };
 
-struct kpod_statfs;
+struct kpod_statfs_seen {
+	uint32_t slot, generation;
+	const char *point; /* below the process's root */
+	enum kpod_statfs_state state;
+	int err;
+	struct kpod_statfs_values values;
+};
 
-struct kpod_statfs *kpod_statfs_new(void);
-void kpod_statfs_free(struct kpod_statfs *s);
+/* `look` opens a container's directory in /proc: a descriptor (O_PATH) or -errno. It is called by
+ * the threads. NULL: no memory. */
+struct kpod_statfs *
+kpod_statfs_new(int (*look)(void *context, const struct kpod_statfs_container *c), void *context);
 
-/* An empty batch, to be filled in and asked. NULL: too many threads are stuck, or there can be no
- * more of them. */
-struct kpod_statfs_batch *kpod_statfs_batch(struct kpod_statfs *s);
+/* Ends the threads. False: some hang, and `look` and its context must stay for good. */
+bool kpod_statfs_free(struct kpod_statfs *s);
 
-/*
- * Asks. The answers, until the next call of kpod_statfs_batch(); if there are fewer than mounts,
- * the first without one did not answer in time, and those after it were not asked.
- */
-const struct kpod_statfs_batch *kpod_statfs_ask(struct kpod_statfs *s);
+/* A new pass: containers in the order of their slots, and after each its mounts. */
+struct kpod_statfs_map *kpod_statfs_map_new(void);
+void kpod_statfs_map_free(struct kpod_statfs_map *map);
+bool kpod_statfs_map_container(struct kpod_statfs_map *map, const struct kpod_statfs_container *c);
+
+/* `hidden`: another mount is over it, so it is not asked and not shown. -E2BIG: the container has
+ * too many; -ENAMETOOLONG: its mount point is too long; -ENOMEM. */
+int kpod_statfs_map_mount(struct kpod_statfs_map *map, const struct kpod_mount *mount, bool hidden);
+
+/* Asks all of the map, which is taken over, and keeps what is known of it already. */
+void kpod_statfs_ask(struct kpod_statfs *s, struct kpod_statfs_map *map);
+
+/* Whether there is nothing that could be asked or waited for; sees to it that there are threads.
+ * Waits a little before it says no. */
+bool kpod_statfs_is_settled(struct kpod_statfs *s);
+
+/* Shows all mounts, in the order in which they were added. Never waits for a file system. */
+void kpod_statfs_visit(struct kpod_statfs *s, uint64_t now_ns,
+		       void (*visit)(void *context, const struct kpod_statfs_seen *seen),
+		       void *context);
 
 #endif

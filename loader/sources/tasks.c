@@ -14,6 +14,7 @@
 #include <bpf/libbpf.h>
 
 #include "base/parse.h"
+#include "cgroups/slots.h"
 
 #define STARTTIME 22 /* field of /proc/PID/stat (proc(5)), in clock ticks since boot */
 #define COMM 2	     /* ends with the last ')' */
@@ -52,13 +53,15 @@ int kpod_tasks_open(struct kpod_tasks *t, struct kpod_loaded *l, uint32_t slots,
 {
 	int depth;
 
-	t->program = bpf_program__fd(
-		bpf_object__find_program_by_name(l->object, l->attachment->steps[0].program));
+	/* A copy: a thread that does not come back may outlive the collector. */
+	t->program = fcntl(bpf_program__fd(bpf_object__find_program_by_name(
+				   l->object, l->attachment->steps[0].program)),
+			   F_DUPFD_CLOEXEC, 3);
 	t->size = slots * sizeof(*t->of);
 	t->of = map_memory(l, "tasks", t->size);
 	t->walk = map_memory(l, ".bss", sizeof(*t->walk));
 	if (t->program < 0 || !t->of || !t->walk)
-		return t->program < 0 ? -ENOENT : -errno;
+		return -errno;
 	t->proc = open(o->proc, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	depth = t->proc < 0 ? -errno : find_depth(t->proc);
 	if (depth < 0) {
@@ -79,20 +82,39 @@ void kpod_tasks_close(struct kpod_tasks *t)
 		munmap(t->walk, sizeof(*t->walk));
 	if (t->proc > 0)
 		close(t->proc);
+	if (t->program > 0)
+		close(t->program);
 }
 
-void kpod_tasks_find(struct kpod_tasks *t, struct kpod_bpf *bpf)
+size_t kpod_tasks_slots(struct kpod_slots *slots, struct kpod_task_slot *out)
+{
+	size_t count = 0;
+
+	for (uint32_t slot = 1; slot < slots->scanned; slot++) {
+		const struct kpod_slot_info *info = kpod_slot_info(slots, slot);
+
+		if (info && slots->visible[slot] && !info->died_ns)
+			out[count++] = (struct kpod_task_slot){slot, info->generation, info->kind};
+	}
+	return count;
+}
+
+bool kpod_tasks_find(struct kpod_tasks *t, struct kpod_bpf *bpf)
 {
 	LIBBPF_OPTS(bpf_test_run_opts, opts);
 	uint64_t cut = t->walk->cut;
+	bool whole;
 
 	memset(t->of, 0, t->size);
-	if (bpf_prog_test_run_opts(t->program, &opts) || t->walk->cut != cut)
-		bpf->walk_failures++;
+	whole = !bpf_prog_test_run_opts(t->program, &opts) && t->walk->cut == cut &&
+		t->of[0].start_ns;
+	if (!whole)
+		__atomic_fetch_add(&bpf->walk_failures, 1, __ATOMIC_RELAXED);
+	return whole;
 }
 
 /* Whether the process with this number is still the one that was found. */
-static bool is_same(int directory, const struct kpod_task *task)
+static bool is_same(int directory, uint64_t start_ns)
 {
 	uint64_t tick = KPOD_SECOND / (uint64_t)sysconf(_SC_CLK_TCK), started = 0;
 	struct kpod_field field = {.at = STARTTIME - COMM - 1};
@@ -105,19 +127,19 @@ static bool is_same(int directory, const struct kpod_task *task)
 	name_end++;
 	kpod_parse((struct kpod_span){name_end, (size_t)(text + size - name_end)}, &field, 1,
 		   &started);
-	return started == task->start_ns / tick;
+	return started == start_ns / tick;
 }
 
-int kpod_task_open(const struct kpod_tasks *t, uint32_t slot)
+int kpod_task_open(int proc, uint32_t pid, uint64_t start_ns)
 {
 	char number[16];
 	int fd;
 
-	snprintf(number, sizeof(number), "%u", t->of[slot].pid);
-	fd = openat(t->proc, number, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	snprintf(number, sizeof(number), "%u", pid);
+	fd = openat(proc, number, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return errno == ENOENT ? -ESRCH : -errno;
-	if (is_same(fd, &t->of[slot]))
+	if (is_same(fd, start_ns))
 		return fd;
 	close(fd);
 	return -ESRCH;

@@ -17,6 +17,12 @@
 		.name = "walk", KPOD_STEPS({"kpod_tasks_walk", KPOD_LOAD})                         \
 	}
 
+/* A slot of a snapshot, for a thread that must not look at the slots themselves. */
+struct kpod_task_slot {
+	uint32_t slot, generation;
+	uint32_t kind; /* enum kpod_cgroup_kind */
+};
+
 struct kpod_tasks {
 	struct kpod_task *of; /* by slot; of[0]: process 1 of the procfs */
 	size_t size;
@@ -30,11 +36,18 @@ int kpod_tasks_open(struct kpod_tasks *t, struct kpod_loaded *l, uint32_t slots,
 		    const struct kpod_options *o);
 void kpod_tasks_close(struct kpod_tasks *t);
 
-/* Looks for them anew; what fails or is cut short is counted in bpf->walk_failures. */
-void kpod_tasks_find(struct kpod_tasks *t, struct kpod_bpf *bpf);
+/* The slots of containers and units that live, in their order; returns how many. */
+size_t kpod_tasks_slots(struct kpod_slots *slots, struct kpod_task_slot *out);
 
-/* A descriptor (O_PATH) of the process's directory, -ESRCH if it has ended. */
-int kpod_task_open(const struct kpod_tasks *t, uint32_t slot);
+/*
+ * Looks for them anew, in any thread. False: it failed or was cut short, which is counted in
+ * bpf->walk_failures, so a container may lack its process, or have a younger one than the oldest.
+ */
+bool kpod_tasks_find(struct kpod_tasks *t, struct kpod_bpf *bpf);
+
+/* A descriptor (O_PATH) of the directory in procfs of process `pid`, -ESRCH if the one that was
+ * started then has ended. */
+int kpod_task_open(int proc, uint32_t pid, uint64_t start_ns);
 
 /* All of a file; its size, or -errno. What does not fit is left out. */
 ssize_t kpod_task_read(int directory, const char *file, char *text, size_t room);

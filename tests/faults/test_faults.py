@@ -422,6 +422,31 @@ def test_bpf_refused(tmpfs: Path) -> None:
     assert list(tmpfs.iterdir()) == []
 
 
+def test_long_snapshot_does_not_look_like_a_dead_loader(tmpfs: Path, cgroups: Cgroup) -> None:
+    """Each call of the kernel takes seconds, as on a node that is far too busy: the heartbeat goes
+    on, and the last snapshot is served with its age. What hangs for good is named so."""
+    cgroups.child("a.service")
+    with loader(tmpfs, *FEW, interval=0.5) as running, aggregator(tmpfs) as served:
+        running.fresh()
+        with refused(running, "bpf:delay_enter=40s:when=20"):
+            seen = 0.0
+            begun = time.monotonic()
+            while seen < 7 and time.monotonic() - begun < 60:
+                samples = served.samples()
+                values = {name: value for (name, labels), value in samples.items() if not labels}
+                seen = max(seen, values["kpod_snapshot_age_seconds"])
+                assert values["kpod_loader_up"] == 1
+                assert any(name == "kpod_cpu_oncpu_seconds_total" for name, _ in samples)
+                time.sleep(0.2)
+            assert seen > 7, "it was busy for longer than the heartbeat's old limit"
+            assert sum(served.series("kpod_scrapes_served_old_total", reason="timeout").values())
+            wait_for(
+                "it to be named as gone",
+                lambda: not sum(served.series("kpod_loader_up").values()),
+                60,
+            )
+
+
 def test_bpf_refused_at_work(tmpfs: Path, cgroups: Cgroup) -> None:
     """Slots are given back when it works again; till then the last totals are there, and only once.
 

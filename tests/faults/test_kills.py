@@ -114,7 +114,8 @@ def test_loader_killed_again_and_again_under_load(tmpfs: Path, cgroups: Cgroup) 
         assert len(starts) == TIMES / 10, "each life had a start of its own"
         assert len(programs) >= 3 * TIMES
         wait_for("all programs to be gone", lambda: not programs & existing_programs(), 30)
-        assert {f.name for f in tmpfs.iterdir()} <= {"segment", "segment.building"}
+        left = {"segment", "segment.building", "segment.doorbell", "segment.lock"}
+        assert {f.name for f in tmpfs.iterdir()} <= left
 
         worker.go()
         worker.process.wait(20)
@@ -246,6 +247,7 @@ PHASES = [
     *(("mmap", 3), ("rt_sigprocmask", 1), ("bpf", 1), ("bpf", 30), ("bpf", 60), ("bpf", 90)),
     *(("openat", 12), ("getdents64", 2), ("capset", 1), ("seccomp", 3), ("fallocate", 1)),
     *(("rename", 1), ("epoll_create1", 1), ("signalfd4", 1), ("epoll_wait", 1), ("epoll_wait", 9)),
+    *(("inotify_add_watch", 1), ("fcntl", 1)),
 ]
 
 
@@ -267,7 +269,7 @@ def signalled(
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize(("call", "when"), PHASES, ids=[f"{c}-{n}" for c, n in PHASES])
 def test_signal_in_every_phase_leaves_nothing(
     tmpfs: Path, call: str, when: int, number: signal.Signals

@@ -124,6 +124,7 @@ def test_packets_are_counted_once_a_pod(tmpfs: Path, cgroups: Cgroup) -> None:
         assert gone.node("interface_reads") == {
             "kpod_interface_read_errors_total": 0,
             "kpod_interface_left_out_total": 0,
+            "kpod_interface_stale_total": 0,
         }
 
 

@@ -1,10 +1,12 @@
 """The loader as a process: privileges, signals, what it opens, how it fails."""
 
+import fcntl
 import json
 import os
 import re
 import signal
 import subprocess
+import termios
 import time
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from tests.live import (
     HOG,
     LOADER,
     ONCPU,
+    ROOT,
     TEST_LOADER,
     Cgroup,
     Dump,
@@ -69,6 +72,7 @@ def test_as_nobody_one_clear_line(copied: str) -> None:
         (["run", "--ring-size", "100000"], "--ring-size: a power of two"),
         (["run", "extra"], "'extra' is not an option"),
         (["run", "--nonsense"], "see kpod-loader --help"),
+        (["run", "--profile", "all"], "--profile: 'all' is not minimal, standard or compreh"),
     ],
 )
 def test_bad_arguments(arguments: list[str], says: str) -> None:
@@ -78,9 +82,10 @@ def test_bad_arguments(arguments: list[str], says: str) -> None:
 
 
 def test_segment_that_cannot_be_made() -> None:
-    done = run(str(LOADER), "run", "--segment", "/nowhere/segment")
+    done = run(str(LOADER), "run", "--segment", "/nowhere/at/all/segment")
     assert done.returncode == 1
-    assert "cannot make /nowhere/segment: No such file or directory" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "cannot make /nowhere/at/all/segment: No such file or directory" in done.stderr
 
 
 def test_dump_of_nothing_names_the_state(tmpfs: Path) -> None:
@@ -97,7 +102,36 @@ def bpf_programs(pid: int) -> int:
     return sum("prog_type" in (infos / fd.name).read_text() for fd in infos.iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_environment_sets_options_and_the_command_line_wins() -> None:
+    """KPOD_ and the option's name; each bad value is one line that names where it is from."""
+    for name, value, says in (
+        ("KPOD_INTERVAL", "0", "KPOD_INTERVAL: '0' is not a number from 0.01 to 3600"),
+        ("KPOD_PROFILE", "x", "KPOD_PROFILE: 'x' is not minimal"),
+        ("KPOD_PODS_ONLY", "x", "KPOD_PODS_ONLY: 'x' is not true or false"),
+    ):
+        done = run(str(LOADER), "schema", env={name: value})
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert says in done.stderr
+    few = {"KPOD_COLLECTORS": "cpu", "KPOD_MAX_OVERHEAD": ""}
+    schema = json.loads(run(str(LOADER), "schema", env=few).stdout)
+    assert [c["name"] for c in schema["collectors"]] == ["cgroup", "cpu"]
+    schema = json.loads(run(str(LOADER), "schema", "--collectors", "exec", env=few).stdout)
+    assert [c["name"] for c in schema["collectors"]] == ["cgroup", "exec"]
+
+
+def test_every_option_is_in_the_help_and_on_the_page() -> None:
+    page = (ROOT / "docs/options.md").read_text()
+    assert page == run(str(LOADER), "options").stdout, "make docs"
+    on_page = set(re.findall(r"(?m)^\| `--([\w-]+)", page))
+    in_help = set(re.findall(r"(?m)^  --([\w-]+)", run(str(LOADER), "--help").stdout))
+    assert on_page == in_help - {"help"}
+    assert {"min-interval", "segment", "max-containers"} <= on_page
+
+
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
 def test_signal_ends_it_and_leaves_nothing(tmpfs: Path, number: signal.Signals) -> None:
     with loader(tmpfs) as running:
         assert bpf_programs(running.process.pid) >= 4
@@ -131,15 +165,41 @@ def test_removed_segment_comes_back(tmpfs: Path) -> None:
     assert list(tmpfs.iterdir()) == []
 
 
-def test_two_loaders_on_one_path(tmpfs: Path) -> None:
-    """The later one's segment stays, whatever the earlier one does."""
+def test_second_loader_is_refused(tmpfs: Path) -> None:
+    """In one line that names the first; which does not notice. A killed one's lock is nobody's."""
+    command = (str(LOADER), "run", "--segment", str(tmpfs / "segment"))
     with loader(tmpfs) as first:
+        before, inode = first.fresh().sequence, first.segment.stat().st_ino
+        done = run(*command)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert f"segment: the loader with process number {first.process.pid} writes" in done.stderr
+        assert first.segment.stat().st_ino == inode
+        assert first.fresh().sequence > before
+        first.stop(signal.SIGKILL)
         with loader(tmpfs) as second:
-            inode = second.segment.stat().st_ino
-            assert first.stop() == 0
-            assert second.segment.stat().st_ino == inode
             second.fresh()
-        assert list(tmpfs.iterdir()) == []
+            assert str(second.process.pid) in run(*command).stderr
+    assert list(tmpfs.iterdir()) == []
+
+
+def test_it_makes_its_directory(tmpfs: Path) -> None:
+    directory = tmpfs / "kpod"
+    umask = os.umask(0o077)
+    try:
+        with loader(directory) as running:
+            running.fresh()
+            assert directory.stat().st_mode & 0o777 == 0o755
+            assert running.segment.stat().st_mode & 0o777 == 0o644
+    finally:
+        os.umask(umask)
+    assert list(directory.iterdir()) == [], "it stays: readers may have mounted it"
+
+
+def test_nohup_is_respected(tmpfs: Path) -> None:
+    with loader(tmpfs, prefix=("nohup",)) as running:
+        running.process.send_signal(signal.SIGHUP)
+        running.fresh()
+        assert running.stop() == 0
 
 
 def test_it_opens_no_socket(tmpfs: Path) -> None:
@@ -237,3 +297,36 @@ def test_print_shows_the_busiest(tmpfs: Path, cgroups: Cgroup) -> None:
     assert done.stdout.isascii()
     assert done.stdout.replace("\n", "").isprintable()
     assert list(tmpfs.iterdir()) == []
+
+
+def private_directories() -> set[Path]:
+    return set(Path("/dev/shm").glob("kpod-print.*"))
+
+
+@pytest.mark.parametrize("end", ["hang up", "close"])
+def test_print_alone_has_a_private_segment(end: str) -> None:
+    """A closed terminal, or a reader of the table that goes away, leaves nothing."""
+    before = private_directories()
+    leader, follower = os.openpty()
+    output = follower if end == "hang up" else subprocess.PIPE
+    process = subprocess.Popen(
+        [str(LOADER), "run", "--print", "--collectors", "cpu", "--interval", "0.1"],
+        stdin=follower,
+        stdout=output,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(follower)
+    try:
+        (made,) = wait_for("its segment", lambda: private_directories() - before)
+        wait_for("a table", lambda: (made / "segment").exists())
+        if process.stdout:
+            assert process.stdout.readline() == b"\n"
+            process.stdout.close()
+        else:
+            os.close(leader)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+    assert not made.exists()
