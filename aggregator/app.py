@@ -17,7 +17,7 @@ import uvloop
 
 from aggregator._native import ffi, lib
 from aggregator.cli import arguments
-from aggregator.http.protocol import Connections, Protocol, max_connections
+from aggregator.http.protocol import KEEP_ALIVE, Connections, Protocol, max_connections
 from aggregator.http.server import Application
 from aggregator.pods.names import Names
 from aggregator.pods.podinfo import PodInfo, Pods
@@ -164,7 +164,8 @@ def main() -> None:
         changed=pods.names.changed if pods else lambda _: frozenset(),
         node=options.node,
         presentations=options.histogram,
-        limits=Limits(options.max_series_per_family, options.max_series),
+        created=options.created,
+        limits=Limits(options.max_series_per_family, options.max_series, options.max_page << 20),
     )
     store.refresh()
     if pods:
@@ -197,6 +198,7 @@ def main() -> None:
         log_config=None,
         log_level="warning",
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=2,
     )
     gc.freeze()  # what is imported stays: looking at it again would stop the loop for 50 ms

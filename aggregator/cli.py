@@ -10,7 +10,7 @@ from pathlib import Path
 from aggregator.http.server import MAX_SCRAPES
 from aggregator.pods.names import GRACE_NS
 from aggregator.pods.policy import Policy, Requirement, parse_selector
-from aggregator.segment.exposition import Presentation
+from aggregator.segment.exposition import CREATED, Presentation
 from aggregator.segment.store import Limits
 
 SHAPES = ("native", "classic", "both")
@@ -109,8 +109,16 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         default=[],
         metavar="PATTERN=SHAPE[:N,N,...]",
         help="how histograms of these names are shown; of several that match, the last holds. "
-        f"SHAPE is for protobuf: {', '.join(SHAPES)} (default: native). Classic buckets, of text "
+        f"SHAPE is for protobuf: {', '.join(SHAPES)} (default: both). Classic buckets, of text "
         "formats too, end at 2^N (default: 12 or less, evenly over the histogram's range)",
+    )
+    parser.add_argument(
+        "--created",
+        choices=CREATED,
+        default="protobuf",
+        help="where a scrape says since when a counter counts: nowhere, with the counters of "
+        "protobuf, or also in the series NAME_created of OpenMetrics and in histograms "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--max-series-per-family",
@@ -125,6 +133,14 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         default=Limits().total,
         metavar="N",
         help="of all families together (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-page",
+        type=natural,
+        default=Limits().page >> 20,
+        metavar="MiB",
+        help="of the page in text, before compression (default: %(default)s, as vmagent refuses "
+        "more than 16)",
     )
     parser.add_argument(
         "--max-scrapes",

@@ -17,7 +17,8 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from aggregator import __version__
-from aggregator.segment.exposition import UNITS
+from aggregator.segment.exposition import unit_of
+from aggregator.segment.labels import cleaned
 from aggregator.segment.store import STATES, Store
 
 
@@ -154,6 +155,11 @@ class SelfMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         for metric in self._registry.collect():
+            if not metric.samples:
+                continue
             # As the C renderer does; ProcessCollector does not say it.
-            metric.unit = next((u for u in UNITS if metric.name.endswith(f"_{u}")), "")
+            metric.unit = unit_of(metric.name)
+            metric.samples = [
+                s._replace(labels=dict(cleaned(s.labels.items()))) for s in metric.samples
+            ]
             yield metric

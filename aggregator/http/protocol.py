@@ -12,6 +12,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 DEADLINE = 20.0
 
 
+# How long a connection may be idle between requests. The default scrape interval is a minute; a
+# scraper that keeps its connection needs no handshake, and one that does not try again would lose
+# the scrape that it sends just when we close.
+KEEP_ALIVE = 120
+
 # Descriptors that connections leave to everything else: the segment, files, the API server, pushes.
 RESERVED = 64
 MAX_CONNECTIONS = 4096

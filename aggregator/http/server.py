@@ -10,7 +10,7 @@ from isal import isal_zlib
 
 from aggregator import __version__
 from aggregator.pods.podinfo import Pods, SourceCollector
-from aggregator.segment.formats import FORMATS, Format, accepts_gzip, negotiate
+from aggregator.segment.formats import Format, accepts_gzip, negotiate
 from aggregator.segment.store import Store
 from aggregator.selfmetrics import SelfMetrics
 
@@ -82,7 +82,7 @@ class Application:
                 headers[key] = f"{headers[key]},{text}" if key in headers else text
             method = scope["method"]
             client = scope["client"][0] if scope.get("client") else ""
-            response = await self._answer(method, scope["path"], headers, client)
+            response = await self._answer(method, path_of(scope["path"]), headers, client)
             scrape = not isinstance(response.body, bytes)
             self._scrapes += scrape
             try:
@@ -117,9 +117,6 @@ class Application:
 
     async def _metrics(self, headers: Headers) -> Response:
         wanted = negotiate(headers.get("accept", ""))
-        if not wanted:
-            there = "".join(f"{f.content_type}\n" for f in FORMATS)
-            return Response(406, PLAIN, f"not acceptable; there is\n{there}".encode())
         if self._scrapes >= self._max_scrapes:
             self.own.refused.inc()
             busy = f"{self._scrapes} scrapes are under way\n".encode()
@@ -194,6 +191,13 @@ Also <a href="healthz">/healthz</a> and <a href="readyz">/readyz</a>.</p>
 {table}</table>
 """
         return Response(200, "text/html; charset=utf-8", page.encode())
+
+
+def path_of(target: str) -> str:
+    """Of a request; a forward proxy sends the whole URL (absolute-form, RFC 9112, 3.2.2)."""
+    if "://" not in target or target.startswith("/"):
+        return target
+    return "/" + target.split("://", 1)[1].partition("/")[2]
 
 
 def gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -71,6 +71,7 @@ struct kpod_sample {
 	uint32_t field;	    /* protobuf: of Metric, where the value goes */
 	uint32_t optional;  /* 1 + the word that says whether there is a value; 0: there is */
 	bool opens;	    /* text: the head has no label, so what follows it needs no comma */
+	bool created;	    /* protobuf: with the time of creation */
 };
 
 /* An upper bound, and how many buckets end at or below it. */
@@ -97,7 +98,8 @@ struct kpod_view {
 		header; /* HELP, TYPE and UNIT lines; protobuf: all fields but the metrics */
 	uint32_t first_sample;
 	uint32_t sample_count;
-	uint32_t line_size; /* no line or Metric is longer, the labels of the row not counted */
+	uint32_t line_size;  /* no line or Metric is longer, the labels of the row not counted */
+	uint32_t heads_size; /* of all samples */
 };
 
 struct kpod_family {
@@ -177,10 +179,25 @@ bool kpod_snapshot_label(struct kpod_snapshot *snapshot, uint32_t owner, const c
 			 size_t text_size, const char *protobuf, size_t protobuf_size);
 
 /*
- * Takes out the rows of owners without text, and counts in `shown` those that are left. To be
- * called once, after the labelling; nothing is rendered without it.
+ * Takes out the rows of owners without text, and counts in `shown` those that are left; none of a
+ * family that has a value in none of them. To be called once, after the labelling; nothing is
+ * rendered without it.
  */
 void kpod_snapshot_hide(struct kpod_snapshot *snapshot, const struct kpod_plan *plan);
+
+/* How many series are shown of a family, and how many series and about how many bytes of all. */
+struct kpod_limits {
+	uint64_t per_family;
+	uint64_t series;
+	uint64_t bytes;
+};
+
+/*
+ * Leaves out whole rows that are too many in the text format: the last ones of a family, the last
+ * families. cut: by family, how many series. To be called once, after kpod_snapshot_hide().
+ */
+void kpod_snapshot_limit(struct kpod_snapshot *snapshot, const struct kpod_plan *plan,
+			 const struct kpod_limits *limits, uint64_t *cut);
 
 /* Where a rendering is; zeroed at the start. */
 struct kpod_cursor {

@@ -389,7 +389,7 @@ static char *put_histogram(char *p, const struct kpod_plan *plan, const struct k
 	return h->native ? put_native(p, h, buckets) : p;
 }
 
-enum { METRIC_GAUGE = 2, METRIC_COUNTER = 3, METRIC_HISTOGRAM = 7 };
+enum { METRIC_HISTOGRAM = 7 };
 
 static char *put_metric(char *p, const struct kpod_plan *plan, const struct row *row,
 			const struct kpod_sample *s, uint64_t value)
@@ -406,10 +406,11 @@ static char *put_metric(char *p, const struct kpod_plan *plan, const struct row 
 
 		p = put_double(body, 2, number);
 		p = put_histogram(p, plan, h, row->words + h->word);
-		p = put_created(p, 15, row->created);
+		if (s->created)
+			p = put_created(p, 15, row->created);
 	} else {
 		p = put_double(body, 1, number);
-		if (s->field == METRIC_COUNTER)
+		if (s->created)
 			p = put_created(p, 3, row->created);
 	}
 	return close_field(metric, close_field(body, p));

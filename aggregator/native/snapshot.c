@@ -222,6 +222,25 @@ bool kpod_snapshot_label(struct kpod_snapshot *s, uint32_t owner, const char *te
 	return true;
 }
 
+/* Whether a family has a sample in any of its table's rows. */
+static bool has_value(const struct kpod_snapshot *s, const struct kpod_plan *plan,
+		      const struct kpod_family *f)
+{
+	const struct kpod_view *view = &f->views[KPOD_TEXT];
+	uint32_t skip = plan->shapes[f->table].key_words, end = s->first_row[f->table + 1];
+
+	for (uint32_t i = 0; i < view->sample_count; i++) {
+		uint32_t optional = plan->samples[view->first_sample + i].optional;
+
+		if (!optional)
+			return s->first_row[f->table] < end;
+		for (uint32_t r = s->first_row[f->table]; r < end; r++)
+			if (s->rows[r].words[skip + optional - 1] != KPOD_NO_VALUE)
+				return true;
+	}
+	return false;
+}
+
 void kpod_snapshot_hide(struct kpod_snapshot *s, const struct kpod_plan *plan)
 {
 	uint32_t to = 0, from = 0;
@@ -241,8 +260,65 @@ void kpod_snapshot_hide(struct kpod_snapshot *s, const struct kpod_plan *plan)
 	}
 	s->first_row[plan->shape_count] = to;
 	for (uint32_t f = 0; f < plan->family_count; f++) {
-		uint32_t table = plan->families[f].table;
+		const struct kpod_family *family = &plan->families[f];
 
-		s->shown[f] = s->first_row[table + 1] - s->first_row[table];
+		if (has_value(s, plan, family))
+			s->shown[f] = s->first_row[family->table + 1] - s->first_row[family->table];
+	}
+}
+
+/* What the keys of a row take in a line. */
+static uint64_t keys_size(const struct kpod_plan *plan, const struct kpod_shape *shape,
+			  const uint64_t *words)
+{
+	uint64_t size = 0;
+
+	for (uint32_t k = 0; k < shape->key_count; k++) {
+		const struct kpod_key *key = &plan->keys[shape->first_key + k];
+
+		size += key->label[KPOD_AS_TEXT].size + 1;
+		if (key->text_words)
+			size += strnlen((const char *)words, 8 * (size_t)key->text_words);
+		else if (*words < key->value_count)
+			size += plan->values[key->first_value + *words].encoded[KPOD_AS_TEXT].size;
+		else
+			size += 5; /* a port, mostly */
+		words += key->text_words ? key->text_words : 1;
+	}
+	return size;
+}
+
+#define VALUE_SIZE 8 /* with the end of the line; most values are small */
+
+void kpod_snapshot_limit(struct kpod_snapshot *s, const struct kpod_plan *plan,
+			 const struct kpod_limits *limits, uint64_t *cut)
+{
+	uint64_t series = limits->series, bytes = limits->bytes;
+
+	for (uint32_t f = 0; f < plan->family_count; f++) {
+		const struct kpod_family *family = &plan->families[f];
+		const struct kpod_view *view = &family->views[KPOD_TEXT];
+		const struct kpod_row_ref *row = &s->rows[s->first_row[family->table]];
+		uint64_t count = view->sample_count, left = limits->per_family, shown = 0;
+
+		if (!s->shown[f])
+			continue;
+		bytes -= bytes < view->header.size ? bytes : view->header.size;
+		for (; shown < s->shown[f]; shown++, row++) {
+			const struct kpod_text *labels =
+				row->owner ? row->owner->labels : family->labels;
+			uint64_t size =
+				view->heads_size +
+				count * (labels[KPOD_AS_TEXT].size + VALUE_SIZE +
+					 keys_size(plan, &plan->shapes[family->table], row->words));
+
+			if (count > left || count > series || size > bytes)
+				break;
+			left -= count;
+			series -= count;
+			bytes -= size;
+		}
+		cut[f] = (s->shown[f] - shown) * count;
+		s->shown[f] = (uint32_t)shown;
 	}
 }

@@ -9,6 +9,8 @@ from typing import Any
 
 from aggregator._native import ffi, lib
 from aggregator.segment import protobuf
+from aggregator.segment.labels import Labels as Labels
+from aggregator.segment.labels import clean
 from aggregator.segment.schema import Column, Key, Schema, SchemaError, Table
 
 # Longest value of a number, its sign of life "} ", separators and the end of the line.
@@ -28,7 +30,10 @@ PROTOBUF_KINDS = {"counter": (0, 3), "gauge": (1, 2), "histogram": (4, 7)}
 # How many buckets a classic histogram has if nobody says, evenly over its range.
 CLASSIC_BUCKETS = 12
 
-Labels = tuple[tuple[str, str], ...]
+
+# Where a scrape says since when a counter counts: nowhere; counters of protobuf, where it is no
+# series of its own; or also OpenMetrics' _created lines and histograms of protobuf.
+CREATED = ("off", "protobuf", "all")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +41,14 @@ class Presentation:
     """How histograms are shown whose family's name matches the pattern.
 
     Buckets of the text formats end at these powers of two; None: chosen by the histogram's range.
-    Protobuf has native histograms, classic ones with the same buckets, or both in one.
+    Protobuf has native histograms, classic ones with the same buckets, or both in one. Both is the
+    default: a request does not say whether its sender can store native ones, and who cannot would
+    be left without any bucket.
     """
 
     pattern: str = "*"
     native: bool = True
-    classic: bool = False
+    classic: bool = True
     exponents: tuple[float, ...] | None = None
 
 
@@ -64,6 +71,7 @@ def shown_labels(labels: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]
 @lru_cache(256)  # most labels of a container are also its neighbours'
 def _encoded(name: str, value: str) -> tuple[str, bytes]:
     """A label in text, and as a field of Metric."""
+    value = clean(value)
     pair = protobuf.text(1, name) + protobuf.text(2, value)
     return f'{name}="{escape(value)}"', protobuf.message(1, pair)
 
@@ -122,16 +130,28 @@ def header(kind: str, name: str, help_text: str, *, openmetrics: bool = False) -
     # OpenMetrics has one kind of escaped text, format 0.0.4 leaves the quotes in HELP alone.
     text = (escape if openmetrics else escape_help)(help_text)
     lines = f"# HELP {name} {text}\n# TYPE {name} {kind}\n"
-    for unit in UNITS if openmetrics else ():
-        if name.endswith(f"_{unit}"):
-            lines += f"# UNIT {name} {unit}\n"
+    if openmetrics:
+        # Also where there is none: Prometheus 3.5 to 3.14 with type-and-unit-labels gives a family
+        # without this line the unit of the one before.
+        lines += f"# UNIT {name} {unit_of(name)}\n"
     return lines
+
+
+def unit_of(name: str) -> str:
+    """The unit at the end of a family's name; empty if there is none."""
+    base = name.removesuffix("_total")
+    return next((unit for unit in UNITS if base.endswith(f"_{unit}")), "")
 
 
 def protobuf_header(kind: str, name: str, help_text: str) -> bytes:
     """MetricFamily's fields but for its metrics."""
-    number = protobuf.number(3, PROTOBUF_KINDS[kind][0])
-    return protobuf.text(1, name) + protobuf.text(2, help_text) + number
+    unit = unit_of(name)
+    return (
+        protobuf.text(1, name)
+        + protobuf.text(2, help_text)
+        + protobuf.number(3, PROTOBUF_KINDS[kind][0])
+        + (protobuf.text(5, unit) if unit else b"")
+    )
 
 
 class Plan:
@@ -142,12 +162,14 @@ class Plan:
         schema: Schema,
         node_labels: Labels,
         presentations: Sequence[Presentation] = (),
+        created: str = "protobuf",
     ) -> None:
-        """Of the presentations that match a family, the last one holds."""
+        """Of the presentations that match a family, the last one holds. created: one of CREATED."""
         self.schema = schema
         self._blob = _Blob()
         self.node_labels = node_labels if render_labels(node_labels) else ()
         self._presentations = (Presentation(), *presentations)
+        self._created = created
         self._shapes: list[dict[str, Any]] = []
         self._keys: list[dict[str, Any]] = []
         self._values: list[dict[str, Any]] = []
@@ -224,7 +246,7 @@ class Plan:
         views = []
         for text, created in (
             (header(kind, name, help_text), False),
-            (header(kind, base, help_text, openmetrics=True), True),
+            (header(kind, base, help_text, openmetrics=True), self._created == "all"),
         ):
             first = len(self._samples)
             for each in columns:
@@ -254,6 +276,7 @@ class Plan:
             "first_sample": first,
             "sample_count": len(self._samples) - first,
             "line_size": line,
+            "heads_size": sum(s["head"]["size"] for s in self._samples[first:]),
         }
 
     def _add_metric(self, column: Column, shown: Presentation) -> int:
@@ -267,6 +290,8 @@ class Plan:
             "histogram": len(self._histograms),
             "optional": 1 + column.word if column.optional else 0,
             "field": PROTOBUF_KINDS[column.kind][1],
+            "created": self._created == "all"
+            or (self._created == "protobuf" and column.kind == "counter"),
         }
         self._samples.append(sample)
         room: int = METRIC_ROOM + sample["head"]["size"]

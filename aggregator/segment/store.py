@@ -26,10 +26,15 @@ Changed = Callable[[Set[int]], Set[int]]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many series are shown of a family, and of all. In text; protobuf needs fewer."""
+    """How many series are shown of a family, and how many series and bytes of all.
+
+    In text; protobuf has fewer and is smaller. vmagent refuses a page of more than 16 MiB before
+    compression (-promscrape.maxScrapeSize); 1 MiB is left for pods and the aggregator itself.
+    """
 
     per_family: int = 100_000
-    total: int = 500_000
+    total: int = 100_000
+    page: int = 15 << 20
 
 
 class Snapshot:
@@ -59,15 +64,10 @@ class Snapshot:
 
     def limit(self, limits: Limits) -> None:
         """Leaves out rows that are too many: the last of a family, the last families."""
-        left = limits.total
-        for index, name in enumerate(self.plan.names):
-            view = self.plan.native.families[index].views[lib.KPOD_TEXT]
-            there = self.native.shown[index]
-            rows = min(there, min(limits.per_family, left) // view.sample_count)
-            left -= rows * view.sample_count
-            if rows < there:
-                self.native.shown[index] = rows
-                self.cut[name] = (there - rows) * view.sample_count
+        wanted = ffi.new("struct kpod_limits *", (limits.per_family, limits.total, limits.page))
+        cut = ffi.new("uint64_t[]", len(self.plan.names))
+        lib.kpod_snapshot_limit(self.native, self.plan.native, wanted, cut)
+        self.cut = {name: cut[i] for i, name in enumerate(self.plan.names) if cut[i]}
 
     def label(self, resolver: Resolver, stale: Set[int]) -> Iterator[None]:
         """Names the owners that have no name or are stale, by cgroup id, no two alike; then hides
@@ -118,6 +118,7 @@ class Store:
         changed: Changed = lambda _: frozenset(),
         node: str = "",
         presentations: Sequence[Presentation] = (),
+        created: str = "protobuf",
         limits: Limits = Limits(),
     ) -> None:
         """clock: CLOCK_MONOTONIC in ns. The node's label comes after the resolver's.
@@ -137,6 +138,7 @@ class Store:
         self._stale: set[int] = set()  # changed, and not named anew yet
         self._taken: Snapshot | None = None  # not named yet, or not to the end
         self._presentations = presentations
+        self._created = created
         self._limits = limits
         self._cut: set[str] = set()  # families of which it has been said
         self._reader: Any = ffi.gc(_new_aligned("struct kpod_reader *"), lib.kpod_reader_close)
@@ -207,7 +209,7 @@ class Store:
         reader = self._reader
         if self.plan is None or self._generation != reader.header.generation:
             document = bytes(ffi.buffer(reader.schema, reader.header.schema_size))
-            self.plan = Plan(decode(document), self._node, self._presentations)
+            self.plan = Plan(decode(document), self._node, self._presentations, self._created)
             self._generation = reader.header.generation
         if reader.end and reader.data:
             previous = self.snapshot.native if self.snapshot else ffi.NULL

@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aggregator.app import listen
-from aggregator.http.protocol import Connections, Protocol
+from aggregator.http.protocol import KEEP_ALIVE, Connections, Protocol
 from aggregator.http.server import Application
 from aggregator.http.webconfig import BasicAuth, WebConfig, WebConfigError, load
 from aggregator.pods.resolver import standalone
@@ -120,6 +120,36 @@ def test_slow_clients_are_cut(tmp_path: Path) -> None:
         for client in clients:
             client.close()
         patient.close()
+
+
+def test_a_connection_outlives_the_scrape_interval(tmp_path: Path) -> None:
+    """By itself uvicorn closes after 5 s; the default scrape interval is 60 s."""
+    assert KEEP_ALIVE >= 75
+    path = segment().write(tmp_path / "segment")
+    with program("--segment", str(path)) as url:
+        client = http.client.HTTPConnection(url.removeprefix("http://"))
+        client.request("GET", "/metrics")
+        assert b"t_total" in client.getresponse().read()
+        first = client.sock
+        time.sleep(6)
+        client.request("GET", "/metrics")
+        assert b"t_total" in client.getresponse().read()
+        assert client.sock is first
+        client.close()
+
+
+def test_a_forward_proxy_gets_what_it_asks_for(tmp_path: Path) -> None:
+    """Absolute-form (RFC 9112, 3.2.2), over a real connection that is used twice."""
+    path = segment().write(tmp_path / "segment")
+    application = Application(Store(str(path), clock=time.monotonic_ns, resolver=standalone))
+    with server(application, 2) as address:
+        client = http.client.HTTPConnection(*address)
+        for _ in range(2):
+            client.request("GET", f"http://{address[0]}:{address[1]}/metrics")
+            answer = client.getresponse()
+            assert b"t_total" in answer.read()
+            assert answer.status == 200
+        client.close()
 
 
 def test_pipelined_requests_have_a_deadline_each(tmp_path: Path) -> None:

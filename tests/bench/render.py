@@ -25,7 +25,7 @@ from aggregator.http.server import gzipped
 from aggregator.pods.resolver import parse_path, pod_ids, standalone
 from aggregator.segment.exposition import Labels
 from aggregator.segment.owner import Owner, Resolver
-from aggregator.segment.store import Snapshot, Store
+from aggregator.segment.store import Limits, Snapshot, Store
 from tests.segment import HOST_SLOT, Row, Segment, Slot, column, schema, table
 
 ROUNDS = 60  # short ones: a shared machine changes its speed from second to second
@@ -151,7 +151,13 @@ def named(owner: Owner) -> Labels:
 
 def measure(path: Path, wanted: int, resolver: Resolver, node: str = "") -> bool:
     make_segment(path, wanted)
-    store = Store(str(path), clock=time.monotonic_ns, resolver=resolver, node=node)
+    store = Store(
+        str(path),
+        clock=time.monotonic_ns,
+        resolver=resolver,
+        node=node,
+        limits=Limits(page=1 << 30),  # the page of 100,000 samples has 30 MB
+    )
     assert store.refresh() == "live", store.cause
     assert store.snapshot
     snapshot = store.snapshot

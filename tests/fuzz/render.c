@@ -61,9 +61,14 @@ static const struct kpod_sample samples[] = {
 	{.head = TEXT(head), .base = KPOD_FROM_PREVIOUS, .opens = true},
 	{CREATED},
 	/* protobuf: counter, gauge, histogram */
-	{.head = TEXT(none), .first = 2, .count = 1, .decimals = 9, .field = 3},
+	{.head = TEXT(none), .first = 2, .count = 1, .decimals = 9, .field = 3, .created = true},
 	{.head = TEXT(none), .count = 1, .decimals = 18, .optional = 1, .field = 2},
-	{.head = TEXT(none), .first = BUCKETS, .count = 4, .decimals = 9, .field = 7},
+	{.head = TEXT(none),
+	 .first = BUCKETS,
+	 .count = 4,
+	 .decimals = 9,
+	 .field = 7,
+	 .created = true},
 };
 
 static const struct kpod_histogram histograms[] = {
@@ -81,9 +86,9 @@ static const struct kpod_bound bounds[] = {{1, 2}, {2, BUCKETS - 1}};
 /* Samples of text, OpenMetrics (the same and one more) and protobuf. */
 #define FAMILY(of, first, count, metric, room)                                                     \
 	{                                                                                          \
-		.views = {{TEXT(header), first, count, LINE},                                      \
-			  {TEXT(header), first, (count) + 1, LINE},                                \
-			  {TEXT(message), metric, 1, room}},                                       \
+		.views = {{TEXT(header), first, count, LINE, 30},                                  \
+			  {TEXT(header), first, (count) + 1, LINE, 40},                            \
+			  {TEXT(message), metric, 1, room, 9}},                                    \
 		.labels = {TEXT(node), TEXT(none)}, .table = of,                                   \
 	}
 
@@ -148,6 +153,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static char labels[KPOD_LABELS_MAX];
+	static const struct kpod_limits limits = {100, 300, 100000};
+	uint64_t cut[sizeof(families) / sizeof(families[0])] = {0};
 	struct fuzz_input in = {data, size};
 	struct kpod_snapshot *held = NULL, *next;
 	struct kpod_reader r;
@@ -177,6 +184,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (!held)
 			continue;
 		kpod_snapshot_hide(held, &plan);
+		kpod_snapshot_limit(held, &plan, &limits, cut);
 		for (enum kpod_format format = 0; format < KPOD_FORMATS; format++)
 			render(held, format);
 	}
