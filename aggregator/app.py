@@ -18,6 +18,7 @@ import uvloop
 from aggregator._native import ffi, lib
 from aggregator.cli import arguments
 from aggregator.http.protocol import KEEP_ALIVE, Connections, Protocol, max_connections
+from aggregator.http.scrapers import Scrapers
 from aggregator.http.server import Application
 from aggregator.pods.names import Names
 from aggregator.pods.podinfo import PodInfo, Pods
@@ -61,7 +62,9 @@ def make_pods(options: argparse.Namespace) -> Pods | None:
     return Pods(source, names, PodInfo(table, options.policy, options.node))
 
 
-def otlp(options: argparse.Namespace, store: Store, own: SelfMetrics) -> "Exporter | None":
+def otlp(
+    options: argparse.Namespace, store: Store, own: SelfMetrics, scrapers: Scrapers
+) -> "Exporter | None":
     if not options.otlp_endpoint:
         return None
     try:
@@ -71,7 +74,15 @@ def otlp(options: argparse.Namespace, store: Store, own: SelfMetrics) -> "Export
     sent = headers(os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", ""))
     gzip = os.environ.get("OTEL_EXPORTER_OTLP_COMPRESSION", "") == "gzip"
     endpoint = Endpoint(options.otlp_endpoint, sent, gzip)
-    return Exporter(store, own, endpoint, interval=options.otlp_interval)
+    page = "push"
+    scrapers.expect(options.otlp_endpoint, page)
+    return Exporter(
+        store,
+        own,
+        endpoint,
+        interval=options.otlp_interval,
+        arrived=partial(scrapers.served, options.otlp_endpoint, page),
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -157,6 +168,7 @@ def main() -> None:
         cause = os.strerror(error.errno) if error.errno and error.errno > 0 else error
         sys.exit(f"kpod-aggregator: cannot listen on {host}:{port}: {cause}")
     pods = make_pods(options)
+    scrapers = Scrapers(time.monotonic_ns)
     store = Store(
         options.segment,
         clock=time.monotonic_ns,
@@ -166,6 +178,7 @@ def main() -> None:
         presentations=options.histogram,
         created=options.created,
         limits=Limits(options.max_series_per_family, options.max_series, options.max_page << 20),
+        seen=scrapers.seen if options.ended == "until-seen" else lambda _: 0,
     )
     store.refresh()
     if pods:
@@ -177,6 +190,7 @@ def main() -> None:
         pods,
         auth=(lambda: web.auth) if web else lambda: None,
         max_scrapes=options.max_scrapes,
+        scrapers=scrapers,
     )
     log.info(
         "serving %s://%s:%d/metrics",
@@ -184,11 +198,13 @@ def main() -> None:
         shown(host),
         listener.getsockname()[1],
     )
-    exporter = otlp(options, store, application.own)
+    exporter = otlp(options, store, application.own, scrapers)
     connections = Connections(max_connections(), application.own.connections_closed.inc)
     config = uvicorn.Config(
         application,
-        http=partial(Protocol, application.own.timed_out.inc, connections),  # type: ignore[arg-type]
+        http=partial(  # type: ignore[arg-type]
+            Protocol, application.own.timed_out.inc, connections, on_close=scrapers.closed
+        ),
         ssl_context_factory=(lambda *_: tls.context()) if tls else None,
         ws="none",
         lifespan="off",

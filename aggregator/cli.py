@@ -121,6 +121,14 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "(default: %(default)s)",
     )
     parser.add_argument(
+        "--ended",
+        choices=["until-seen", "always"],
+        default="until-seen",
+        help="how long a container that has ended is shown: until each scraper, and the OTLP "
+        "receiver, has had its last values twice, where the scrapers can be told apart by the "
+        "connections they keep; or always as long as the loader keeps it (default: %(default)s)",
+    )
+    parser.add_argument(
         "--max-series-per-family",
         type=natural,
         default=Limits().per_family,

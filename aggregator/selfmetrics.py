@@ -110,6 +110,12 @@ class StoreCollector(Collector):
             "Rows of the snapshot not shown: their pod has no name yet, or is filtered out.",
             value=snapshot.native.hidden,
         )
+        yield GaugeMetricFamily(
+            "kpod_snapshot_ended_rows",
+            "Rows of containers that have ended, not shown because every scraper has had their "
+            "last values twice (--ended).",
+            value=snapshot.native.ended,
+        )
         cut = GaugeMetricFamily(
             "kpod_series_cut",
             "Series of the snapshot that are not shown, because there would be too many.",

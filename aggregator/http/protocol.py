@@ -76,9 +76,12 @@ class Protocol(H11Protocol):
         connections: Connections,
         *args: Any,
         deadline: float = DEADLINE,
+        on_close: Callable[[object], None] = lambda _: None,
         **more: Any,
     ) -> None:
+        """on_close: with the client's address and port."""
         super().__init__(*args, **more)
+        self._on_close = on_close
         self._on_timeout = on_timeout
         self._connections = connections
         self._deadline = deadline
@@ -108,6 +111,7 @@ class Protocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop()
         self._connections.closed(self)
+        self._on_close(self.client)
         super().connection_lost(exc)
 
     def _start(self) -> None:

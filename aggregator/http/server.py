@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from isal import isal_zlib
 
 from aggregator import __version__
+from aggregator.http.scrapers import PROXY_HEADERS, Scrapers
 from aggregator.pods.podinfo import Pods, SourceCollector
 from aggregator.segment.formats import Format, accepts_gzip, negotiate
-from aggregator.segment.store import Store
+from aggregator.segment.store import Snapshot, Store
 from aggregator.selfmetrics import SelfMetrics
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Response:
     content_type: str
     body: Iterator[bytes] | bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    snapshot: Snapshot | None = None  # that the body shows
 
 
 class Application:
@@ -56,11 +58,13 @@ class Application:
         *,
         auth: "Callable[[], BasicAuth | None]" = lambda: None,
         max_scrapes: int = MAX_SCRAPES,
+        scrapers: Scrapers | None = None,
     ) -> None:
         self._store = store
         self._pods = pods
         self._auth = auth
         self._max_scrapes = max_scrapes
+        self._scrapers = scrapers
         self._scrapes = 0  # under way
         self.own = SelfMetrics(store)
         if pods:
@@ -89,6 +93,19 @@ class Application:
                 await _send(method, response, send)
             finally:
                 self._scrapes -= scrape
+            if scrape and method == "GET":
+                self._served(scope, headers, response.snapshot)
+
+    def _served(self, scope: Scope, headers: Headers, snapshot: Snapshot | None) -> None:
+        if not self._scrapers:
+            return
+        client = scope.get("client")
+        if not client or "://" in scope["path"] or any(name in headers for name in PROXY_HEADERS):
+            self._scrapers.unsure()
+        elif snapshot:
+            page = f"{scope['path']} {headers.get('user-agent', '')}"
+            sequence = snapshot.native.sequence
+            self._scrapers.served(tuple(client), page, snapshot.generation, sequence)
 
     async def _answer(self, method: str, path: str, headers: Headers, client: str) -> Response:
         if path not in WITHOUT_PASSWORD and (refusal := await self._refusal(headers, client)):
@@ -127,16 +144,16 @@ class Application:
             await self._store.update()
         finally:
             self._scrapes -= 1
-        pieces = self._samples(wanted)
+        # What is sent is one snapshot, whatever happens while the client reads.
+        snapshot = self._store.snapshot
+        pieces = self._samples(wanted, snapshot)
         vary = (b"vary", b"accept, accept-encoding")
         if not accepts_gzip(headers.get("accept-encoding", "")):
-            return Response(200, wanted.content_type, pieces, (vary,))
+            return Response(200, wanted.content_type, pieces, (vary,), snapshot)
         encoding = (b"content-encoding", b"gzip")
-        return Response(200, wanted.content_type, gzipped(pieces), (vary, encoding))
+        return Response(200, wanted.content_type, gzipped(pieces), (vary, encoding), snapshot)
 
-    def _samples(self, wanted: Format) -> Iterator[bytes]:
-        # Bound now: what is sent is one snapshot, whatever happens while the client reads.
-        snapshot = self._store.snapshot
+    def _samples(self, wanted: Format, snapshot: Snapshot | None) -> Iterator[bytes]:
         own = wanted.encode(self.own)
         if snapshot:
             yield from snapshot.render(wanted.native)

@@ -67,11 +67,13 @@ struct kpod_sample {
 	uint32_t count;
 	uint32_t decimals;
 	enum kpod_base base;
-	uint32_t histogram; /* protobuf: index into histograms */
-	uint32_t field;	    /* protobuf: of Metric, where the value goes */
-	uint32_t optional;  /* 1 + the word that says whether there is a value; 0: there is */
-	bool opens;	    /* text: the head has no label, so what follows it needs no comma */
-	bool created;	    /* protobuf: with the time of creation */
+	uint32_t histogram;   /* protobuf: index into histograms */
+	uint32_t field;	      /* protobuf: of Metric, where the value goes */
+	uint32_t optional;    /* 1 + the word that says whether there is a value; 0: there is */
+	uint32_t counts;      /* of a container that has ended, there is no sample if these words */
+	uint32_t count_words; /* are all zero; none: there is */
+	bool opens;	      /* text: the head has no label, so what follows it needs no comma */
+	bool created;	      /* protobuf: with the time of creation */
 };
 
 /* An upper bound, and how many buckets end at or below it. */
@@ -133,7 +135,9 @@ struct kpod_owner {
 	uint32_t kind;
 	uint32_t path_size;
 	const char *path;
-	uint64_t created_ns;			 /* CLOCK_REALTIME: since when its totals count */
+	uint64_t created_ns; /* CLOCK_REALTIME: since when its totals count */
+	uint64_t digest;     /* once it has ended: of its rows */
+	uint64_t settled;    /* the first snapshot since which they are the same */
 	struct kpod_text labels[KPOD_ENCODINGS]; /* in the snapshot's own text */
 };
 
@@ -153,6 +157,7 @@ struct kpod_snapshot {
 	uint32_t unlabelled; /* owners that have no labels */
 	uint32_t orphans;    /* rows whose slot is not in the snapshot: left out */
 	uint32_t hidden;     /* rows whose owner has no labels: taken out */
+	uint32_t ended;	     /* rows whose owner has ended, and which all readers have: taken out */
 	struct kpod_row_ref *rows;
 	uint32_t *first_row; /* by table; one more at the end */
 	uint32_t *shown;     /* by family: so many rows of its table are rendered */
@@ -179,11 +184,12 @@ bool kpod_snapshot_label(struct kpod_snapshot *snapshot, uint32_t owner, const c
 			 size_t text_size, const char *protobuf, size_t protobuf_size);
 
 /*
- * Takes out the rows of owners without text, and counts in `shown` those that are left; none of a
- * family that has a value in none of them. To be called once, after the labelling; nothing is
- * rendered without it.
+ * Takes out the rows of owners without text, and of owners that have ended and had the same rows
+ * in snapshot `seen`. Counts in `shown` those that are left; none of a family that has a value in
+ * none of them. To be called once, after the labelling; nothing is rendered without it.
  */
-void kpod_snapshot_hide(struct kpod_snapshot *snapshot, const struct kpod_plan *plan);
+void kpod_snapshot_hide(struct kpod_snapshot *snapshot, const struct kpod_plan *plan,
+			uint64_t seen);
 
 /* How many series are shown of a family, and how many series and about how many bytes of all. */
 struct kpod_limits {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "native.h"
+#include "sample.h"
 
 #include <string.h>
 
@@ -211,6 +211,7 @@ struct row {
 	const char *labels;
 	size_t labels_size;
 	uint64_t created;
+	bool ended;
 };
 
 static inline __attribute__((always_inline)) char *put_line(char *p, const struct kpod_plan *plan,
@@ -443,6 +444,7 @@ put_rows(struct kpod_cursor *at, const struct kpod_plan *plan, const struct kpod
 		row.labels = (owner ? snapshot->labels : plan->text) + labels[encoding].at;
 		row.labels_size = labels[encoding].size;
 		row.created = owner ? owner->created_ns : snapshot->created_ns;
+		row.ended = owner && owner->died_ns;
 		/* The room is looked at once a row, not once a line. */
 		line = view->line_size + row.labels_size + KPOD_TEXT_PAD;
 		stop = view->sample_count;
@@ -452,7 +454,7 @@ put_rows(struct kpod_cursor *at, const struct kpod_plan *plan, const struct kpod
 			const struct kpod_sample *s = &samples[i];
 			const uint64_t *word = row.words + s->first, *last = word + s->count;
 
-			if (s->optional && row.words[s->optional - 1] == KPOD_NO_VALUE) {
+			if (!kpod_has_sample(s, row.words, row.ended)) {
 				at->samples--;
 				continue;
 			}

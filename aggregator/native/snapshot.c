@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "native.h"
+#include "sample.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -38,7 +38,44 @@ static bool same_owner(const struct kpod_owner *a, const struct kpod_owner *b)
 	return a->slot == b->slot && a->generation == b->generation && a->cgroup_id == b->cgroup_id;
 }
 
-static bool keep_labels(struct kpod_snapshot *s, const struct kpod_snapshot *previous)
+/* Ended owners' rows, in any order that is the same the next time. */
+static void add_digests(struct kpod_snapshot *s, const struct kpod_plan *plan)
+{
+	for (uint32_t t = 0; t < plan->shape_count; t++) {
+		uint32_t count = plan->shapes[t].key_words + plan->shapes[t].word_count;
+
+		for (uint32_t r = s->first_row[t]; r < s->first_row[t + 1]; r++) {
+			struct kpod_owner *owner = (struct kpod_owner *)s->rows[r].owner;
+			uint64_t digest;
+
+			if (!owner || !owner->died_ns)
+				continue;
+			digest = owner->digest ^ (t + 1);
+			for (uint32_t i = 0; i < count; i++) {
+				digest = (digest ^ s->rows[r].words[i]) * 0x9e3779b97f4a7c15ULL;
+				digest ^= digest >> 32;
+			}
+			owner->digest = digest;
+		}
+	}
+}
+
+/* What is known of an owner from the snapshot before. */
+static bool keep(struct kpod_snapshot *s, uint32_t owner, const struct kpod_snapshot *previous,
+		 const struct kpod_owner *old)
+{
+	const struct kpod_text *labels = old->labels;
+
+	if (old->died_ns && old->digest == s->owners[owner].digest)
+		s->owners[owner].settled = old->settled;
+	return !labels[KPOD_AS_TEXT].size ||
+	       kpod_snapshot_label(s, owner, previous->labels + labels[KPOD_AS_TEXT].at,
+				   labels[KPOD_AS_TEXT].size,
+				   previous->labels + labels[KPOD_AS_PROTOBUF].at,
+				   labels[KPOD_AS_PROTOBUF].size);
+}
+
+static bool keep_known(struct kpod_snapshot *s, const struct kpod_snapshot *previous)
 {
 	uint32_t at = 0;
 
@@ -55,13 +92,8 @@ static bool keep_labels(struct kpod_snapshot *s, const struct kpod_snapshot *pre
 		while (at < previous->owner_count && previous->owners[at].slot < s->owners[i].slot)
 			at++;
 		old = &previous->owners[at];
-		if (at == previous->owner_count || !old->labels[KPOD_AS_TEXT].size ||
-		    !same_owner(old, &s->owners[i]))
-			continue;
-		if (!kpod_snapshot_label(s, i, previous->labels + old->labels[KPOD_AS_TEXT].at,
-					 old->labels[KPOD_AS_TEXT].size,
-					 previous->labels + old->labels[KPOD_AS_PROTOBUF].at,
-					 old->labels[KPOD_AS_PROTOBUF].size))
+		if (at < previous->owner_count && same_owner(old, &s->owners[i]) &&
+		    !keep(s, i, previous, old))
 			return false;
 	}
 	return true;
@@ -159,11 +191,14 @@ struct kpod_snapshot *kpod_snapshot_new(struct kpod_reader *reader, const struct
 	}
 	fill(s, reader, plan, owner_of, next);
 	compact(s, plan, next);
-	if (!keep_labels(s, previous)) {
+	s->sequence = reader->sequence;
+	add_digests(s, plan);
+	for (uint32_t i = 0; i < s->owner_count; i++)
+		s->owners[i].settled = s->sequence;
+	if (!keep_known(s, previous)) {
 		fault = KPOD_FAULT_MEMORY;
 		goto fail;
 	}
-	s->sequence = reader->sequence;
 	s->monotonic_ns = reader->monotonic_ns;
 	s->realtime_ns = reader->realtime_ns;
 	s->created_ns = reader->header.start_realtime_ns;
@@ -227,21 +262,21 @@ static bool has_value(const struct kpod_snapshot *s, const struct kpod_plan *pla
 		      const struct kpod_family *f)
 {
 	const struct kpod_view *view = &f->views[KPOD_TEXT];
-	uint32_t skip = plan->shapes[f->table].key_words, end = s->first_row[f->table + 1];
+	const struct kpod_sample *samples = &plan->samples[view->first_sample];
+	uint32_t skip = plan->shapes[f->table].key_words;
 
-	for (uint32_t i = 0; i < view->sample_count; i++) {
-		uint32_t optional = plan->samples[view->first_sample + i].optional;
+	for (uint32_t r = s->first_row[f->table]; r < s->first_row[f->table + 1]; r++) {
+		const struct kpod_owner *owner = s->rows[r].owner;
 
-		if (!optional)
-			return s->first_row[f->table] < end;
-		for (uint32_t r = s->first_row[f->table]; r < end; r++)
-			if (s->rows[r].words[skip + optional - 1] != KPOD_NO_VALUE)
+		for (uint32_t i = 0; i < view->sample_count; i++)
+			if (kpod_has_sample(&samples[i], s->rows[r].words + skip,
+					    owner && owner->died_ns))
 				return true;
 	}
 	return false;
 }
 
-void kpod_snapshot_hide(struct kpod_snapshot *s, const struct kpod_plan *plan)
+void kpod_snapshot_hide(struct kpod_snapshot *s, const struct kpod_plan *plan, uint64_t seen)
 {
 	uint32_t to = 0, from = 0;
 
@@ -254,6 +289,8 @@ void kpod_snapshot_hide(struct kpod_snapshot *s, const struct kpod_plan *plan)
 
 			if (owner && !owner->labels[KPOD_AS_TEXT].size)
 				s->hidden++;
+			else if (owner && owner->died_ns && owner->settled <= seen)
+				s->ended++;
 			else
 				s->rows[to++] = s->rows[from];
 		}

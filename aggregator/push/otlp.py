@@ -120,6 +120,14 @@ def _set_histogram(point: Any, histogram: Histogram, buckets: list[int]) -> None
         point.positive.bucket_counts.extend(buckets[used[0] : used[-1] + 1])
 
 
+def _counted(column: Column, words: list[int]) -> bool:
+    """False for a counter that is zero; as kpod_has_sample() in native/sample.h has it."""
+    if column.kind == "gauge":
+        return True
+    size = column.histogram.buckets if column.histogram else 1
+    return any(words[column.word : column.word + size])
+
+
 def _add_point(metric: Metric, column: Column, words: list[int]) -> Any:
     point: Any
     if column.histogram:
@@ -154,6 +162,7 @@ def _resource(
     scope.scope.name, scope.scope.version = "kpod-metrics", __version__
     metrics: dict[str, Metric] = {}
     created = owner.created_ns if owner else native.created_ns
+    ended = bool(owner and owner.died_ns)
     for index, place in rows:
         table = schema.tables[index]
         shape = snapshot.plan.native.shapes[index]
@@ -165,6 +174,8 @@ def _resource(
             if place >= shown[column.name]:
                 continue
             if column.optional and words[column.word] == NO_VALUE:
+                continue
+            if ended and not _counted(column, words):
                 continue
             metric = metrics.get(column.name)
             if metric is None:
@@ -283,7 +294,10 @@ class Exporter:
         interval: float,
         backoff: float = BACKOFF,
         jitter: Callable[[], float] = random.random,
+        arrived: Callable[[int, int], None] = lambda _generation, _sequence: None,
     ) -> None:
+        """arrived: is told of each snapshot that the receiver has whole."""
+        self._arrived = arrived
         self._store = store
         self._endpoint = endpoint
         self._interval = interval
@@ -334,10 +348,13 @@ class Exporter:
         while True:
             snapshot = await self._queue.get()
             with self._survived("sending a snapshot"):
-                pieces = requests(snapshot)
+                pieces, whole = requests(snapshot), True
+                name = snapshot.generation, int(snapshot.native.sequence)
                 del snapshot
                 while body := await asyncio.to_thread(next, pieces, None):
-                    await self._deliver(client, body)
+                    whole &= await self._deliver(client, body)
+                if whole:
+                    self._arrived(*name)
 
     @contextmanager
     def _survived(self, what: str) -> Iterator[None]:
@@ -348,7 +365,8 @@ class Exporter:
             self.errors.inc()
             log.exception("OTLP push, %s: unexpected error; the next snapshot is sent", what)
 
-    async def _deliver(self, client: httpx.AsyncClient, body: bytes) -> None:
+    async def _deliver(self, client: httpx.AsyncClient, body: bytes) -> bool:
+        """Whether all of it has arrived."""
         cause: object = f"no answer after {ATTEMPTS} attempts"
         for attempt in range(ATTEMPTS):
             try:
@@ -358,20 +376,21 @@ class Exporter:
                 self.partial.inc()
                 self.rejected.inc(error.points)
                 self._warn(error, "kpod_otlp_rejected_points_total")
-                return
+                return not error.points
             except RefusedError as error:
                 cause = error
                 break
             if wait is None:
                 self.sent.inc()
                 self._failed = False
-                return
+                return True
             if attempt + 1 < ATTEMPTS:
                 self.retries.inc()
                 pause = min(self._backoff * 2**attempt * (0.5 + self._jitter()), BACKOFF_MAX)
                 await asyncio.sleep(max(pause, min(wait, BACKOFF_MAX)))
         self.dropped.inc()
         self._warn(cause, "kpod_otlp_dropped_total")
+        return False
 
     def _warn(self, cause: object, counter: str) -> None:
         if not self._failed:

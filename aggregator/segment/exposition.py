@@ -154,6 +154,14 @@ def protobuf_header(kind: str, name: str, help_text: str) -> bytes:
     )
 
 
+def _counts(column: Column) -> dict[str, int]:
+    """The words that say whether anything was counted; none for a gauge, whose zero is a value."""
+    if column.kind == "gauge":
+        return {"counts": 0, "count_words": 0}
+    words = column.histogram.buckets if column.histogram else 1
+    return {"counts": column.word, "count_words": words}
+
+
 class Plan:
     """struct kpod_plan and what it points to, which lives as long as this object."""
 
@@ -292,6 +300,7 @@ class Plan:
             "field": PROTOBUF_KINDS[column.kind][1],
             "created": self._created == "all"
             or (self._created == "protobuf" and column.kind == "counter"),
+            **_counts(column),
         }
         self._samples.append(sample)
         room: int = METRIC_ROOM + sample["head"]["size"]
@@ -316,6 +325,7 @@ class Plan:
 
     def _add_lines(self, column: Column, shown: Presentation, labelled: bool, created: str) -> None:
         """A column in text, with the line of this name for the time it was created, if any."""
+        first = len(self._samples)
         optional = 1 + column.word if column.optional else 0
         if column.histogram:
             self._add_histogram(column, shown, labelled)
@@ -338,6 +348,8 @@ class Plan:
                 base=lib.KPOD_FROM_CREATED,
                 optional=optional,
             )
+        for sample in self._samples[first:]:
+            sample.update(_counts(column))
 
     def _add_histogram(self, column: Column, shown: Presentation, labelled: bool) -> None:
         histogram = column.histogram

@@ -40,8 +40,9 @@ class Limits:
 class Snapshot:
     """One snapshot with the plan it is rendered by; usable as long as somebody holds it."""
 
-    def __init__(self, native: Any, plan: Plan) -> None:
+    def __init__(self, native: Any, plan: Plan, generation: int) -> None:
         self.native = native
+        self.generation = generation  # of the loader that made it
         self.plan = plan
         self.cut: dict[str, int] = {}  # series that are not shown, by family
 
@@ -69,12 +70,13 @@ class Snapshot:
         lib.kpod_snapshot_limit(self.native, self.plan.native, wanted, cut)
         self.cut = {name: cut[i] for i, name in enumerate(self.plan.names) if cut[i]}
 
-    def label(self, resolver: Resolver, stale: Set[int]) -> Iterator[None]:
+    def label(self, resolver: Resolver, stale: Set[int], seen: int = 0) -> Iterator[None]:
         """Names the owners that have no name or are stale, by cgroup id, no two alike; then hides
-        the nameless. Others may have their turn wherever it yields."""
+        the nameless, and who ended and has not changed since snapshot `seen`. Others may have
+        their turn wherever it yields."""
         if self.native.unlabelled or stale:
             yield from self._label(resolver, stale)
-        lib.kpod_snapshot_hide(self.native, self.plan.native)
+        lib.kpod_snapshot_hide(self.native, self.plan.native, seen)
 
     def _label(self, resolver: Resolver, stale: Set[int]) -> Iterator[None]:
         owners = [self.native.owners + i for i in range(self.native.owner_count)]
@@ -120,8 +122,10 @@ class Store:
         presentations: Sequence[Presentation] = (),
         created: str = "protobuf",
         limits: Limits = Limits(),
+        seen: Callable[[int], int] = lambda _: 0,
     ) -> None:
-        """clock: CLOCK_MONOTONIC in ns. The node's label comes after the resolver's.
+        """clock: CLOCK_MONOTONIC in ns. The node's label comes after the resolver's. seen: of a
+        loader's generation, the snapshot that all readers have; what ended before is left out.
 
         A resolver is asked once for each owner; again for those that it says have `changed`, of
         the cgroups of a new snapshot, and for those that it had no answer for.
@@ -139,6 +143,7 @@ class Store:
         self._taken: Snapshot | None = None  # not named yet, or not to the end
         self._presentations = presentations
         self._created = created
+        self._seen = seen
         self._limits = limits
         self._cut: set[str] = set()  # families of which it has been said
         self._reader: Any = ffi.gc(_new_aligned("struct kpod_reader *"), lib.kpod_reader_close)
@@ -216,13 +221,15 @@ class Store:
             native = lib.kpod_snapshot_new(reader, self.plan.native, previous)
             if not native:
                 return
-            self._taken = Snapshot(ffi.gc(native, lib.kpod_snapshot_free), self.plan)
+            self._taken = Snapshot(
+                ffi.gc(native, lib.kpod_snapshot_free), self.plan, self._generation
+            )
             present = {native.owners[i].cgroup_id for i in range(native.owner_count)}
             self._stale |= self._changed(present)
         snapshot = self._taken
         if not snapshot:
             return
-        yield from snapshot.label(self._resolver, self._stale)
+        yield from snapshot.label(self._resolver, self._stale, self._seen(self._generation))
         self._stale.clear()
         snapshot.limit(self._limits)
         for family in snapshot.cut.keys() - self._cut:

@@ -12,10 +12,11 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import bcrypt
 import pytest
@@ -67,7 +68,10 @@ def program(*options: str) -> Iterator[str]:
 
 @contextmanager
 def server(
-    application: Application, deadline: float, connections: int = 1000
+    application: Application,
+    deadline: float,
+    connections: int = 1000,
+    on_close: Callable[[object], None] = lambda _: None,
 ) -> Iterator[tuple[str, int]]:
     """The same in a thread, so that its deadline can be short; yields the address."""
     opened = Connections(connections, application.own.connections_closed.inc)
@@ -75,7 +79,7 @@ def server(
     config = uvicorn.Config(
         application,
         http=partial(  # type: ignore[arg-type]
-            Protocol, application.own.timed_out.inc, opened, deadline=deadline
+            Protocol, application.own.timed_out.inc, opened, deadline=deadline, on_close=on_close
         ),
         lifespan="off",
         log_config=None,

@@ -183,7 +183,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		}
 		if (!held)
 			continue;
-		kpod_snapshot_hide(held, &plan);
+		kpod_snapshot_hide(held, &plan, held->sequence - 1);
 		kpod_snapshot_limit(held, &plan, &limits, cut);
 		for (enum kpod_format format = 0; format < KPOD_FORMATS; format++)
 			render(held, format);
