@@ -91,6 +91,7 @@ setup-test: setup
 	@# Unpacked, not installed: Debian 12's package would start a server on our port.
 	@deploy/packages --unpack $(PROMTOOL) 'promtool|prometheus'
 	@deploy/packages --unpack $(METRICS_PROTO) golang-github-prometheus-client-model-dev
+	@$(MAKE) --no-print-directory .cache/readers/ready
 	$(call apt,$(APT_TEST))
 	@$(MAKE) --no-print-directory $(VENV)/ready-dev
 
@@ -108,6 +109,10 @@ $(VENV)/ready: pyproject.toml
 
 $(VENV)/ready-dev: $(VENV)/ready
 	$(call pip,.[dev$(,)otlp])
+
+# Readers of our page, for tests/readers. What cannot be had is tried again the next time.
+.cache/readers/ready: tests/readers/setup.sh
+	@bash $< $(@D)
 
 # ---- build ------------------------------------------------------------------------------------
 
