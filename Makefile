@@ -305,14 +305,18 @@ check: all
 	$(VENV)/bin/clang-format --dry-run -Werror $(C_SOURCES)
 	$(METRICS) | diff docs/metrics.md - # else: make docs
 	$(KERNELS) | diff docs/kernels.md -
+	$(CADVISOR) | diff docs/cadvisor.md -
 
 METRICS = $(B)/kpod-loader schema --profile comprehensive | $(PY) docs/metrics.py
 
 KERNELS = $(PY) docs/kernels.py tests/vm/kernels.json
 
+CADVISOR = $(PY) -m docs.cadvisor
+
 docs: all
 	$(METRICS) >docs/metrics.md
 	$(KERNELS) >docs/kernels.md
+	$(CADVISOR) >docs/cadvisor.md
 
 format:
 	$(VENV)/bin/ruff format $(PYTHON_SOURCES)

@@ -24,7 +24,7 @@ from aggregator.pods.names import Names
 from aggregator.pods.podinfo import PodInfo, Pods
 from aggregator.pods.resolver import standalone
 from aggregator.pods.table import PodTable
-from aggregator.segment.store import Limits, Store
+from aggregator.segment.store import Compat, Limits, Store
 from aggregator.selfmetrics import SelfMetrics
 
 if TYPE_CHECKING:
@@ -60,6 +60,18 @@ def make_pods(options: argparse.Namespace) -> Pods | None:
         grace_ns=int(options.name_grace * 1e9),
     )
     return Pods(source, names, PodInfo(table, options.policy, options.node))
+
+
+def cadvisor(pods: Pods | None) -> Compat:
+    """The page of that name; images are known of pods alone."""
+    from aggregator.compat.cadvisor import PREFIXES, namer, translate
+
+    def image(uid: str, container_id: str) -> str:
+        found = pods.source.table.find(uid, container_id) if pods else None
+        containers = found[0].containers if found else ()
+        return next((c.image for c in containers if c.id == container_id), "")
+
+    return Compat(translate, namer(image), PREFIXES)
 
 
 def otlp(
@@ -178,6 +190,7 @@ def main() -> None:
         presentations=options.histogram,
         created=options.created,
         limits=Limits(options.max_series_per_family, options.max_series, options.max_page << 20),
+        compat=cadvisor(pods) if options.compat == "cadvisor" else None,
         seen=scrapers.seen if options.ended == "until-seen" else lambda _: 0,
     )
     store.refresh()

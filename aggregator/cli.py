@@ -121,6 +121,13 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "(default: %(default)s)",
     )
     parser.add_argument(
+        "--compat",
+        choices=["none", "cadvisor"],
+        default="none",
+        help="also serve /metrics/cadvisor: container_* as the kubelet's cAdvisor has them, for "
+        "what has the same meaning (docs/cadvisor.md)",
+    )
+    parser.add_argument(
         "--ended",
         choices=["until-seen", "always"],
         default="until-seen",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from isal import isal_zlib
 
 from aggregator import __version__
+from aggregator._native import lib
 from aggregator.http.scrapers import PROXY_HEADERS, Scrapers
 from aggregator.pods.podinfo import Pods, SourceCollector
 from aggregator.segment.formats import Format, accepts_gzip, negotiate
@@ -69,11 +70,13 @@ class Application:
         self.own = SelfMetrics(store)
         if pods:
             self.own.register(SourceCollector(pods.source, pods.names))
+        cadvisor = {"/metrics/cadvisor": self._cadvisor} if store.compat else {}
         self._paths: dict[str, Callable[[Headers], Awaitable[Response]]] = {
             "/": self._index,
             "/actuator/prometheus": self._metrics,  # where the JVM system had it
             "/healthz": self._healthz,
             "/metrics": self._metrics,
+            **cadvisor,
             "/readyz": self._readyz,
         }
 
@@ -133,6 +136,14 @@ class Application:
         return Response(401, PLAIN, b"unauthorized\n", (challenge,))
 
     async def _metrics(self, headers: Headers) -> Response:
+        return await self._scrape(headers, self._samples)
+
+    async def _cadvisor(self, headers: Headers) -> Response:
+        return await self._scrape(headers, _cadvisor_samples)
+
+    async def _scrape(
+        self, headers: Headers, samples: Callable[[Format, Snapshot | None], Iterator[bytes]]
+    ) -> Response:
         wanted = negotiate(headers.get("accept", ""))
         if self._scrapes >= self._max_scrapes:
             self.own.refused.inc()
@@ -146,7 +157,7 @@ class Application:
             self._scrapes -= 1
         # What is sent is one snapshot, whatever happens while the client reads.
         snapshot = self._store.snapshot
-        pieces = self._samples(wanted, snapshot)
+        pieces = samples(wanted, snapshot)
         vary = (b"vary", b"accept, accept-encoding")
         if not accepts_gzip(headers.get("accept-encoding", "")):
             return Response(200, wanted.content_type, pieces, (vary,), snapshot)
@@ -208,6 +219,13 @@ Also <a href="healthz">/healthz</a> and <a href="readyz">/readyz</a>.</p>
 {table}</table>
 """
         return Response(200, "text/html; charset=utf-8", page.encode())
+
+
+def _cadvisor_samples(wanted: Format, snapshot: Snapshot | None) -> Iterator[bytes]:
+    if snapshot:
+        yield from snapshot.render(wanted.native, lib.KPOD_CADVISOR)
+    if wanted.native == lib.KPOD_OPENMETRICS:
+        yield b"# EOF\n"
 
 
 def path_of(target: str) -> str:

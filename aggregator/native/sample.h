@@ -5,6 +5,18 @@
 
 #include "native.h"
 
+#define UNIT 1 /* bpf/classify.h */
+
+/*
+ * Whether an owner has rows on a page. The path of a unit, its id at cAdvisor, is the next one's
+ * too: of those that have ended there is nothing, as there.
+ */
+static inline bool kpod_has_rows(const struct kpod_owner *owner, enum kpod_page page)
+{
+	return !owner || (owner->labels[page][KPOD_AS_TEXT].size &&
+			  !(page == KPOD_CADVISOR && owner->died_ns && owner->kind == UNIT));
+}
+
 /* Whether a row has this sample. */
 static inline bool kpod_has_sample(const struct kpod_sample *s, const uint64_t *words, bool ended)
 {

@@ -64,15 +64,19 @@ static void add_digests(struct kpod_snapshot *s, const struct kpod_plan *plan)
 static bool keep(struct kpod_snapshot *s, uint32_t owner, const struct kpod_snapshot *previous,
 		 const struct kpod_owner *old)
 {
-	const struct kpod_text *labels = old->labels;
-
 	if (old->died_ns && old->digest == s->owners[owner].digest)
 		s->owners[owner].settled = old->settled;
-	return !labels[KPOD_AS_TEXT].size ||
-	       kpod_snapshot_label(s, owner, previous->labels + labels[KPOD_AS_TEXT].at,
-				   labels[KPOD_AS_TEXT].size,
-				   previous->labels + labels[KPOD_AS_PROTOBUF].at,
-				   labels[KPOD_AS_PROTOBUF].size);
+	for (enum kpod_page page = 0; page < KPOD_PAGES; page++) {
+		const struct kpod_text *labels = old->labels[page];
+
+		if (labels[KPOD_AS_TEXT].size &&
+		    !kpod_snapshot_label(s, owner, page, previous->labels + labels[KPOD_AS_TEXT].at,
+					 labels[KPOD_AS_TEXT].size,
+					 previous->labels + labels[KPOD_AS_PROTOBUF].at,
+					 labels[KPOD_AS_PROTOBUF].size))
+			return false;
+	}
+	return true;
 }
 
 static bool keep_known(struct kpod_snapshot *s, const struct kpod_snapshot *previous)
@@ -179,8 +183,7 @@ struct kpod_snapshot *kpod_snapshot_new(struct kpod_reader *reader, const struct
 	if (!s || !owner_of)
 		goto fail;
 	s->first_row = calloc(plan->shape_count + 1, sizeof(*s->first_row));
-	s->shown = calloc(plan->family_count ? plan->family_count : 1, sizeof(*s->shown));
-	if (!s->first_row || !s->shown)
+	if (!s->first_row)
 		goto fail;
 	fault = count_records(s, reader, plan, &rows);
 	if (fault)
@@ -219,7 +222,6 @@ void kpod_snapshot_free(struct kpod_snapshot *s)
 	free(s->owners);
 	free(s->rows);
 	free(s->first_row);
-	free(s->shown);
 	free(s->labels);
 	free(s->data);
 	free(s);
@@ -234,10 +236,11 @@ static struct kpod_text add(struct kpod_snapshot *s, const char *labels, size_t 
 	return text;
 }
 
-bool kpod_snapshot_label(struct kpod_snapshot *s, uint32_t owner, const char *text,
-			 size_t text_size, const char *protobuf, size_t protobuf_size)
+bool kpod_snapshot_label(struct kpod_snapshot *s, uint32_t owner, enum kpod_page page,
+			 const char *text, size_t text_size, const char *protobuf,
+			 size_t protobuf_size)
 {
-	struct kpod_owner *o = &s->owners[owner];
+	struct kpod_text *labels = s->owners[owner].labels[page];
 	size_t size = text_size + protobuf_size;
 
 	if (text_size > KPOD_LABELS_MAX || protobuf_size > KPOD_LABELS_MAX)
@@ -251,29 +254,11 @@ bool kpod_snapshot_label(struct kpod_snapshot *s, uint32_t owner, const char *te
 		s->labels = larger;
 		s->labels_room = room;
 	}
-	s->unlabelled += !text_size - !o->labels[KPOD_AS_TEXT].size;
-	o->labels[KPOD_AS_TEXT] = add(s, text, text_size);
-	o->labels[KPOD_AS_PROTOBUF] = add(s, protobuf, protobuf_size);
+	if (page == KPOD_OWN)
+		s->unlabelled += !text_size - !labels[KPOD_AS_TEXT].size;
+	labels[KPOD_AS_TEXT] = add(s, text, text_size);
+	labels[KPOD_AS_PROTOBUF] = add(s, protobuf, protobuf_size);
 	return true;
-}
-
-/* Whether a family has a sample in any of its table's rows. */
-static bool has_value(const struct kpod_snapshot *s, const struct kpod_plan *plan,
-		      const struct kpod_family *f)
-{
-	const struct kpod_view *view = &f->views[KPOD_TEXT];
-	const struct kpod_sample *samples = &plan->samples[view->first_sample];
-	uint32_t skip = plan->shapes[f->table].key_words;
-
-	for (uint32_t r = s->first_row[f->table]; r < s->first_row[f->table + 1]; r++) {
-		const struct kpod_owner *owner = s->rows[r].owner;
-
-		for (uint32_t i = 0; i < view->sample_count; i++)
-			if (kpod_has_sample(&samples[i], s->rows[r].words + skip,
-					    owner && owner->died_ns))
-				return true;
-	}
-	return false;
 }
 
 void kpod_snapshot_hide(struct kpod_snapshot *s, const struct kpod_plan *plan, uint64_t seen)
@@ -287,7 +272,7 @@ void kpod_snapshot_hide(struct kpod_snapshot *s, const struct kpod_plan *plan, u
 		for (; from < end; from++) {
 			const struct kpod_owner *owner = s->rows[from].owner;
 
-			if (owner && !owner->labels[KPOD_AS_TEXT].size)
+			if (!kpod_has_rows(owner, KPOD_OWN))
 				s->hidden++;
 			else if (owner && owner->died_ns && owner->settled <= seen)
 				s->ended++;
@@ -296,12 +281,27 @@ void kpod_snapshot_hide(struct kpod_snapshot *s, const struct kpod_plan *plan, u
 		}
 	}
 	s->first_row[plan->shape_count] = to;
-	for (uint32_t f = 0; f < plan->family_count; f++) {
-		const struct kpod_family *family = &plan->families[f];
+}
 
-		if (has_value(s, plan, family))
-			s->shown[f] = s->first_row[family->table + 1] - s->first_row[family->table];
+/* Whether a family has a sample in any of its table's rows. */
+static bool has_value(const struct kpod_snapshot *s, const struct kpod_plan *plan,
+		      const struct kpod_family *f)
+{
+	const struct kpod_view *view = &f->views[KPOD_TEXT];
+	const struct kpod_sample *samples = &plan->samples[view->first_sample];
+	uint32_t skip = plan->shapes[f->table].key_words;
+
+	for (uint32_t r = s->first_row[f->table]; r < s->first_row[f->table + 1]; r++) {
+		const struct kpod_owner *owner = s->rows[r].owner;
+
+		if (!kpod_has_rows(owner, plan->page))
+			continue;
+		for (uint32_t i = 0; i < view->sample_count; i++)
+			if (kpod_has_sample(&samples[i], s->rows[r].words + skip,
+					    owner && owner->died_ns))
+				return true;
 	}
+	return false;
 }
 
 /* What the keys of a row take in a line. */
@@ -327,35 +327,41 @@ static uint64_t keys_size(const struct kpod_plan *plan, const struct kpod_shape 
 
 #define VALUE_SIZE 8 /* with the end of the line; most values are small */
 
-void kpod_snapshot_limit(struct kpod_snapshot *s, const struct kpod_plan *plan,
-			 const struct kpod_limits *limits, uint64_t *cut)
+void kpod_snapshot_show(const struct kpod_snapshot *s, const struct kpod_plan *plan,
+			const struct kpod_limits *limits, uint32_t *shown, uint64_t *cut)
 {
 	uint64_t series = limits->series, bytes = limits->bytes;
 
 	for (uint32_t f = 0; f < plan->family_count; f++) {
 		const struct kpod_family *family = &plan->families[f];
 		const struct kpod_view *view = &family->views[KPOD_TEXT];
-		const struct kpod_row_ref *row = &s->rows[s->first_row[family->table]];
-		uint64_t count = view->sample_count, left = limits->per_family, shown = 0;
+		uint32_t row = s->first_row[family->table], end = s->first_row[family->table + 1];
+		uint64_t count = view->sample_count, left = limits->per_family;
 
-		if (!s->shown[f])
+		shown[f] = 0;
+		cut[f] = 0;
+		if (!has_value(s, plan, family))
 			continue;
 		bytes -= bytes < view->header.size ? bytes : view->header.size;
-		for (; shown < s->shown[f]; shown++, row++) {
+		for (; row < end; row++) {
+			const struct kpod_row_ref *ref = &s->rows[row];
 			const struct kpod_text *labels =
-				row->owner ? row->owner->labels : family->labels;
+				ref->owner ? ref->owner->labels[plan->page] : family->labels;
 			uint64_t size =
 				view->heads_size +
 				count * (labels[KPOD_AS_TEXT].size + VALUE_SIZE +
-					 keys_size(plan, &plan->shapes[family->table], row->words));
+					 keys_size(plan, &plan->shapes[family->table], ref->words));
 
+			if (!kpod_has_rows(ref->owner, plan->page))
+				continue;
 			if (count > left || count > series || size > bytes)
 				break;
 			left -= count;
 			series -= count;
 			bytes -= size;
 		}
-		cut[f] = (s->shown[f] - shown) * count;
-		s->shown[f] = (uint32_t)shown;
+		shown[f] = row - s->first_row[family->table];
+		for (; row < end; row++)
+			cut[f] += kpod_has_rows(s->rows[row].owner, plan->page) * count;
 	}
 }

@@ -193,7 +193,7 @@ def _resource(
 def requests(snapshot: Snapshot) -> Iterator[bytes]:
     """The snapshot as ExportMetricsServiceRequests."""
     native, plan = snapshot.native, snapshot.plan
-    shown = {name: native.shown[i] for i, name in enumerate(plan.names)}
+    shown = snapshot.shown()
     by_owner: dict[int, tuple[Any, list[tuple[int, int]]]] = {}
     for index in range(len(plan.schema.tables)):
         first = native.first_row[index]

@@ -1,10 +1,11 @@
 """From a schema to the plan that the C renderer follows."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from aggregator._native import ffi, lib
@@ -171,8 +172,13 @@ class Plan:
         node_labels: Labels,
         presentations: Sequence[Presentation] = (),
         created: str = "protobuf",
+        page: int = lib.KPOD_OWN,
+        prefixes: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Of the presentations that match a family, the last one holds. created: one of CREATED."""
+        """Of the presentations that match a family, the last one holds. created: one of CREATED.
+        prefixes: of the values of keys, by label.
+        """
+        self._prefixes = prefixes
         self.schema = schema
         self._blob = _Blob()
         self.node_labels = node_labels if render_labels(node_labels) else ()
@@ -195,6 +201,7 @@ class Plan:
                 self._add_family(index, table, columns, key_room)
         self._keep: list[Any] = []
         self.native: Any = ffi.new("struct kpod_plan *")
+        self.native.page = page
         self.native.text = self._array("char[]", bytes(self._blob.data) + bytes(lib.KPOD_TEXT_PAD))
         self.native.shapes = self._array("struct kpod_shape[]", self._shapes)
         self.native.shape_count = len(self._shapes)
@@ -230,12 +237,14 @@ class Plan:
 
     def _add_key(self, key: Key) -> int:
         values = [{"encoded": [self._blob.add(escape(v)), self._blob.add(v)]} for v in key.values]
-        text = self._blob.add(f',{key.label}="')
+        prefix = self._prefixes.get(key.label, "")
+        text = self._blob.add(f',{key.label}="{escape(prefix)}')
         # The name of a LabelPair; the renderer writes what is around it.
         encoded = self._blob.add(protobuf.text(1, key.label))
         self._keys.append(
             {
                 "label": [text, encoded],
+                "prefix": self._blob.add(prefix),
                 "first_value": len(self._values),
                 "value_count": len(values),
                 "text_words": key.text_words,
@@ -243,7 +252,7 @@ class Plan:
         )
         self._values += values
         room = max([NUMBER_ROOM, 8 * key.text_words, *(v["encoded"][0]["size"] for v in values)])
-        return max(text["size"], encoded["size"]) + room + 8
+        return max(text["size"], encoded["size"] + len(prefix)) + room + 8
 
     def _add_family(self, index: int, table: Table, columns: list[Column], key_room: int) -> None:
         column = columns[0]

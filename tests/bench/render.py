@@ -108,8 +108,8 @@ def timed(work: Callable[[], object]) -> float:
 def render(snapshot: Snapshot, format_: int = lib.KPOD_TEXT) -> int:
     """The C renderer alone, into one reused chunk; returns the lines or metrics."""
     cursor, chunk = ffi.new("struct kpod_cursor *"), ffi.new("char[]", lib.KPOD_CHUNK_SIZE)
-    plan, native = snapshot.plan.native, snapshot.native
-    while lib.kpod_render(cursor, plan, native, format_, chunk):
+    plan, native, shown = snapshot.plan.native, snapshot.native, snapshot._shown[0]
+    while lib.kpod_render(cursor, plan, native, shown, format_, chunk):
         pass
     return int(cursor.samples)
 

@@ -37,7 +37,7 @@ enum { PLAIN, INDEXED, WORDS, NODE_WIDE, TABLES };
 
 static const struct kpod_key keys[] = {
 	{.label = DEVICE, .first_value = 0, .value_count = 1},
-	{.label = DEVICE},
+	{.label = DEVICE, .prefix = TEXT(none)},
 	{.label = DEVICE, .text_words = 2},
 };
 
@@ -129,13 +129,14 @@ static size_t messages(const unsigned char *p, const unsigned char *end, size_t 
 	return left;
 }
 
-static void render(const struct kpod_snapshot *snapshot, enum kpod_format format)
+static void render(const struct kpod_snapshot *snapshot, const uint32_t *shown,
+		   enum kpod_format format)
 {
 	unsigned char *out = malloc(KPOD_CHUNK_SIZE); /* so that a byte too many is seen */
 	struct kpod_cursor at = {0};
 	size_t size, left = 0;
 
-	while ((size = kpod_render(&at, &plan, snapshot, format, (char *)out))) {
+	while ((size = kpod_render(&at, &plan, snapshot, shown, format, (char *)out))) {
 		if (size > KPOD_CHUNK_SIZE)
 			abort();
 		if (format == KPOD_PROTOBUF)
@@ -154,7 +155,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static char labels[KPOD_LABELS_MAX];
 	static const struct kpod_limits limits = {100, 300, 100000};
-	uint64_t cut[sizeof(families) / sizeof(families[0])] = {0};
+	uint64_t cut[sizeof(families) / sizeof(families[0])];
+	uint32_t shown[sizeof(families) / sizeof(families[0])];
 	struct fuzz_input in = {data, size};
 	struct kpod_snapshot *held = NULL, *next;
 	struct kpod_reader r;
@@ -177,16 +179,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 			for (uint32_t c = 0; c < o->path_size; c++)
 				labels[c] = o->path[c] ? o->path[c] : '_';
-			if (!o->labels[KPOD_AS_TEXT].size &&
-			    !kpod_snapshot_label(held, i, labels, length, labels, encoded))
+			if (!o->labels[KPOD_OWN][KPOD_AS_TEXT].size &&
+			    !kpod_snapshot_label(held, i, KPOD_OWN, labels, length, labels,
+						 encoded))
 				abort();
 		}
 		if (!held)
 			continue;
 		kpod_snapshot_hide(held, &plan, held->sequence - 1);
-		kpod_snapshot_limit(held, &plan, &limits, cut);
+		kpod_snapshot_show(held, &plan, &limits, shown, cut);
 		for (enum kpod_format format = 0; format < KPOD_FORMATS; format++)
-			render(held, format);
+			render(held, shown, format);
 	}
 	kpod_snapshot_free(held);
 	kpod_reader_close(&r);
