@@ -91,6 +91,7 @@ setup-test: setup
 	@# Unpacked, not installed: Debian 12's package would start a server on our port.
 	@deploy/packages --unpack $(PROMTOOL) 'promtool|prometheus'
 	@deploy/packages --unpack $(METRICS_PROTO) golang-github-prometheus-client-model-dev
+	@$(MAKE) --no-print-directory .cache/readers/ready
 	$(call apt,$(APT_TEST))
 	@$(MAKE) --no-print-directory $(VENV)/ready-dev
 
@@ -108,6 +109,10 @@ $(VENV)/ready: pyproject.toml
 
 $(VENV)/ready-dev: $(VENV)/ready
 	$(call pip,.[dev$(,)otlp])
+
+# Readers of our page, for tests/readers. What cannot be had is tried again the next time.
+.cache/readers/ready: tests/readers/setup.sh
+	@bash $< $(@D)
 
 # ---- build ------------------------------------------------------------------------------------
 
@@ -301,17 +306,20 @@ check: all
 	$(METRICS) | diff docs/metrics.md - # else: make docs
 	$(KERNELS) | diff docs/kernels.md -
 	$(OPTIONS) | diff docs/options.md -
+	$(CADVISOR) | diff docs/cadvisor.md -
 
 METRICS = $(B)/kpod-loader schema --profile comprehensive | $(PY) docs/metrics.py
 
 KERNELS = $(PY) docs/kernels.py tests/vm/kernels.json
 
 OPTIONS = $(B)/kpod-loader options
+CADVISOR = $(PY) -m docs.cadvisor
 
 docs: all
 	$(METRICS) >docs/metrics.md
 	$(KERNELS) >docs/kernels.md
 	$(OPTIONS) >docs/options.md
+	$(CADVISOR) >docs/cadvisor.md
 
 format:
 	$(VENV)/bin/ruff format $(PYTHON_SOURCES)

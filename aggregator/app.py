@@ -17,13 +17,14 @@ import uvloop
 
 from aggregator._native import ffi, lib
 from aggregator.cli import arguments
-from aggregator.http.protocol import Connections, Protocol, max_connections
+from aggregator.http.protocol import KEEP_ALIVE, Connections, Protocol, max_connections
+from aggregator.http.scrapers import Scrapers
 from aggregator.http.server import Application
 from aggregator.pods.names import Names
 from aggregator.pods.podinfo import PodInfo, Pods
 from aggregator.pods.resolver import standalone
 from aggregator.pods.table import PodTable
-from aggregator.segment.store import Limits, Store
+from aggregator.segment.store import Compat, Limits, Store
 from aggregator.selfmetrics import SelfMetrics
 
 if TYPE_CHECKING:
@@ -61,7 +62,21 @@ def make_pods(options: argparse.Namespace) -> Pods | None:
     return Pods(source, names, PodInfo(table, options.policy, options.node))
 
 
-def otlp(options: argparse.Namespace, store: Store, own: SelfMetrics) -> "Exporter | None":
+def cadvisor(pods: Pods | None) -> Compat:
+    """The page of that name; images are known of pods alone."""
+    from aggregator.compat.cadvisor import PREFIXES, namer, translate
+
+    def image(uid: str, container_id: str) -> str:
+        found = pods.source.table.find(uid, container_id) if pods else None
+        containers = found[0].containers if found else ()
+        return next((c.image for c in containers if c.id == container_id), "")
+
+    return Compat(translate, namer(image), PREFIXES)
+
+
+def otlp(
+    options: argparse.Namespace, store: Store, own: SelfMetrics, scrapers: Scrapers
+) -> "Exporter | None":
     if not options.otlp_endpoint:
         return None
     try:
@@ -71,7 +86,15 @@ def otlp(options: argparse.Namespace, store: Store, own: SelfMetrics) -> "Export
     sent = headers(os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", ""))
     gzip = os.environ.get("OTEL_EXPORTER_OTLP_COMPRESSION", "") == "gzip"
     endpoint = Endpoint(options.otlp_endpoint, sent, gzip)
-    return Exporter(store, own, endpoint, interval=options.otlp_interval)
+    page = "push"
+    scrapers.expect(options.otlp_endpoint, page)
+    return Exporter(
+        store,
+        own,
+        endpoint,
+        interval=options.otlp_interval,
+        arrived=partial(scrapers.served, options.otlp_endpoint, page),
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -157,6 +180,7 @@ def main() -> None:
         cause = os.strerror(error.errno) if error.errno and error.errno > 0 else error
         sys.exit(f"kpod-aggregator: cannot listen on {host}:{port}: {cause}")
     pods = make_pods(options)
+    scrapers = Scrapers(time.monotonic_ns)
     store = Store(
         options.segment,
         clock=time.monotonic_ns,
@@ -164,7 +188,10 @@ def main() -> None:
         changed=pods.names.changed if pods else lambda _: frozenset(),
         node=options.node,
         presentations=options.histogram,
-        limits=Limits(options.max_series_per_family, options.max_series),
+        created=options.created,
+        limits=Limits(options.max_series_per_family, options.max_series, options.max_page << 20),
+        compat=cadvisor(pods) if options.compat == "cadvisor" else None,
+        seen=scrapers.seen if options.ended == "until-seen" else lambda _: 0,
     )
     store.refresh()
     if pods:
@@ -176,6 +203,7 @@ def main() -> None:
         pods,
         auth=(lambda: web.auth) if web else lambda: None,
         max_scrapes=options.max_scrapes,
+        scrapers=scrapers,
     )
     log.info(
         "serving %s://%s:%d/metrics",
@@ -183,11 +211,13 @@ def main() -> None:
         shown(host),
         listener.getsockname()[1],
     )
-    exporter = otlp(options, store, application.own)
+    exporter = otlp(options, store, application.own, scrapers)
     connections = Connections(max_connections(), application.own.connections_closed.inc)
     config = uvicorn.Config(
         application,
-        http=partial(Protocol, application.own.timed_out.inc, connections),  # type: ignore[arg-type]
+        http=partial(  # type: ignore[arg-type]
+            Protocol, application.own.timed_out.inc, connections, on_close=scrapers.closed
+        ),
         ssl_context_factory=(lambda *_: tls.context()) if tls else None,
         ws="none",
         lifespan="off",
@@ -197,6 +227,7 @@ def main() -> None:
         log_config=None,
         log_level="warning",
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=2,
     )
     gc.freeze()  # what is imported stays: looking at it again would stop the loop for 50 ms

@@ -10,7 +10,7 @@ from pathlib import Path
 from aggregator.http.server import MAX_SCRAPES
 from aggregator.pods.names import GRACE_NS
 from aggregator.pods.policy import Policy, Requirement, parse_selector
-from aggregator.segment.exposition import Presentation
+from aggregator.segment.exposition import CREATED, Presentation
 from aggregator.segment.store import Limits
 
 SHAPES = ("native", "classic", "both")
@@ -109,8 +109,31 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         default=[],
         metavar="PATTERN=SHAPE[:N,N,...]",
         help="how histograms of these names are shown; of several that match, the last holds. "
-        f"SHAPE is for protobuf: {', '.join(SHAPES)} (default: native). Classic buckets, of text "
+        f"SHAPE is for protobuf: {', '.join(SHAPES)} (default: both). Classic buckets, of text "
         "formats too, end at 2^N (default: 12 or less, evenly over the histogram's range)",
+    )
+    parser.add_argument(
+        "--created",
+        choices=CREATED,
+        default="protobuf",
+        help="where a scrape says since when a counter counts: nowhere, with the counters of "
+        "protobuf, or also in the series NAME_created of OpenMetrics and in histograms "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--compat",
+        choices=["none", "cadvisor"],
+        default="none",
+        help="also serve /metrics/cadvisor: container_* as the kubelet's cAdvisor has them, for "
+        "what has the same meaning (docs/cadvisor.md)",
+    )
+    parser.add_argument(
+        "--ended",
+        choices=["until-seen", "always"],
+        default="until-seen",
+        help="how long a container that has ended is shown: until each scraper, and the OTLP "
+        "receiver, has had its last values twice, where the scrapers can be told apart by the "
+        "connections they keep; or always as long as the loader keeps it (default: %(default)s)",
     )
     parser.add_argument(
         "--max-series-per-family",
@@ -125,6 +148,14 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         default=Limits().total,
         metavar="N",
         help="of all families together (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-page",
+        type=natural,
+        default=Limits().page >> 20,
+        metavar="MiB",
+        help="of the page in text, before compression (default: %(default)s, as vmagent refuses "
+        "more than 16)",
     )
     parser.add_argument(
         "--max-scrapes",

@@ -17,7 +17,8 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from aggregator import __version__
-from aggregator.segment.exposition import UNITS
+from aggregator.segment.exposition import unit_of
+from aggregator.segment.labels import cleaned
 from aggregator.segment.store import STATES, Store
 
 
@@ -129,6 +130,12 @@ class StoreCollector(Collector):
             "Rows of the snapshot not shown: their pod has no name yet, or is filtered out.",
             value=snapshot.native.hidden,
         )
+        yield GaugeMetricFamily(
+            "kpod_snapshot_ended_rows",
+            "Rows of containers that have ended, not shown because every scraper has had their "
+            "last values twice (--ended).",
+            value=snapshot.native.ended,
+        )
         cut = GaugeMetricFamily(
             "kpod_series_cut",
             "Series of the snapshot that are not shown, because there would be too many.",
@@ -174,6 +181,11 @@ class SelfMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         for metric in self._registry.collect():
+            if not metric.samples:
+                continue
             # As the C renderer does; ProcessCollector does not say it.
-            metric.unit = next((u for u in UNITS if metric.name.endswith(f"_{u}")), "")
+            metric.unit = unit_of(metric.name)
+            metric.samples = [
+                s._replace(labels=dict(cleaned(s.labels.items()))) for s in metric.samples
+            ]
             yield metric

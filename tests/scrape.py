@@ -2,6 +2,7 @@
 
 import subprocess
 import tempfile
+import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -24,12 +25,22 @@ LATER = {
     "optional Exemplar exemplar = 2;": "optional google.protobuf.Timestamp created_timestamp = 3;",
     "repeated double positive_count    = 14;": "optional google.protobuf.Timestamp "
     "created_timestamp = 15;",
+    "repeated Metric     metric = 4;": "optional string unit = 5;",  # 0.6.0
 }
 # protoc has it in another package.
 TIMESTAMP = """syntax = "proto3";
 package google.protobuf;
 message Timestamp { int64 seconds = 1; int32 nanos = 2; }
 """
+
+# What a reader may take for the end of a line: Unicode's controls and separators of lines.
+UNSAFE = ("Cc", "Zl", "Zp")
+
+
+def safe(value: str) -> str:
+    """A label value from outside as every format shows it."""
+    return "".join("_" if unicodedata.category(c) in UNSAFE else c for c in value)
+
 
 Series = tuple[str, frozenset[tuple[str, str]]]
 Samples = dict[Series, float]

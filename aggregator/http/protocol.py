@@ -12,6 +12,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 DEADLINE = 20.0
 
 
+# How long a connection may be idle between requests. The default scrape interval is a minute; a
+# scraper that keeps its connection needs no handshake, and one that does not try again would lose
+# the scrape that it sends just when we close.
+KEEP_ALIVE = 120
+
 # Descriptors that connections leave to everything else: the segment, files, the API server, pushes.
 RESERVED = 64
 MAX_CONNECTIONS = 4096
@@ -71,9 +76,12 @@ class Protocol(H11Protocol):
         connections: Connections,
         *args: Any,
         deadline: float = DEADLINE,
+        on_close: Callable[[object], None] = lambda _: None,
         **more: Any,
     ) -> None:
+        """on_close: with the client's address and port."""
         super().__init__(*args, **more)
+        self._on_close = on_close
         self._on_timeout = on_timeout
         self._connections = connections
         self._deadline = deadline
@@ -103,6 +111,7 @@ class Protocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop()
         self._connections.closed(self)
+        self._on_close(self.client)
         super().connection_lost(exc)
 
     def _start(self) -> None:

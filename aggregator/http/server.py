@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from isal import isal_zlib
 
 from aggregator import __version__
+from aggregator._native import lib
+from aggregator.http.scrapers import PROXY_HEADERS, Scrapers
 from aggregator.pods.podinfo import Pods, SourceCollector
-from aggregator.segment.formats import FORMATS, Format, accepts_gzip, negotiate
-from aggregator.segment.store import Store
+from aggregator.segment.formats import Format, accepts_gzip, negotiate
+from aggregator.segment.store import Snapshot, Store
 from aggregator.selfmetrics import SelfMetrics
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class Response:
     content_type: str
     body: Iterator[bytes] | bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    snapshot: Snapshot | None = None  # that the body shows
 
 
 class Application:
@@ -56,20 +59,24 @@ class Application:
         *,
         auth: "Callable[[], BasicAuth | None]" = lambda: None,
         max_scrapes: int = MAX_SCRAPES,
+        scrapers: Scrapers | None = None,
     ) -> None:
         self._store = store
         self._pods = pods
         self._auth = auth
         self._max_scrapes = max_scrapes
+        self._scrapers = scrapers
         self._scrapes = 0  # under way
         self.own = SelfMetrics(store)
         if pods:
             self.own.register(SourceCollector(pods.source, pods.names))
+        cadvisor = {"/metrics/cadvisor": self._cadvisor} if store.compat else {}
         self._paths: dict[str, Callable[[Headers], Awaitable[Response]]] = {
             "/": self._index,
             "/actuator/prometheus": self._metrics,  # where the JVM system had it
             "/healthz": self._healthz,
             "/metrics": self._metrics,
+            **cadvisor,
             "/readyz": self._readyz,
         }
 
@@ -82,13 +89,26 @@ class Application:
                 headers[key] = f"{headers[key]},{text}" if key in headers else text
             method = scope["method"]
             client = scope["client"][0] if scope.get("client") else ""
-            response = await self._answer(method, scope["path"], headers, client)
+            response = await self._answer(method, path_of(scope["path"]), headers, client)
             scrape = not isinstance(response.body, bytes)
             self._scrapes += scrape
             try:
                 await _send(method, response, send)
             finally:
                 self._scrapes -= scrape
+            if scrape and method == "GET":
+                self._served(scope, headers, response.snapshot)
+
+    def _served(self, scope: Scope, headers: Headers, snapshot: Snapshot | None) -> None:
+        if not self._scrapers:
+            return
+        client = scope.get("client")
+        if not client or "://" in scope["path"] or any(name in headers for name in PROXY_HEADERS):
+            self._scrapers.unsure()
+        elif snapshot:
+            page = f"{scope['path']} {headers.get('user-agent', '')}"
+            sequence = snapshot.native.sequence
+            self._scrapers.served(tuple(client), page, snapshot.generation, sequence)
 
     async def _answer(self, method: str, path: str, headers: Headers, client: str) -> Response:
         if path not in WITHOUT_PASSWORD and (refusal := await self._refusal(headers, client)):
@@ -116,10 +136,15 @@ class Application:
         return Response(401, PLAIN, b"unauthorized\n", (challenge,))
 
     async def _metrics(self, headers: Headers) -> Response:
+        return await self._scrape(headers, self._samples)
+
+    async def _cadvisor(self, headers: Headers) -> Response:
+        return await self._scrape(headers, _cadvisor_samples)
+
+    async def _scrape(
+        self, headers: Headers, samples: Callable[[Format, Snapshot | None], Iterator[bytes]]
+    ) -> Response:
         wanted = negotiate(headers.get("accept", ""))
-        if not wanted:
-            there = "".join(f"{f.content_type}\n" for f in FORMATS)
-            return Response(406, PLAIN, f"not acceptable; there is\n{there}".encode())
         if self._scrapes >= self._max_scrapes:
             self.own.refused.inc()
             busy = f"{self._scrapes} scrapes are under way\n".encode()
@@ -130,16 +155,16 @@ class Application:
             await self._store.fresh()
         finally:
             self._scrapes -= 1
-        pieces = self._samples(wanted)
+        # What is sent is one snapshot, whatever happens while the client reads.
+        snapshot = self._store.snapshot
+        pieces = samples(wanted, snapshot)
         vary = (b"vary", b"accept, accept-encoding")
         if not accepts_gzip(headers.get("accept-encoding", "")):
-            return Response(200, wanted.content_type, pieces, (vary,))
+            return Response(200, wanted.content_type, pieces, (vary,), snapshot)
         encoding = (b"content-encoding", b"gzip")
-        return Response(200, wanted.content_type, gzipped(pieces), (vary, encoding))
+        return Response(200, wanted.content_type, gzipped(pieces), (vary, encoding), snapshot)
 
-    def _samples(self, wanted: Format) -> Iterator[bytes]:
-        # Bound now: what is sent is one snapshot, whatever happens while the client reads.
-        snapshot = self._store.snapshot
+    def _samples(self, wanted: Format, snapshot: Snapshot | None) -> Iterator[bytes]:
         own = wanted.encode(self.own)
         if snapshot:
             yield from snapshot.render(wanted.native)
@@ -194,6 +219,20 @@ Also <a href="healthz">/healthz</a> and <a href="readyz">/readyz</a>.</p>
 {table}</table>
 """
         return Response(200, "text/html; charset=utf-8", page.encode())
+
+
+def _cadvisor_samples(wanted: Format, snapshot: Snapshot | None) -> Iterator[bytes]:
+    if snapshot:
+        yield from snapshot.render(wanted.native, lib.KPOD_CADVISOR)
+    if wanted.native == lib.KPOD_OPENMETRICS:
+        yield b"# EOF\n"
+
+
+def path_of(target: str) -> str:
+    """Of a request; a forward proxy sends the whole URL (absolute-form, RFC 9112, 3.2.2)."""
+    if "://" not in target or target.startswith("/"):
+        return target
+    return "/" + target.split("://", 1)[1].partition("/")[2]
 
 
 def gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:

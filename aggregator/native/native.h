@@ -19,6 +19,9 @@
 enum kpod_format { KPOD_TEXT, KPOD_OPENMETRICS, KPOD_PROTOBUF, KPOD_FORMATS };
 enum kpod_encoding { KPOD_AS_TEXT, KPOD_AS_PROTOBUF, KPOD_ENCODINGS };
 
+/* Ours, and the same rows under cAdvisor's names; owners have labels of their own on each. */
+enum kpod_page { KPOD_OWN, KPOD_CADVISOR, KPOD_PAGES };
+
 /* A piece of kpod_plan.text. */
 struct kpod_text {
 	uint32_t at;
@@ -37,6 +40,7 @@ struct kpod_value {
 struct kpod_key {
 	struct kpod_text
 		label[KPOD_ENCODINGS]; /* ,name=" or the name's field and the value's tag */
+	struct kpod_text prefix;       /* of the value; protobuf: it is in the label for text */
 	uint32_t first_value;
 	uint32_t value_count;
 	uint32_t text_words;
@@ -67,10 +71,13 @@ struct kpod_sample {
 	uint32_t count;
 	uint32_t decimals;
 	enum kpod_base base;
-	uint32_t histogram; /* protobuf: index into histograms */
-	uint32_t field;	    /* protobuf: of Metric, where the value goes */
-	uint32_t optional;  /* 1 + the word that says whether there is a value; 0: there is */
-	bool opens;	    /* text: the head has no label, so what follows it needs no comma */
+	uint32_t histogram;   /* protobuf: index into histograms */
+	uint32_t field;	      /* protobuf: of Metric, where the value goes */
+	uint32_t optional;    /* 1 + the word that says whether there is a value; 0: there is */
+	uint32_t counts;      /* of a container that has ended, there is no sample if these words */
+	uint32_t count_words; /* are all zero; none: there is */
+	bool opens;	      /* text: the head has no label, so what follows it needs no comma */
+	bool created;	      /* protobuf: with the time of creation */
 };
 
 /* An upper bound, and how many buckets end at or below it. */
@@ -97,7 +104,8 @@ struct kpod_view {
 		header; /* HELP, TYPE and UNIT lines; protobuf: all fields but the metrics */
 	uint32_t first_sample;
 	uint32_t sample_count;
-	uint32_t line_size; /* no line or Metric is longer, the labels of the row not counted */
+	uint32_t line_size;  /* no line or Metric is longer, the labels of the row not counted */
+	uint32_t heads_size; /* of all samples */
 };
 
 struct kpod_family {
@@ -107,8 +115,11 @@ struct kpod_family {
 	uint32_t table;
 };
 
-/* A schema, made ready for rendering. Python has checked every index and size in it. */
+/*
+ * A schema, made ready for rendering as one page. Python has checked every index and size in it.
+ */
 struct kpod_plan {
+	enum kpod_page page;
 	const char *text; /* readable to KPOD_TEXT_PAD bytes beyond its end */
 	const struct kpod_shape *shapes;
 	uint32_t shape_count;
@@ -131,8 +142,11 @@ struct kpod_owner {
 	uint32_t kind;
 	uint32_t path_size;
 	const char *path;
-	uint64_t created_ns;			 /* CLOCK_REALTIME: since when its totals count */
-	struct kpod_text labels[KPOD_ENCODINGS]; /* in the snapshot's own text */
+	uint64_t created_ns; /* CLOCK_REALTIME: since when its totals count */
+	uint64_t digest;     /* once it has ended: of its rows */
+	uint64_t settled;    /* the first snapshot since which they are the same */
+	/* In the snapshot's own text; without text, the owner is not on that page. */
+	struct kpod_text labels[KPOD_PAGES][KPOD_ENCODINGS];
 };
 
 struct kpod_row_ref {
@@ -151,9 +165,9 @@ struct kpod_snapshot {
 	uint32_t unlabelled; /* owners that have no labels */
 	uint32_t orphans;    /* rows whose slot is not in the snapshot: left out */
 	uint32_t hidden;     /* rows whose owner has no labels: taken out */
+	uint32_t ended;	     /* rows whose owner has ended, and which all readers have: taken out */
 	struct kpod_row_ref *rows;
 	uint32_t *first_row; /* by table; one more at the end */
-	uint32_t *shown;     /* by family: so many rows of its table are rendered */
 	char *labels;
 	size_t labels_size;
 	size_t labels_room;
@@ -169,18 +183,35 @@ struct kpod_snapshot *kpod_snapshot_new(struct kpod_reader *reader, const struct
 void kpod_snapshot_free(struct kpod_snapshot *snapshot);
 
 /*
- * Labels of one owner, all that is between the constant labels and the value: as text,
+ * Labels of one owner on one page, all that is between the constant labels and the value: as text,
  * ,name="value",name="value"} and a space; as protobuf, fields of Metric. Both may be empty: the
  * owner has none. False: longer than KPOD_LABELS_MAX, or no memory.
  */
-bool kpod_snapshot_label(struct kpod_snapshot *snapshot, uint32_t owner, const char *text,
-			 size_t text_size, const char *protobuf, size_t protobuf_size);
+bool kpod_snapshot_label(struct kpod_snapshot *snapshot, uint32_t owner, enum kpod_page page,
+			 const char *text, size_t text_size, const char *protobuf,
+			 size_t protobuf_size);
 
 /*
- * Takes out the rows of owners without text, and counts in `shown` those that are left. To be
- * called once, after the labelling; nothing is rendered without it.
+ * Takes out the rows of owners without text on our page, and of owners that have ended and had the
+ * same rows in snapshot `seen`. To be called once, after the labelling.
  */
-void kpod_snapshot_hide(struct kpod_snapshot *snapshot, const struct kpod_plan *plan);
+void kpod_snapshot_hide(struct kpod_snapshot *snapshot, const struct kpod_plan *plan,
+			uint64_t seen);
+
+/* How many series are shown of a family, and how many series and about how many bytes of all. */
+struct kpod_limits {
+	uint64_t per_family;
+	uint64_t series;
+	uint64_t bytes;
+};
+
+/*
+ * By family of the plan: how many rows of its table are looked at, and how many series of others
+ * are cut. Whole rows that are too many in the text format are left out: the last ones of a
+ * family, the last families. None of a family that has no value in any row.
+ */
+void kpod_snapshot_show(const struct kpod_snapshot *snapshot, const struct kpod_plan *plan,
+			const struct kpod_limits *limits, uint32_t *shown, uint64_t *cut);
 
 /* Where a rendering is; zeroed at the start. */
 struct kpod_cursor {
@@ -198,7 +229,8 @@ struct kpod_cursor {
  * io.prometheus.client.MetricFamily. Returns its size, 0 at the end.
  */
 size_t kpod_render(struct kpod_cursor *at, const struct kpod_plan *plan,
-		   const struct kpod_snapshot *snapshot, enum kpod_format format, char *out);
+		   const struct kpod_snapshot *snapshot, const uint32_t *shown,
+		   enum kpod_format format, char *out);
 
 /*
  * For good: no new privileges, and EPERM for system calls that serving metrics never makes. Before

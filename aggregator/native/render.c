@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "native.h"
+#include "sample.h"
 
 #include <string.h>
 
@@ -211,6 +211,7 @@ struct row {
 	const char *labels;
 	size_t labels_size;
 	uint64_t created;
+	bool ended;
 };
 
 static inline __attribute__((always_inline)) char *put_line(char *p, const struct kpod_plan *plan,
@@ -302,16 +303,17 @@ static char *put_label_keys(char *out, const struct kpod_plan *plan, const struc
 
 		out = put(pair, plan->text + label->at, label->size);
 		value = open_field(out, 2);
+		out = put(value, plan->text + key->prefix.at, key->prefix.size);
 		if (key->text_words) {
-			out = put_text(value, words, key->text_words);
+			out = put_text(out, words, key->text_words);
 			words += key->text_words - 1;
 		} else if (*words < key->value_count) {
 			const struct kpod_text *v =
 				&plan->values[key->first_value + *words].encoded[KPOD_AS_PROTOBUF];
 
-			out = put(value, plan->text + v->at, v->size);
+			out = put(out, plan->text + v->at, v->size);
 		} else {
-			out = put_integer(value, *words);
+			out = put_integer(out, *words);
 		}
 		out = close_field(pair, close_field(value, out));
 		words++;
@@ -389,7 +391,7 @@ static char *put_histogram(char *p, const struct kpod_plan *plan, const struct k
 	return h->native ? put_native(p, h, buckets) : p;
 }
 
-enum { METRIC_GAUGE = 2, METRIC_COUNTER = 3, METRIC_HISTOGRAM = 7 };
+enum { METRIC_HISTOGRAM = 7 };
 
 static char *put_metric(char *p, const struct kpod_plan *plan, const struct row *row,
 			const struct kpod_sample *s, uint64_t value)
@@ -406,10 +408,11 @@ static char *put_metric(char *p, const struct kpod_plan *plan, const struct row 
 
 		p = put_double(body, 2, number);
 		p = put_histogram(p, plan, h, row->words + h->word);
-		p = put_created(p, 15, row->created);
+		if (s->created)
+			p = put_created(p, 15, row->created);
 	} else {
 		p = put_double(body, 1, number);
-		if (s->field == METRIC_COUNTER)
+		if (s->created)
 			p = put_created(p, 3, row->created);
 	}
 	return close_field(metric, close_field(body, p));
@@ -418,7 +421,8 @@ static char *put_metric(char *p, const struct kpod_plan *plan, const struct row 
 /* Rows of the cursor's family, as many as there is room for. */
 static inline __attribute__((always_inline)) char *
 put_rows(struct kpod_cursor *at, const struct kpod_plan *plan, const struct kpod_snapshot *snapshot,
-	 enum kpod_format format, enum kpod_encoding encoding, char *p, const char *end)
+	 const uint32_t *shown, enum kpod_format format, enum kpod_encoding encoding, char *p,
+	 const char *end)
 {
 	const struct kpod_family *f = &plan->families[at->family];
 	const struct kpod_view *view = &f->views[format];
@@ -430,18 +434,21 @@ put_rows(struct kpod_cursor *at, const struct kpod_plan *plan, const struct kpod
 		.has_keys = plan->shapes[f->table].key_count,
 	};
 
-	for (; at->row < snapshot->shown[at->family]; at->row++, at->sample = 0) {
+	for (; at->row < shown[at->family]; at->row++, at->sample = 0) {
 		const struct kpod_owner *owner = rows[at->row].owner;
-		const struct kpod_text *labels = owner ? owner->labels : f->labels;
+		const struct kpod_text *labels = owner ? owner->labels[plan->page] : f->labels;
 		size_t line;
 		uint32_t i = at->sample, stop;
 		uint64_t value = at->value;
 
+		if (!kpod_has_rows(owner, plan->page))
+			continue;
 		row.keys = rows[at->row].words;
 		row.words = row.keys + row.shape->key_words;
 		row.labels = (owner ? snapshot->labels : plan->text) + labels[encoding].at;
 		row.labels_size = labels[encoding].size;
 		row.created = owner ? owner->created_ns : snapshot->created_ns;
+		row.ended = owner && owner->died_ns;
 		/* The room is looked at once a row, not once a line. */
 		line = view->line_size + row.labels_size + KPOD_TEXT_PAD;
 		stop = view->sample_count;
@@ -451,7 +458,7 @@ put_rows(struct kpod_cursor *at, const struct kpod_plan *plan, const struct kpod
 			const struct kpod_sample *s = &samples[i];
 			const uint64_t *word = row.words + s->first, *last = word + s->count;
 
-			if (s->optional && row.words[s->optional - 1] == KPOD_NO_VALUE) {
+			if (!kpod_has_sample(s, row.words, row.ended)) {
 				at->samples--;
 				continue;
 			}
@@ -479,14 +486,16 @@ put_rows(struct kpod_cursor *at, const struct kpod_plan *plan, const struct kpod
  * the room where it will be written. NULL: there is not enough of it for a Metric.
  */
 static char *put_size(const struct kpod_cursor *at, const struct kpod_plan *plan,
-		      const struct kpod_snapshot *snapshot, char *p, const char *end)
+		      const struct kpod_snapshot *snapshot, const uint32_t *shown, char *p,
+		      const char *end)
 {
 	struct kpod_cursor dry = *at;
 	size_t size = plan->families[at->family].views[KPOD_PROTOBUF].header.size;
 
-	while (dry.row < snapshot->shown[at->family]) {
+	while (dry.row < shown[at->family]) {
 		uint32_t row = dry.row, sample = dry.sample;
-		char *to = put_rows(&dry, plan, snapshot, KPOD_PROTOBUF, KPOD_AS_PROTOBUF, p, end);
+		char *to = put_rows(&dry, plan, snapshot, shown, KPOD_PROTOBUF, KPOD_AS_PROTOBUF, p,
+				    end);
 
 		if (dry.row == row && dry.sample == sample)
 			return NULL;
@@ -497,14 +506,14 @@ static char *put_size(const struct kpod_cursor *at, const struct kpod_plan *plan
 
 static inline __attribute__((always_inline)) size_t
 render(struct kpod_cursor *at, const struct kpod_plan *plan, const struct kpod_snapshot *snapshot,
-       enum kpod_format format, enum kpod_encoding encoding, char *out)
+       const uint32_t *shown, enum kpod_format format, enum kpod_encoding encoding, char *out)
 {
 	char *p = out, *end = out + KPOD_CHUNK_SIZE;
 
 	for (; at->family < plan->family_count; at->family++, at->row = 0, at->inside = false) {
 		const struct kpod_text *header = &plan->families[at->family].views[format].header;
 
-		if (!snapshot->shown[at->family])
+		if (!shown[at->family])
 			continue;
 		if (!at->inside) {
 			char *to = p;
@@ -512,14 +521,14 @@ render(struct kpod_cursor *at, const struct kpod_plan *plan, const struct kpod_s
 			if ((size_t)(end - p) < header->size + KPOD_TEXT_PAD + 10)
 				break;
 			if (encoding == KPOD_AS_PROTOBUF)
-				to = put_size(at, plan, snapshot, p, end);
+				to = put_size(at, plan, snapshot, shown, p, end);
 			if (!to)
 				break;
 			p = put(to, plan->text + header->at, header->size);
 			at->inside = true;
 		}
-		p = put_rows(at, plan, snapshot, format, encoding, p, end);
-		if (at->row < snapshot->shown[at->family])
+		p = put_rows(at, plan, snapshot, shown, format, encoding, p, end);
+		if (at->row < shown[at->family])
 			break;
 	}
 	return (size_t)(p - out);
@@ -533,16 +542,17 @@ render(struct kpod_cursor *at, const struct kpod_plan *plan, const struct kpod_s
 #endif
 
 FOR_EACH_CPU static size_t render_text(struct kpod_cursor *at, const struct kpod_plan *plan,
-				       const struct kpod_snapshot *snapshot,
+				       const struct kpod_snapshot *snapshot, const uint32_t *shown,
 				       enum kpod_format format, char *out)
 {
-	return render(at, plan, snapshot, format, KPOD_AS_TEXT, out);
+	return render(at, plan, snapshot, shown, format, KPOD_AS_TEXT, out);
 }
 
 size_t kpod_render(struct kpod_cursor *at, const struct kpod_plan *plan,
-		   const struct kpod_snapshot *snapshot, enum kpod_format format, char *out)
+		   const struct kpod_snapshot *snapshot, const uint32_t *shown,
+		   enum kpod_format format, char *out)
 {
 	if (format == KPOD_PROTOBUF)
-		return render(at, plan, snapshot, format, KPOD_AS_PROTOBUF, out);
-	return render_text(at, plan, snapshot, format, out);
+		return render(at, plan, snapshot, shown, format, KPOD_AS_PROTOBUF, out);
+	return render_text(at, plan, snapshot, shown, format, out);
 }

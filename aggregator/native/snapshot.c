@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "native.h"
+#include "sample.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -38,7 +38,48 @@ static bool same_owner(const struct kpod_owner *a, const struct kpod_owner *b)
 	return a->slot == b->slot && a->generation == b->generation && a->cgroup_id == b->cgroup_id;
 }
 
-static bool keep_labels(struct kpod_snapshot *s, const struct kpod_snapshot *previous)
+/* Ended owners' rows, in any order that is the same the next time. */
+static void add_digests(struct kpod_snapshot *s, const struct kpod_plan *plan)
+{
+	for (uint32_t t = 0; t < plan->shape_count; t++) {
+		uint32_t count = plan->shapes[t].key_words + plan->shapes[t].word_count;
+
+		for (uint32_t r = s->first_row[t]; r < s->first_row[t + 1]; r++) {
+			struct kpod_owner *owner = (struct kpod_owner *)s->rows[r].owner;
+			uint64_t digest;
+
+			if (!owner || !owner->died_ns)
+				continue;
+			digest = owner->digest ^ (t + 1);
+			for (uint32_t i = 0; i < count; i++) {
+				digest = (digest ^ s->rows[r].words[i]) * 0x9e3779b97f4a7c15ULL;
+				digest ^= digest >> 32;
+			}
+			owner->digest = digest;
+		}
+	}
+}
+
+/* What is known of an owner from the snapshot before. */
+static bool keep(struct kpod_snapshot *s, uint32_t owner, const struct kpod_snapshot *previous,
+		 const struct kpod_owner *old)
+{
+	if (old->died_ns && old->digest == s->owners[owner].digest)
+		s->owners[owner].settled = old->settled;
+	for (enum kpod_page page = 0; page < KPOD_PAGES; page++) {
+		const struct kpod_text *labels = old->labels[page];
+
+		if (labels[KPOD_AS_TEXT].size &&
+		    !kpod_snapshot_label(s, owner, page, previous->labels + labels[KPOD_AS_TEXT].at,
+					 labels[KPOD_AS_TEXT].size,
+					 previous->labels + labels[KPOD_AS_PROTOBUF].at,
+					 labels[KPOD_AS_PROTOBUF].size))
+			return false;
+	}
+	return true;
+}
+
+static bool keep_known(struct kpod_snapshot *s, const struct kpod_snapshot *previous)
 {
 	uint32_t at = 0;
 
@@ -55,13 +96,8 @@ static bool keep_labels(struct kpod_snapshot *s, const struct kpod_snapshot *pre
 		while (at < previous->owner_count && previous->owners[at].slot < s->owners[i].slot)
 			at++;
 		old = &previous->owners[at];
-		if (at == previous->owner_count || !old->labels[KPOD_AS_TEXT].size ||
-		    !same_owner(old, &s->owners[i]))
-			continue;
-		if (!kpod_snapshot_label(s, i, previous->labels + old->labels[KPOD_AS_TEXT].at,
-					 old->labels[KPOD_AS_TEXT].size,
-					 previous->labels + old->labels[KPOD_AS_PROTOBUF].at,
-					 old->labels[KPOD_AS_PROTOBUF].size))
+		if (at < previous->owner_count && same_owner(old, &s->owners[i]) &&
+		    !keep(s, i, previous, old))
 			return false;
 	}
 	return true;
@@ -147,8 +183,7 @@ struct kpod_snapshot *kpod_snapshot_new(struct kpod_reader *reader, const struct
 	if (!s || !owner_of)
 		goto fail;
 	s->first_row = calloc(plan->shape_count + 1, sizeof(*s->first_row));
-	s->shown = calloc(plan->family_count ? plan->family_count : 1, sizeof(*s->shown));
-	if (!s->first_row || !s->shown)
+	if (!s->first_row)
 		goto fail;
 	fault = count_records(s, reader, plan, &rows);
 	if (fault)
@@ -159,11 +194,14 @@ struct kpod_snapshot *kpod_snapshot_new(struct kpod_reader *reader, const struct
 	}
 	fill(s, reader, plan, owner_of, next);
 	compact(s, plan, next);
-	if (!keep_labels(s, previous)) {
+	s->sequence = reader->sequence;
+	add_digests(s, plan);
+	for (uint32_t i = 0; i < s->owner_count; i++)
+		s->owners[i].settled = s->sequence;
+	if (!keep_known(s, previous)) {
 		fault = KPOD_FAULT_MEMORY;
 		goto fail;
 	}
-	s->sequence = reader->sequence;
 	s->monotonic_ns = reader->monotonic_ns;
 	s->realtime_ns = reader->realtime_ns;
 	s->created_ns = reader->header.start_realtime_ns;
@@ -184,7 +222,6 @@ void kpod_snapshot_free(struct kpod_snapshot *s)
 	free(s->owners);
 	free(s->rows);
 	free(s->first_row);
-	free(s->shown);
 	free(s->labels);
 	free(s->data);
 	free(s);
@@ -199,10 +236,11 @@ static struct kpod_text add(struct kpod_snapshot *s, const char *labels, size_t 
 	return text;
 }
 
-bool kpod_snapshot_label(struct kpod_snapshot *s, uint32_t owner, const char *text,
-			 size_t text_size, const char *protobuf, size_t protobuf_size)
+bool kpod_snapshot_label(struct kpod_snapshot *s, uint32_t owner, enum kpod_page page,
+			 const char *text, size_t text_size, const char *protobuf,
+			 size_t protobuf_size)
 {
-	struct kpod_owner *o = &s->owners[owner];
+	struct kpod_text *labels = s->owners[owner].labels[page];
 	size_t size = text_size + protobuf_size;
 
 	if (text_size > KPOD_LABELS_MAX || protobuf_size > KPOD_LABELS_MAX)
@@ -216,13 +254,14 @@ bool kpod_snapshot_label(struct kpod_snapshot *s, uint32_t owner, const char *te
 		s->labels = larger;
 		s->labels_room = room;
 	}
-	s->unlabelled += !text_size - !o->labels[KPOD_AS_TEXT].size;
-	o->labels[KPOD_AS_TEXT] = add(s, text, text_size);
-	o->labels[KPOD_AS_PROTOBUF] = add(s, protobuf, protobuf_size);
+	if (page == KPOD_OWN)
+		s->unlabelled += !text_size - !labels[KPOD_AS_TEXT].size;
+	labels[KPOD_AS_TEXT] = add(s, text, text_size);
+	labels[KPOD_AS_PROTOBUF] = add(s, protobuf, protobuf_size);
 	return true;
 }
 
-void kpod_snapshot_hide(struct kpod_snapshot *s, const struct kpod_plan *plan)
+void kpod_snapshot_hide(struct kpod_snapshot *s, const struct kpod_plan *plan, uint64_t seen)
 {
 	uint32_t to = 0, from = 0;
 
@@ -233,16 +272,96 @@ void kpod_snapshot_hide(struct kpod_snapshot *s, const struct kpod_plan *plan)
 		for (; from < end; from++) {
 			const struct kpod_owner *owner = s->rows[from].owner;
 
-			if (owner && !owner->labels[KPOD_AS_TEXT].size)
+			if (!kpod_has_rows(owner, KPOD_OWN))
 				s->hidden++;
+			else if (owner && owner->died_ns && owner->settled <= seen)
+				s->ended++;
 			else
 				s->rows[to++] = s->rows[from];
 		}
 	}
 	s->first_row[plan->shape_count] = to;
-	for (uint32_t f = 0; f < plan->family_count; f++) {
-		uint32_t table = plan->families[f].table;
+}
 
-		s->shown[f] = s->first_row[table + 1] - s->first_row[table];
+/* Whether a family has a sample in any of its table's rows. */
+static bool has_value(const struct kpod_snapshot *s, const struct kpod_plan *plan,
+		      const struct kpod_family *f)
+{
+	const struct kpod_view *view = &f->views[KPOD_TEXT];
+	const struct kpod_sample *samples = &plan->samples[view->first_sample];
+	uint32_t skip = plan->shapes[f->table].key_words;
+
+	for (uint32_t r = s->first_row[f->table]; r < s->first_row[f->table + 1]; r++) {
+		const struct kpod_owner *owner = s->rows[r].owner;
+
+		if (!kpod_has_rows(owner, plan->page))
+			continue;
+		for (uint32_t i = 0; i < view->sample_count; i++)
+			if (kpod_has_sample(&samples[i], s->rows[r].words + skip,
+					    owner && owner->died_ns))
+				return true;
+	}
+	return false;
+}
+
+/* What the keys of a row take in a line. */
+static uint64_t keys_size(const struct kpod_plan *plan, const struct kpod_shape *shape,
+			  const uint64_t *words)
+{
+	uint64_t size = 0;
+
+	for (uint32_t k = 0; k < shape->key_count; k++) {
+		const struct kpod_key *key = &plan->keys[shape->first_key + k];
+
+		size += key->label[KPOD_AS_TEXT].size + 1;
+		if (key->text_words)
+			size += strnlen((const char *)words, 8 * (size_t)key->text_words);
+		else if (*words < key->value_count)
+			size += plan->values[key->first_value + *words].encoded[KPOD_AS_TEXT].size;
+		else
+			size += 5; /* a port, mostly */
+		words += key->text_words ? key->text_words : 1;
+	}
+	return size;
+}
+
+#define VALUE_SIZE 8 /* with the end of the line; most values are small */
+
+void kpod_snapshot_show(const struct kpod_snapshot *s, const struct kpod_plan *plan,
+			const struct kpod_limits *limits, uint32_t *shown, uint64_t *cut)
+{
+	uint64_t series = limits->series, bytes = limits->bytes;
+
+	for (uint32_t f = 0; f < plan->family_count; f++) {
+		const struct kpod_family *family = &plan->families[f];
+		const struct kpod_view *view = &family->views[KPOD_TEXT];
+		uint32_t row = s->first_row[family->table], end = s->first_row[family->table + 1];
+		uint64_t count = view->sample_count, left = limits->per_family;
+
+		shown[f] = 0;
+		cut[f] = 0;
+		if (!has_value(s, plan, family))
+			continue;
+		bytes -= bytes < view->header.size ? bytes : view->header.size;
+		for (; row < end; row++) {
+			const struct kpod_row_ref *ref = &s->rows[row];
+			const struct kpod_text *labels =
+				ref->owner ? ref->owner->labels[plan->page] : family->labels;
+			uint64_t size =
+				view->heads_size +
+				count * (labels[KPOD_AS_TEXT].size + VALUE_SIZE +
+					 keys_size(plan, &plan->shapes[family->table], ref->words));
+
+			if (!kpod_has_rows(ref->owner, plan->page))
+				continue;
+			if (count > left || count > series || size > bytes)
+				break;
+			left -= count;
+			series -= count;
+			bytes -= size;
+		}
+		shown[f] = row - s->first_row[family->table];
+		for (; row < end; row++)
+			cut[f] += kpod_has_rows(s->rows[row].owner, plan->page) * count;
 	}
 }

@@ -47,7 +47,7 @@ def as_metric(_name: str, labels: Labels, value: int) -> bytes:
 
 
 class PodInfo:
-    """The families, all gauges: their text is the same in format 0.0.4 and in OpenMetrics.
+    """The families, all gauges: their lines are the same in format 0.0.4 and in OpenMetrics.
 
     A pod's lines are made once for each change of it; 500 pods would else take 50 ms a scrape.
     """
@@ -66,6 +66,8 @@ class PodInfo:
         made = self._made.get(encode, {})
         self._made[encode] = {pod.uid: made[pod.uid] for pod in pods if pod.uid in made}
         for index, (name, text) in enumerate(FAMILIES):
+            if not pods:
+                break
             series: Iterable[bytes] = (self._render(pod, encode)[index] for pod in pods)
             piece = bytearray()
             if format_ == lib.KPOD_PROTOBUF:
@@ -73,7 +75,8 @@ class PodInfo:
                 head = protobuf_header("gauge", name, text)
                 piece += protobuf.varint(len(head) + sum(map(len, series))) + head
             else:
-                piece += header("gauge", name, text).encode()
+                openmetrics = format_ == lib.KPOD_OPENMETRICS
+                piece += header("gauge", name, text, openmetrics=openmetrics).encode()
             for one in series:
                 piece += one
                 if len(piece) >= PIECE:

@@ -12,6 +12,7 @@ import ssl
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,6 +120,14 @@ def _set_histogram(point: Any, histogram: Histogram, buckets: list[int]) -> None
         point.positive.bucket_counts.extend(buckets[used[0] : used[-1] + 1])
 
 
+def _counted(column: Column, words: list[int]) -> bool:
+    """False for a counter that is zero; as kpod_has_sample() in native/sample.h has it."""
+    if column.kind == "gauge":
+        return True
+    size = column.histogram.buckets if column.histogram else 1
+    return any(words[column.word : column.word + size])
+
+
 def _add_point(metric: Metric, column: Column, words: list[int]) -> Any:
     point: Any
     if column.histogram:
@@ -153,6 +162,7 @@ def _resource(
     scope.scope.name, scope.scope.version = "kpod-metrics", __version__
     metrics: dict[str, Metric] = {}
     created = owner.created_ns if owner else native.created_ns
+    ended = bool(owner and owner.died_ns)
     for index, place in rows:
         table = schema.tables[index]
         shape = snapshot.plan.native.shapes[index]
@@ -164,6 +174,8 @@ def _resource(
             if place >= shown[column.name]:
                 continue
             if column.optional and words[column.word] == NO_VALUE:
+                continue
+            if ended and not _counted(column, words):
                 continue
             metric = metrics.get(column.name)
             if metric is None:
@@ -181,7 +193,7 @@ def _resource(
 def requests(snapshot: Snapshot) -> Iterator[bytes]:
     """The snapshot as ExportMetricsServiceRequests."""
     native, plan = snapshot.native, snapshot.plan
-    shown = {name: native.shown[i] for i, name in enumerate(plan.names)}
+    shown = snapshot.shown()
     by_owner: dict[int, tuple[Any, list[tuple[int, int]]]] = {}
     for index in range(len(plan.schema.tables)):
         first = native.first_row[index]
@@ -202,13 +214,21 @@ class RefusedError(Exception):
     """A request is not to be sent again; the message says why."""
 
 
+class PartialError(Exception):
+    """A request arrived, and is not to be sent again; so many of its points were rejected."""
+
+    def __init__(self, points: int, message: str) -> None:
+        super().__init__(f"{points} points rejected: {message}" if points else message)
+        self.points = points
+
+
 def connect() -> httpx.AsyncClient:
     """It follows no redirect: the receiver's answer is not somebody else's."""
     return httpx.AsyncClient(verify=ssl.create_default_context(), timeout=None)
 
 
 async def _check(answer: httpx.Response) -> None:
-    """RefusedError if the receiver did not take all of what it answers with success."""
+    """PartialError if the receiver did not take all of what it answers with success."""
     content = b""
     async for piece in answer.aiter_raw():
         content += piece
@@ -218,10 +238,9 @@ async def _check(answer: httpx.Response) -> None:
         partial = ExportMetricsServiceResponse.FromString(content).partial_success
     except DecodeError:  # not all receivers answer as they should
         return
-    if partial.rejected_data_points:
-        raise RefusedError(
-            f"{partial.rejected_data_points} points rejected: {partial.error_message}"
-        )
+    # Without points it is a warning; a negative number of points is no number of points.
+    if partial.rejected_data_points > 0 or partial.error_message:
+        raise PartialError(max(partial.rejected_data_points, 0), partial.error_message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +253,7 @@ class Endpoint:
     async def post(self, client: httpx.AsyncClient, body: bytes) -> float | None:
         """Sends a request. None: it has arrived; else after how many seconds it may be retried.
 
-        RefusedError: for good.
+        RefusedError: for good. PartialError: it has, but not all of it was taken.
         """
         headers = {
             "Accept-Encoding": "identity",
@@ -275,7 +294,10 @@ class Exporter:
         interval: float,
         backoff: float = BACKOFF,
         jitter: Callable[[], float] = random.random,
+        arrived: Callable[[int, int], None] = lambda _generation, _sequence: None,
     ) -> None:
+        """arrived: is told of each snapshot that the receiver has whole."""
+        self._arrived = arrived
         self._store = store
         self._endpoint = endpoint
         self._interval = interval
@@ -286,56 +308,94 @@ class Exporter:
         self.sent = own.counter("kpod_otlp_requests", "OTLP requests that arrived.")
         self.retries = own.counter("kpod_otlp_retries", "OTLP requests sent once more.")
         self.dropped = own.counter(
-            "kpod_otlp_dropped",
-            "OTLP requests given up or taken in part, and snapshots never sent.",
+            "kpod_otlp_dropped", "OTLP requests given up, and snapshots never sent."
+        )
+        self.partial = own.counter(
+            "kpod_otlp_partial_successes",
+            "OTLP requests that the receiver took with a warning or without some of their points.",
+        )
+        self.rejected = own.counter(
+            "kpod_otlp_rejected_points",
+            "Data points of OTLP requests that the receiver said it did not take.",
+        )
+        self.errors = own.counter(
+            "kpod_otlp_errors", "Unexpected errors of the OTLP push, each in the log; it goes on."
         )
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled, whatever happens."""
         async with connect() as client, asyncio.TaskGroup() as group:
             group.create_task(self._take())
             group.create_task(self._send(client))
 
     async def _take(self) -> None:
         last = 0
+        snapshot: Snapshot | None
         while True:
-            await self._store.fresh()
-            snapshot = self._store.snapshot
-            if snapshot and snapshot.native.realtime_ns != last:
-                last = snapshot.native.realtime_ns
-                if self._queue.full():
-                    self._queue.get_nowait()
-                    self.dropped.inc()
-                self._queue.put_nowait(snapshot)
-            del snapshot  # not to be kept in memory until the next one
+            with self._survived("reading a snapshot"):
+                await self._store.fresh()
+                snapshot = self._store.snapshot
+                if snapshot and snapshot.native.realtime_ns != last:
+                    last = snapshot.native.realtime_ns
+                    if self._queue.full():
+                        self._queue.get_nowait()
+                        self.dropped.inc()
+                    self._queue.put_nowait(snapshot)
+            snapshot = None  # not to be kept in memory until the next one
             await asyncio.sleep(self._interval)
 
     async def _send(self, client: httpx.AsyncClient) -> None:
         while True:
-            pieces = requests(await self._queue.get())
-            while body := await asyncio.to_thread(next, pieces, None):
-                await self._deliver(client, body)
+            snapshot = await self._queue.get()
+            with self._survived("sending a snapshot"):
+                pieces, whole = requests(snapshot), True
+                name = snapshot.generation, int(snapshot.native.sequence)
+                del snapshot
+                while body := await asyncio.to_thread(next, pieces, None):
+                    whole &= await self._deliver(client, body)
+                if whole:
+                    self._arrived(*name)
 
-    async def _deliver(self, client: httpx.AsyncClient, body: bytes) -> None:
+    @contextmanager
+    def _survived(self, what: str) -> Iterator[None]:
+        """An error that nobody thought of costs one snapshot, not all that follow."""
+        try:
+            yield
+        except Exception:
+            self.errors.inc()
+            log.exception("OTLP push, %s: unexpected error; the next snapshot is sent", what)
+
+    async def _deliver(self, client: httpx.AsyncClient, body: bytes) -> bool:
+        """Whether all of it has arrived."""
         cause: object = f"no answer after {ATTEMPTS} attempts"
         for attempt in range(ATTEMPTS):
             try:
                 wait = await self._endpoint.post(client, body)
+            except PartialError as error:
+                self.sent.inc()
+                self.partial.inc()
+                self.rejected.inc(error.points)
+                self._warn(error, "kpod_otlp_rejected_points_total")
+                return not error.points
             except RefusedError as error:
                 cause = error
                 break
             if wait is None:
                 self.sent.inc()
                 self._failed = False
-                return
+                return True
             if attempt + 1 < ATTEMPTS:
                 self.retries.inc()
                 pause = min(self._backoff * 2**attempt * (0.5 + self._jitter()), BACKOFF_MAX)
                 await asyncio.sleep(max(pause, min(wait, BACKOFF_MAX)))
         self.dropped.inc()
+        self._warn(cause, "kpod_otlp_dropped_total")
+        return False
+
+    def _warn(self, cause: object, counter: str) -> None:
         if not self._failed:
             self._failed = True
-            log.warning("OTLP %s: %s; see kpod_otlp_dropped_total", self._endpoint.url, cause)
+            log.warning("OTLP %s: %s; see %s", self._endpoint.url, cause, counter)
 
 
 def headers(text: str) -> dict[str, str]:

@@ -1,14 +1,17 @@
 """From a schema to the plan that the C renderer follows."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from aggregator._native import ffi, lib
 from aggregator.segment import protobuf
+from aggregator.segment.labels import Labels as Labels
+from aggregator.segment.labels import clean
 from aggregator.segment.schema import Column, Key, Schema, SchemaError, Table
 
 # Longest value of a number, its sign of life "} ", separators and the end of the line.
@@ -28,7 +31,10 @@ PROTOBUF_KINDS = {"counter": (0, 3), "gauge": (1, 2), "histogram": (4, 7)}
 # How many buckets a classic histogram has if nobody says, evenly over its range.
 CLASSIC_BUCKETS = 12
 
-Labels = tuple[tuple[str, str], ...]
+
+# Where a scrape says since when a counter counts: nowhere; counters of protobuf, where it is no
+# series of its own; or also OpenMetrics' _created lines and histograms of protobuf.
+CREATED = ("off", "protobuf", "all")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +42,14 @@ class Presentation:
     """How histograms are shown whose family's name matches the pattern.
 
     Buckets of the text formats end at these powers of two; None: chosen by the histogram's range.
-    Protobuf has native histograms, classic ones with the same buckets, or both in one.
+    Protobuf has native histograms, classic ones with the same buckets, or both in one. Both is the
+    default: a request does not say whether its sender can store native ones, and who cannot would
+    be left without any bucket.
     """
 
     pattern: str = "*"
     native: bool = True
-    classic: bool = False
+    classic: bool = True
     exponents: tuple[float, ...] | None = None
 
 
@@ -64,6 +72,7 @@ def shown_labels(labels: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]
 @lru_cache(256)  # most labels of a container are also its neighbours'
 def _encoded(name: str, value: str) -> tuple[str, bytes]:
     """A label in text, and as a field of Metric."""
+    value = clean(value)
     pair = protobuf.text(1, name) + protobuf.text(2, value)
     return f'{name}="{escape(value)}"', protobuf.message(1, pair)
 
@@ -122,16 +131,36 @@ def header(kind: str, name: str, help_text: str, *, openmetrics: bool = False) -
     # OpenMetrics has one kind of escaped text, format 0.0.4 leaves the quotes in HELP alone.
     text = (escape if openmetrics else escape_help)(help_text)
     lines = f"# HELP {name} {text}\n# TYPE {name} {kind}\n"
-    for unit in UNITS if openmetrics else ():
-        if name.endswith(f"_{unit}"):
-            lines += f"# UNIT {name} {unit}\n"
+    if openmetrics:
+        # Also where there is none: Prometheus 3.5 to 3.14 with type-and-unit-labels gives a family
+        # without this line the unit of the one before.
+        lines += f"# UNIT {name} {unit_of(name)}\n"
     return lines
+
+
+def unit_of(name: str) -> str:
+    """The unit at the end of a family's name; empty if there is none."""
+    base = name.removesuffix("_total")
+    return next((unit for unit in UNITS if base.endswith(f"_{unit}")), "")
 
 
 def protobuf_header(kind: str, name: str, help_text: str) -> bytes:
     """MetricFamily's fields but for its metrics."""
-    number = protobuf.number(3, PROTOBUF_KINDS[kind][0])
-    return protobuf.text(1, name) + protobuf.text(2, help_text) + number
+    unit = unit_of(name)
+    return (
+        protobuf.text(1, name)
+        + protobuf.text(2, help_text)
+        + protobuf.number(3, PROTOBUF_KINDS[kind][0])
+        + (protobuf.text(5, unit) if unit else b"")
+    )
+
+
+def _counts(column: Column) -> dict[str, int]:
+    """The words that say whether anything was counted; none for a gauge, whose zero is a value."""
+    if column.kind == "gauge":
+        return {"counts": 0, "count_words": 0}
+    words = column.histogram.buckets if column.histogram else 1
+    return {"counts": column.word, "count_words": words}
 
 
 class Plan:
@@ -142,12 +171,19 @@ class Plan:
         schema: Schema,
         node_labels: Labels,
         presentations: Sequence[Presentation] = (),
+        created: str = "protobuf",
+        page: int = lib.KPOD_OWN,
+        prefixes: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Of the presentations that match a family, the last one holds."""
+        """Of the presentations that match a family, the last one holds. created: one of CREATED.
+        prefixes: of the values of keys, by label.
+        """
+        self._prefixes = prefixes
         self.schema = schema
         self._blob = _Blob()
         self.node_labels = node_labels if render_labels(node_labels) else ()
         self._presentations = (Presentation(), *presentations)
+        self._created = created
         self._shapes: list[dict[str, Any]] = []
         self._keys: list[dict[str, Any]] = []
         self._values: list[dict[str, Any]] = []
@@ -165,6 +201,7 @@ class Plan:
                 self._add_family(index, table, columns, key_room)
         self._keep: list[Any] = []
         self.native: Any = ffi.new("struct kpod_plan *")
+        self.native.page = page
         self.native.text = self._array("char[]", bytes(self._blob.data) + bytes(lib.KPOD_TEXT_PAD))
         self.native.shapes = self._array("struct kpod_shape[]", self._shapes)
         self.native.shape_count = len(self._shapes)
@@ -200,12 +237,14 @@ class Plan:
 
     def _add_key(self, key: Key) -> int:
         values = [{"encoded": [self._blob.add(escape(v)), self._blob.add(v)]} for v in key.values]
-        text = self._blob.add(f',{key.label}="')
+        prefix = self._prefixes.get(key.label, "")
+        text = self._blob.add(f',{key.label}="{escape(prefix)}')
         # The name of a LabelPair; the renderer writes what is around it.
         encoded = self._blob.add(protobuf.text(1, key.label))
         self._keys.append(
             {
                 "label": [text, encoded],
+                "prefix": self._blob.add(prefix),
                 "first_value": len(self._values),
                 "value_count": len(values),
                 "text_words": key.text_words,
@@ -213,7 +252,7 @@ class Plan:
         )
         self._values += values
         room = max([NUMBER_ROOM, 8 * key.text_words, *(v["encoded"][0]["size"] for v in values)])
-        return max(text["size"], encoded["size"]) + room + 8
+        return max(text["size"], encoded["size"] + len(prefix)) + room + 8
 
     def _add_family(self, index: int, table: Table, columns: list[Column], key_room: int) -> None:
         column = columns[0]
@@ -224,7 +263,7 @@ class Plan:
         views = []
         for text, created in (
             (header(kind, name, help_text), False),
-            (header(kind, base, help_text, openmetrics=True), True),
+            (header(kind, base, help_text, openmetrics=True), self._created == "all"),
         ):
             first = len(self._samples)
             for each in columns:
@@ -254,6 +293,7 @@ class Plan:
             "first_sample": first,
             "sample_count": len(self._samples) - first,
             "line_size": line,
+            "heads_size": sum(s["head"]["size"] for s in self._samples[first:]),
         }
 
     def _add_metric(self, column: Column, shown: Presentation) -> int:
@@ -267,6 +307,9 @@ class Plan:
             "histogram": len(self._histograms),
             "optional": 1 + column.word if column.optional else 0,
             "field": PROTOBUF_KINDS[column.kind][1],
+            "created": self._created == "all"
+            or (self._created == "protobuf" and column.kind == "counter"),
+            **_counts(column),
         }
         self._samples.append(sample)
         room: int = METRIC_ROOM + sample["head"]["size"]
@@ -291,6 +334,7 @@ class Plan:
 
     def _add_lines(self, column: Column, shown: Presentation, labelled: bool, created: str) -> None:
         """A column in text, with the line of this name for the time it was created, if any."""
+        first = len(self._samples)
         optional = 1 + column.word if column.optional else 0
         if column.histogram:
             self._add_histogram(column, shown, labelled)
@@ -313,6 +357,8 @@ class Plan:
                 base=lib.KPOD_FROM_CREATED,
                 optional=optional,
             )
+        for sample in self._samples[first:]:
+            sample.update(_counts(column))
 
     def _add_histogram(self, column: Column, shown: Presentation, labelled: bool) -> None:
         histogram = column.histogram

@@ -1,5 +1,6 @@
 """The formats of /metrics, and which of them a client is given."""
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -12,6 +13,9 @@ from prometheus_client.registry import Collector
 from aggregator._native import lib
 from aggregator.segment import protobuf
 from aggregator.segment.exposition import PROTOBUF_KINDS, protobuf_header, protobuf_labels
+
+OWN_OPENMETRICS: Callable[[Collector], bytes] = openmetrics_latest
+_TYPE_ALONE = re.compile(rb"(?m)^(# TYPE (\S+) .*\n)(?!# UNIT )")
 
 
 def encode_protobuf(metrics: Collector) -> bytes:
@@ -26,6 +30,11 @@ def _family(metric: Metric) -> bytes:
         value = protobuf.message(PROTOBUF_KINDS[kind][1], protobuf.double(1, sample.value))
         content += protobuf.message(4, protobuf_labels(sample.labels.items()) + value)
     return protobuf.varint(len(content)) + content
+
+
+def encode_openmetrics(metrics: Collector) -> bytes:
+    """With a UNIT line for each family, as exposition.header() has it."""
+    return _TYPE_ALONE.sub(rb"\1# UNIT \2 \n", OWN_OPENMETRICS(metrics))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +55,7 @@ PROTOBUF_PARAMETERS = {"proto": "io.prometheus.client.MetricFamily", "encoding":
 FORMATS = (
     Format(lib.KPOD_TEXT, "text/plain", CONTENT_TYPE_PLAIN_0_0_4, generate_latest),
     Format(
-        lib.KPOD_OPENMETRICS, "application/openmetrics-text", OPENMETRICS_1_0, openmetrics_latest
+        lib.KPOD_OPENMETRICS, "application/openmetrics-text", OPENMETRICS_1_0, encode_openmetrics
     ),
     Format(
         lib.KPOD_PROTOBUF,
@@ -58,15 +67,17 @@ FORMATS = (
 )
 
 
-def negotiate(accept: str) -> Format | None:
-    """The format that an Accept header wants most (RFC 9110, 12.5.1); None: it takes none of them.
+def negotiate(accept: str) -> Format:
+    """The format that an Accept header wants most (RFC 9110, 12.5.1); the text format if it wants
+    none of ours, as client_golang's promhttp does: 12.5.1 allows it, and scrapers exist that ask
+    for application/json alone.
 
     Versions are not compared: each format has one, which is better than no answer.
     """
     ranges = list(_ranges(accept))
     if not ranges:
         return FORMATS[0]
-    best, wanted = None, (0.0, 0)
+    best, wanted = FORMATS[0], (0.0, 0)
     for candidate in FORMATS:
         matches = [(s, q) for r, p, q in ranges if (s := _specificity(candidate, r, p))]
         specificity, quality = max(matches, default=(0, 0.0))

@@ -6,6 +6,8 @@ from typing import Any, Literal, NoReturn
 
 import msgpack
 
+from aggregator.segment.labels import clean
+
 FORMAT = 1
 TABLES_MAX = 64
 WORDS_MAX = 1 << 16
@@ -158,7 +160,7 @@ def _column(node: _Node, words: int) -> Column:
     constant = []
     for name in labels.value:
         label = _Node(name, f"{labels.where} key").text(LABEL)
-        constant.append((label, labels[name].text()))
+        constant.append((label, clean(labels[name].text())))
     word = node["word"].integer(0, words - 1)
     name = node["name"].text(NAME)
     if kind == "counter" and not name.endswith("_total"):
@@ -190,7 +192,7 @@ def _table(node: _Node) -> Table:
         keys=tuple(
             Key(
                 key["label"].text(LABEL),
-                tuple(v.text() for v in key["values"].items()),
+                tuple(clean(v.text()) for v in key["values"].items()),
                 key["words"].integer(0, TEXT_WORDS_MAX),
             )
             for key in node["keys"].items()

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence, Set
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,36 +27,55 @@ WAIT_NS = 250_000_000  # for the snapshot that was asked for
 NAMED_AT_ONCE = 100  # owners; they take about 3 ms
 
 Changed = Callable[[Set[int]], Set[int]]
+# Labels on another page, from the owner and its labels on ours; None: it is not on that page.
+Other = Callable[[Owner, Labels], Labels | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many series are shown of a family, and of all. In text; protobuf needs fewer."""
+    """How many series are shown of a family, and how many series and bytes of all.
+
+    In text; protobuf has fewer and is smaller. vmagent refuses a page of more than 16 MiB before
+    compression (-promscrape.maxScrapeSize); 1 MiB is left for pods and the aggregator itself.
+    """
 
     per_family: int = 100_000
-    total: int = 500_000
+    total: int = 100_000
+    page: int = 15 << 20
 
 
 class Snapshot:
     """One snapshot with the plan it is rendered by; usable as long as somebody holds it."""
 
-    def __init__(self, native: Any, plan: Plan) -> None:
+    def __init__(self, native: Any, plans: Sequence[Plan], generation: int) -> None:
+        """plans: by page."""
         self.native = native
-        self.plan = plan
-        self.cut: dict[str, int] = {}  # series that are not shown, by family
+        self.generation = generation  # of the loader that made it
+        self.plans = plans
+        self.plan = plans[lib.KPOD_OWN]
+        self.cut: dict[str, int] = {}  # series that are not shown on our page, by family
+        self._shown = [ffi.new("uint32_t[]", max(len(plan.names), 1)) for plan in plans]
 
-    def render(self, format_: int) -> Iterator[bytes]:
+    def render(self, format_: int, page: int = lib.KPOD_OWN) -> Iterator[bytes]:
         """The samples in one of enum kpod_format, in pieces of at most KPOD_CHUNK_SIZE bytes."""
         cursor = ffi.new("struct kpod_cursor *")
         chunk = ffi.new("char[]", lib.KPOD_CHUNK_SIZE)
-        while size := lib.kpod_render(cursor, self.plan.native, self.native, format_, chunk):
+        plan, shown = self.plans[page].native, self._shown[page]
+        while size := lib.kpod_render(cursor, plan, self.native, shown, format_, chunk):
             yield ffi.unpack(chunk, size)
+
+    def shown(self) -> dict[str, int]:
+        """How many rows of a family's table are on our page."""
+        return {name: self._shown[lib.KPOD_OWN][i] for i, name in enumerate(self.plan.names)}
 
     def labels_of(self, owner: Any) -> Labels:
         """Of a struct kpod_owner; of NULL: those of the node."""
         if not owner:
-            return self.plan.node_labels
-        return tuple(protobuf.labels(self._text(owner.labels[lib.KPOD_AS_PROTOBUF])))
+            node: Labels = self.plan.node_labels
+            return node
+        labels = owner.labels[lib.KPOD_OWN]
+        found: list[tuple[str, str]] = protobuf.labels(self._text(labels[lib.KPOD_AS_PROTOBUF]))
+        return tuple(found)
 
     def _text(self, place: Any) -> bytes:
         """Of a struct kpod_text of an owner."""
@@ -64,27 +83,28 @@ class Snapshot:
 
     def limit(self, limits: Limits) -> None:
         """Leaves out rows that are too many: the last of a family, the last families."""
-        left = limits.total
-        for index, name in enumerate(self.plan.names):
-            view = self.plan.native.families[index].views[lib.KPOD_TEXT]
-            there = self.native.shown[index]
-            rows = min(there, min(limits.per_family, left) // view.sample_count)
-            left -= rows * view.sample_count
-            if rows < there:
-                self.native.shown[index] = rows
-                self.cut[name] = (there - rows) * view.sample_count
+        wanted = ffi.new("struct kpod_limits *", (limits.per_family, limits.total, limits.page))
+        for page, plan in enumerate(self.plans):
+            cut = ffi.new("uint64_t[]", max(len(plan.names), 1))
+            lib.kpod_snapshot_show(self.native, plan.native, wanted, self._shown[page], cut)
+            if page == lib.KPOD_OWN:
+                self.cut = {name: cut[i] for i, name in enumerate(plan.names) if cut[i]}
 
-    def label(self, resolver: Resolver, stale: Set[int]) -> Iterator[None]:
+    def label(
+        self, resolver: Resolver, stale: Set[int], seen: int = 0, other: Other | None = None
+    ) -> Iterator[None]:
         """Names the owners that have no name or are stale, by cgroup id, no two alike; then hides
-        the nameless. Others may have their turn wherever it yields."""
+        the nameless, and who ended and has not changed since snapshot `seen`. Others may have
+        their turn wherever it yields."""
         if self.native.unlabelled or stale:
-            yield from self._label(resolver, stale)
-        lib.kpod_snapshot_hide(self.native, self.plan.native)
+            yield from self._label(resolver, stale, other)
+        lib.kpod_snapshot_hide(self.native, self.plan.native, seen)
 
-    def _label(self, resolver: Resolver, stale: Set[int]) -> Iterator[None]:
+    def _label(self, resolver: Resolver, stale: Set[int], other: Other | None) -> Iterator[None]:
         owners = [self.native.owners + i for i in range(self.native.owner_count)]
         known = [
-            owner.cgroup_id not in stale and self._text(owner.labels[lib.KPOD_AS_TEXT])
+            owner.cgroup_id not in stale
+            and self._text(owner.labels[lib.KPOD_OWN][lib.KPOD_AS_TEXT])
             for owner in owners
         ]
         taken = {text for text in known if text}
@@ -101,13 +121,31 @@ class Snapshot:
                 labels = (*labels, ("cgroup_id", str(owner.cgroup_id)))
                 text = row_labels(labels).encode()
             taken.add(text)
-            encoded = protobuf_labels(labels or ())
-            if not lib.kpod_snapshot_label(
-                self.native, index, text, len(text), encoded, len(encoded)
-            ):
-                raise MemoryError(f"labels of {path}")
+            self._set(index, lib.KPOD_OWN, text, labels)
+            if other:
+                labels = other(owner, labels) if labels is not None else None
+                text = row_labels(labels).encode() if labels is not None else b""
+                self._set(index, lib.KPOD_CADVISOR, text, labels)
             if count % NAMED_AT_ONCE == 0:
                 yield
+
+    def _set(self, owner: int, page: int, text: bytes, labels: Labels | None) -> None:
+        encoded = protobuf_labels(labels or ())
+        if not lib.kpod_snapshot_label(
+            self.native, owner, page, text, len(text), encoded, len(encoded)
+        ):
+            native = self.native.owners[owner]
+            path = ffi.unpack(native.path, native.path_size).decode(errors="replace")
+            raise MemoryError(f"labels of {path}")
+
+
+@dataclass(frozen=True, slots=True)
+class Compat:
+    """The same rows on another page: under which names, with which labels."""
+
+    translate: Callable[[Schema], Schema]
+    labels: Other
+    prefixes: Mapping[str, str]
 
 
 class Store:
@@ -123,9 +161,13 @@ class Store:
         changed: Changed = lambda _: frozenset(),
         node: str = "",
         presentations: Sequence[Presentation] = (),
+        created: str = "protobuf",
         limits: Limits = Limits(),
+        seen: Callable[[int], int] = lambda _: 0,
+        compat: Compat | None = None,
     ) -> None:
-        """clock: CLOCK_MONOTONIC in ns. The node's label comes after the resolver's.
+        """clock: CLOCK_MONOTONIC in ns. The node's label comes after the resolver's. seen: of a
+        loader's generation, the snapshot that all readers have; what ended before is left out.
 
         A resolver is asked once for each owner; again for those that it says have `changed`, of
         the cgroups of a new snapshot, and for those that it had no answer for.
@@ -142,6 +184,10 @@ class Store:
         self._stale: set[int] = set()  # changed, and not named anew yet
         self._taken: Snapshot | None = None  # not named yet, or not to the end
         self._presentations = presentations
+        self._created = created
+        self._seen = seen
+        self.compat = compat
+        self._plans: list[Plan] = []  # by page
         self._limits = limits
         self._cut: set[str] = set()  # families of which it has been said
         self._reader: Any = ffi.gc(_new_aligned("struct kpod_reader *"), lib.kpod_reader_close)
@@ -259,20 +305,36 @@ class Store:
         reader = self._reader
         if self.plan is None or self._generation != reader.header.generation:
             document = bytes(ffi.buffer(reader.schema, reader.header.schema_size))
-            self.plan = Plan(decode(document), self._node, self._presentations)
+            self.plan = Plan(decode(document), self._node, self._presentations, self._created)
+            self._plans = [self.plan]
+            if self.compat:
+                self._plans.append(
+                    Plan(
+                        self.compat.translate(self.plan.schema),
+                        (),
+                        self._presentations,
+                        self._created,
+                        page=lib.KPOD_CADVISOR,
+                        prefixes=self.compat.prefixes,
+                    )
+                )
             self._generation = reader.header.generation
         if reader.end and reader.data:
             previous = self.snapshot.native if self.snapshot else ffi.NULL
             native = lib.kpod_snapshot_new(reader, self.plan.native, previous)
             if not native:
                 return
-            self._taken = Snapshot(ffi.gc(native, lib.kpod_snapshot_free), self.plan)
+            self._taken = Snapshot(
+                ffi.gc(native, lib.kpod_snapshot_free), self._plans, self._generation
+            )
             present = {native.owners[i].cgroup_id for i in range(native.owner_count)}
             self._stale |= self._changed(present)
         snapshot = self._taken
         if not snapshot:
             return
-        yield from snapshot.label(self._resolver, self._stale)
+        seen = self._seen(self._generation)
+        other = self.compat.labels if self.compat else None
+        yield from snapshot.label(self._resolver, self._stale, seen, other)
         self._stale.clear()
         snapshot.limit(self._limits)
         for family in snapshot.cut.keys() - self._cut:

@@ -21,8 +21,8 @@
 
 #define KPOD_DOORBELL_SUFFIX ".doorbell"
 
-/* Without a doorbell nobody can ask, and when slots are short they are given back by snapshots only:
- * then snapshots are at most so far apart. */
+/* Without a doorbell nobody can ask, and when slots are short they are given back by snapshots
+ * only: then snapshots are at most so far apart. */
 #define KPOD_HURRY_INTERVAL_NS 10000000000ULL
 
 struct kpod_pacer {

@@ -136,7 +136,7 @@ def test_keys_become_labels(tmp_path: Path) -> None:
         (("device", d), *more, ("port", p), ("scope", "host")): v
         for d, p, read, gauge in (
             ("sda", "53", 7, 8),
-            ('s"d\\b\n', str(MAX), 9, 10),
+            ('s"d\\b_', str(MAX), 9, 10),
             ("5", "0", 11, 12),
         )
         for more, v in (((("op", "read"),), read), ((), gauge))
@@ -213,6 +213,28 @@ def test_hostile_labels_come_back_unchanged(
         taken.add(own)
         head = render_labels([("c", constant)]) or 'c=""'
         assert f"t_total{{{head},{own}}} {i}" in lines
+
+
+@pytest.mark.parametrize("format_", [lib.KPOD_TEXT, lib.KPOD_OPENMETRICS, lib.KPOD_PROTOBUF])
+def test_no_label_value_ends_a_line(tmp_path: Path, format_: int) -> None:
+    """Of a unit's name, the node's, a constant and a key; LF too, though it has an escape."""
+    controls = "".join(map(chr, [*range(32), *range(0x7F, 0xA0), 0x2028, 0x2029]))
+    segment = Segment(
+        one(
+            1,
+            column("t_total", labels={"c": f"constant{controls}"}),
+            keys=[{"label": "device", "values": [f"device{controls}"], "words": 0}],
+        ),
+        slots=[Slot(1, f"x{controls.replace('/', '')}.service", UNIT)],
+        rows=[Row(0, 1, [0, 5])],
+    )
+    body = rendered_bytes(tmp_path, segment, format_, node=f"node{controls}\udcff")
+    safe = "_" * len(controls)
+    for wanted in (f"constant{safe}", f"device{safe}", f"x{safe}.service", f"node{safe}_"):
+        assert wanted.encode() in body
+    if format_ != lib.KPOD_PROTOBUF:
+        text = body.decode()
+        assert text.splitlines() == text.split("\n")[:-1]
 
 
 def test_very_long_labels_are_an_error_not_an_overflow(tmp_path: Path) -> None:

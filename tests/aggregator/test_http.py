@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aggregator.app import listen
-from aggregator.http.protocol import Connections, Protocol
+from aggregator.http.protocol import KEEP_ALIVE, Connections, Protocol
 from aggregator.http.server import Application
 from aggregator.http.webconfig import BasicAuth, WebConfig, WebConfigError, load
 from aggregator.pods.resolver import standalone
@@ -67,7 +67,10 @@ def program(*options: str) -> Iterator[str]:
 
 @contextmanager
 def server(
-    application: Application, deadline: float, connections: int = 1000
+    application: Application,
+    deadline: float,
+    connections: int = 1000,
+    on_close: Callable[[object], None] = lambda _: None,
 ) -> Iterator[tuple[str, int]]:
     """The same in a thread, so that its deadline can be short; yields the address."""
     opened = Connections(connections, application.own.connections_closed.inc)
@@ -75,7 +78,7 @@ def server(
     config = uvicorn.Config(
         application,
         http=partial(  # type: ignore[arg-type]
-            Protocol, application.own.timed_out.inc, opened, deadline=deadline
+            Protocol, application.own.timed_out.inc, opened, deadline=deadline, on_close=on_close
         ),
         lifespan="off",
         log_config=None,
@@ -120,6 +123,36 @@ def test_slow_clients_are_cut(tmp_path: Path) -> None:
         for client in clients:
             client.close()
         patient.close()
+
+
+def test_a_connection_outlives_the_scrape_interval(tmp_path: Path) -> None:
+    """By itself uvicorn closes after 5 s; the default scrape interval is 60 s."""
+    assert KEEP_ALIVE >= 75
+    path = segment().write(tmp_path / "segment")
+    with program("--segment", str(path)) as url:
+        client = http.client.HTTPConnection(url.removeprefix("http://"))
+        client.request("GET", "/metrics")
+        assert b"t_total" in client.getresponse().read()
+        first = client.sock
+        time.sleep(6)
+        client.request("GET", "/metrics")
+        assert b"t_total" in client.getresponse().read()
+        assert client.sock is first
+        client.close()
+
+
+def test_a_forward_proxy_gets_what_it_asks_for(tmp_path: Path) -> None:
+    """Absolute-form (RFC 9112, 3.2.2), over a real connection that is used twice."""
+    path = segment().write(tmp_path / "segment")
+    application = Application(Store(str(path), clock=time.monotonic_ns, resolver=standalone))
+    with server(application, 2) as address:
+        client = http.client.HTTPConnection(*address)
+        for _ in range(2):
+            client.request("GET", f"http://{address[0]}:{address[1]}/metrics")
+            answer = client.getresponse()
+            assert b"t_total" in answer.read()
+            assert answer.status == 200
+        client.close()
 
 
 def test_pipelined_requests_have_a_deadline_each(tmp_path: Path) -> None:

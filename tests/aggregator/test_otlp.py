@@ -172,7 +172,7 @@ def test_requests_say_what_a_scrape_says(tmp_path: Path) -> None:
                 "k8s.namespace.name": "shop",
                 "k8s.pod.name": "cart-0",
                 "k8s.pod.uid": "u-1",
-                "k8s.container.name": 'c"\\\n',
+                "k8s.container.name": 'c"\\_',
                 "container.id": "abc",
             }
         created = START + (5 * 10**9 if attributes.get("scope") == "pod" else 0)
@@ -342,18 +342,99 @@ def test_a_bad_receiver_harms_nobody(
             store.refresh()
             assert store.snapshot
             assert store.snapshot.native.realtime_ns == realtime
-        await until(lambda: value(exporter.dropped) >= QUEUE)
+        await until(lambda: value(exporter.dropped) + value(exporter.partial) >= QUEUE)
         # What is dropped from the queue may come before the first request has failed.
         await until(lambda: kind in final or value(exporter.retries) >= ATTEMPTS)
 
     port = free_port()
     exporter = exporter_of(store, f"http://127.0.0.1:{port}/v1/metrics", timeout=0.2)
     run_beside(exporter, scenario)
-    assert value(exporter.sent) == 0
+    # What arrived in part has arrived, and is not sent again.
+    assert value(exporter.sent) == value(exporter.partial) == value(exporter.rejected) / 3
+    assert (value(exporter.partial) > 0) == (kind == "partial")
     assert (value(exporter.retries) > 0) == (kind not in final)
     assert len([r for r in caplog.records if "OTLP" in r.message]) <= 1
     if kind == "busy":
         assert requests_seen >= ATTEMPTS
+
+
+def test_a_warning_of_a_receiver_is_no_loss(tmp_path: Path) -> None:
+    """Success with a message and no rejected points (OTLP 1.x, partial success)."""
+    warning = ExportMetricsServiceResponse()
+    warning.partial_success.error_message = "use another name"
+    answer = b"HTTP/1.1 200 OK\r\n\r\n" + warning.SerializeToString()
+    store = store_of(segment().write(tmp_path / "segment"))
+
+    async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    async def scenario() -> None:
+        await asyncio.start_server(receive, "127.0.0.1", port)
+        await until(lambda: value(exporter.partial))
+
+    port = free_port()
+    exporter = exporter_of(store, f"http://127.0.0.1:{port}/")
+    run_beside(exporter, scenario)
+    assert (value(exporter.sent), value(exporter.rejected), value(exporter.dropped)) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("place", ["update", "post", "pieces"])
+def test_an_unexpected_error_does_not_end_the_push(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One snapshot is lost, which is counted and logged; the next one is sent."""
+    path = tmp_path / "segment"
+    store = store_of(segment().write(path))
+    posts = 0
+    broken = True
+
+    def fail() -> None:
+        nonlocal broken
+        if broken:
+            broken = False
+            raise ZeroDivisionError("nobody thought of it")
+
+    class BrokenEndpoint(Endpoint):
+        async def post(self, *_: Any) -> float | None:
+            nonlocal posts
+            if place == "post":
+                fail()
+            posts += 1
+            return None
+
+    update = store.update
+
+    async def updated() -> str:
+        if place == "update":
+            fail()
+        return await update()
+
+    def pieces(snapshot: Any) -> Any:
+        if place == "pieces":
+            fail()
+        return requests(snapshot)
+
+    monkeypatch.setattr(store, "update", updated)
+    monkeypatch.setattr("aggregator.push.otlp.requests", pieces)
+    exporter = Exporter(
+        store, SelfMetrics(store), BrokenEndpoint("http://x/", {}), interval=0.01, backoff=0.001
+    )
+
+    async def scenario() -> None:
+        await until(lambda: value(exporter.errors))
+        new = segment(2)
+        new.start, new.sequence = new.end, 2
+        records = [begin(2, time.monotonic_ns(), START + 2)]
+        records += [s.encode() for s in new.slots] + [r.encode() for r in new.rows]
+        new.write_snapshot(records)
+        new.write(path)
+        await until(lambda: posts)
+
+    run_beside(exporter, scenario)
+    assert value(exporter.errors) == 1
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_a_header_that_cannot_be_sent_is_counted(

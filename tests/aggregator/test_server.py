@@ -16,7 +16,7 @@ from aggregator.pods.resolver import standalone
 from aggregator.segment.exposition import Presentation
 from aggregator.segment.formats import PROTOBUF_TYPE
 from aggregator.segment.store import STATES, Limits, Store
-from tests.scrape import openmetrics_samples, protobuf_samples, text_samples
+from tests.scrape import openmetrics_samples, protobuf_families, protobuf_samples, text_samples
 from tests.segment import CLOSED, HOST_SLOT, UNIT, Row, Segment, Slot, column, schema, table
 
 Answer = tuple[int, dict[str, str], str]
@@ -105,14 +105,119 @@ def test_formats(tmp_path: Path) -> None:
         "encoding=delimited"
     )
     found = [text_samples(text), openmetrics_samples(openmetrics), protobuf_samples(protobuf)]
-    assert found[1].keys() == found[2].keys()
-    assert found[1].keys() - found[0].keys() == {("t_created", frozenset({("scope", "host")}))}
+    # Since when a counter counts is no series of its own, and in protobuf alone.
+    assert found[0].keys() == found[1].keys()
+    assert found[2].keys() - found[0].keys() == {("t_created", frozenset({("scope", "host")}))}
     for samples in found:
         assert samples["t_total", frozenset({("scope", "host")})] == 42
         assert samples["kpod_loader_up", frozenset()] == 1
-    status, _, body = get(app, "/metrics", accept="application/json")
-    assert status == 406
-    assert "text/plain; version=0.0.4" in body
+    # As promhttp does with what it does not have.
+    status, headers, body = get(app, "/metrics", accept="application/json")
+    assert (status, body.splitlines()[:4]) == (200, text.splitlines()[:4])
+    assert headers["content-type"].startswith("text/plain; version=0.0.4")
+
+
+def test_a_family_has_a_unit_line_in_openmetrics(tmp_path: Path) -> None:
+    """Empty where there is no unit: else Prometheus 3.5 to 3.14 take the one of the family before.
+    Protobuf says the same."""
+    app = application(segment().write(tmp_path / "segment"))
+    _, _, openmetrics = get(app, "/metrics", accept="application/openmetrics-text")
+    lines = openmetrics.splitlines()
+    types = [(i, line.split(" ")[2]) for i, line in enumerate(lines) if line.startswith("# TYPE ")]
+    units = {}
+    for at, name in types:
+        hash_, word, unit_of, units[name] = lines[at + 1].split(" ")
+        assert (hash_, word, unit_of) == ("#", "UNIT", name)
+    assert {units["t"], units["kpod_loader_start_time_seconds"]} == {"", "seconds"}
+    _, _, body = get_bytes(app, "/metrics", accept=PROTOBUF_TYPE)
+    for family in protobuf_families(body):
+        base = family.name.removesuffix("_total" if family.type == 0 else "_info")
+        assert units[base] == family.unit
+
+
+def test_own_label_values_are_safe(tmp_path: Path) -> None:
+    document = schema(
+        table("t", 1, [column("t_total")]),
+        collectors=[
+            {"name": "a", "help": "x", "up": False, "reason": "a\rb\nc\x85d\u2028e", "attach": ""}
+        ],
+    )
+    app = application(Segment(document, [HOST_SLOT], [Row(0, 0, [42])]).write(tmp_path / "segment"))
+    for accept in ("text/plain", "application/openmetrics-text", PROTOBUF_TYPE):
+        _, _, body = get_bytes(app, "/metrics", accept=accept)
+        assert b"a_b_c_d_e" in body
+
+
+def test_absolute_form(tmp_path: Path) -> None:
+    """What a forward proxy sends (RFC 9112, 3.2.2)."""
+    app = application(segment().write(tmp_path / "segment"))
+    assert get(app, "http://node:9090/healthz")[::2] == (200, "ok\n")
+    assert get(app, "http://node:9090")[1]["content-type"].startswith("text/html")
+    assert get(app, "http://node:9090/nothing")[0] == 404
+    assert get(app, "/http://node:9090/healthz")[0] == 404
+
+
+def test_families_without_samples_are_left_out(tmp_path: Path) -> None:
+    no_value = 2**64 - 1
+    columns = [
+        column("a", "gauge", optional=True),
+        column("b", "gauge", word=1, optional=True),
+        column("b", "gauge", word=2, labels={"k": "v"}, optional=True),
+    ]
+    rows = [Row(0, 0, [no_value, no_value, no_value]), Row(0, 0, [no_value, no_value, 7])]
+    made = Segment(schema(table("t", 3, columns)), [HOST_SLOT], rows)
+    app = application(made.write(tmp_path / "segment"))
+    for accept in ("text/plain", "application/openmetrics-text"):
+        lines = get(app, "/metrics", accept=accept)[2].splitlines()
+        described = {line.split(" ")[2] for line in lines if line.startswith("# TYPE ")}
+        assert "b" in described
+        assert not {"a", "kpod_series_cut"} & described
+        samples = {line.partition("{")[0].partition(" ")[0] for line in lines if line[0] != "#"}
+        # Of a counter or info, TYPE has the name without its suffix in OpenMetrics.
+        assert described <= samples | {
+            s.removesuffix("_total").removesuffix("_info") for s in samples
+        }
+    names = {f.name for f in protobuf_families(get_bytes(app, "/metrics", accept=PROTOBUF_TYPE)[2])}
+    assert "b" in names
+    assert "a" not in names
+
+
+def test_a_page_is_not_larger_than_its_limit(tmp_path: Path) -> None:
+    """By bytes, which is how vmagent counts; within a tenth."""
+    columns = [column("a_total", labels={"kind": "x" * 20}), column("b_seconds_total", word=1)]
+    count = 2000
+    Segment(
+        schema(table("t", 2, columns, keys=[{"label": "port", "values": [], "words": 0}])),
+        [Slot(i, f"{'u' * (i % 50)}{i}.service", UNIT) for i in range(count)],
+        [Row(0, i, [i, i * 1000, i]) for i in range(count)],
+        ring_capacity=1 << 20,
+    ).write(tmp_path / "segment")
+
+    def size(page: int) -> tuple[int, float]:
+        store = Store(
+            str(tmp_path / "segment"),
+            clock=time.monotonic_ns,
+            resolver=standalone,
+            limits=Limits(page=page),
+        )
+        store.refresh()
+        assert store.snapshot
+        body = b"".join(store.snapshot.render(0))
+        lines = [x for x in body.splitlines() if not x.startswith(b"#")]
+        assert len(lines) + sum(store.snapshot.cut.values()) == 2 * count
+        return len(body), sum(store.snapshot.cut.values())
+
+    whole, cut = size(1 << 30)
+    assert not cut
+    for page in (1000, whole // 4, whole // 2, whole * 3 // 4):
+        found, cut = size(page)
+        assert page * 0.9 < found < page * 1.1
+        assert cut
+
+
+def test_created_where_it_is_asked_for() -> None:
+    assert arguments([]).created == "protobuf"
+    assert arguments(["--created", "off"]).created == "off"
 
 
 def test_gzip(tmp_path: Path) -> None:

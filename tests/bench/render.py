@@ -25,7 +25,7 @@ from aggregator.http.server import gzipped
 from aggregator.pods.resolver import parse_path, pod_ids, standalone
 from aggregator.segment.exposition import Labels
 from aggregator.segment.owner import Owner, Resolver
-from aggregator.segment.store import Snapshot, Store
+from aggregator.segment.store import Limits, Snapshot, Store
 from tests.segment import HOST_SLOT, Row, Segment, Slot, column, schema, table
 
 ROUNDS = 60  # short ones: a shared machine changes its speed from second to second
@@ -108,8 +108,8 @@ def timed(work: Callable[[], object]) -> float:
 def render(snapshot: Snapshot, format_: int = lib.KPOD_TEXT) -> int:
     """The C renderer alone, into one reused chunk; returns the lines or metrics."""
     cursor, chunk = ffi.new("struct kpod_cursor *"), ffi.new("char[]", lib.KPOD_CHUNK_SIZE)
-    plan, native = snapshot.plan.native, snapshot.native
-    while lib.kpod_render(cursor, plan, native, format_, chunk):
+    plan, native, shown = snapshot.plan.native, snapshot.native, snapshot._shown[0]
+    while lib.kpod_render(cursor, plan, native, shown, format_, chunk):
         pass
     return int(cursor.samples)
 
@@ -151,7 +151,13 @@ def named(owner: Owner) -> Labels:
 
 def measure(path: Path, wanted: int, resolver: Resolver, node: str = "") -> bool:
     make_segment(path, wanted)
-    store = Store(str(path), clock=time.monotonic_ns, resolver=resolver, node=node)
+    store = Store(
+        str(path),
+        clock=time.monotonic_ns,
+        resolver=resolver,
+        node=node,
+        limits=Limits(page=1 << 30),  # the page of 100,000 samples has 30 MB
+    )
     assert store.refresh() == "live", store.cause
     assert store.snapshot
     snapshot = store.snapshot

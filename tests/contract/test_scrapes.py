@@ -142,7 +142,9 @@ def test_a_scrape_sees_one_snapshot_whole(tmpfs: Path, writer: Path) -> None:
 
 
 def test_a_new_loader_is_a_reset(tmpfs: Path, writer: Path) -> None:
-    store = Store(str(tmpfs / "segment"), clock=time.monotonic_ns, resolver=standalone)
+    store = Store(
+        str(tmpfs / "segment"), clock=time.monotonic_ns, resolver=standalone, created="all"
+    )
     application = Application(store)
     lives = []
     for _ in range(2):

@@ -37,7 +37,7 @@ enum { PLAIN, INDEXED, WORDS, NODE_WIDE, TABLES };
 
 static const struct kpod_key keys[] = {
 	{.label = DEVICE, .first_value = 0, .value_count = 1},
-	{.label = DEVICE},
+	{.label = DEVICE, .prefix = TEXT(none)},
 	{.label = DEVICE, .text_words = 2},
 };
 
@@ -61,9 +61,14 @@ static const struct kpod_sample samples[] = {
 	{.head = TEXT(head), .base = KPOD_FROM_PREVIOUS, .opens = true},
 	{CREATED},
 	/* protobuf: counter, gauge, histogram */
-	{.head = TEXT(none), .first = 2, .count = 1, .decimals = 9, .field = 3},
+	{.head = TEXT(none), .first = 2, .count = 1, .decimals = 9, .field = 3, .created = true},
 	{.head = TEXT(none), .count = 1, .decimals = 18, .optional = 1, .field = 2},
-	{.head = TEXT(none), .first = BUCKETS, .count = 4, .decimals = 9, .field = 7},
+	{.head = TEXT(none),
+	 .first = BUCKETS,
+	 .count = 4,
+	 .decimals = 9,
+	 .field = 7,
+	 .created = true},
 };
 
 static const struct kpod_histogram histograms[] = {
@@ -81,9 +86,9 @@ static const struct kpod_bound bounds[] = {{1, 2}, {2, BUCKETS - 1}};
 /* Samples of text, OpenMetrics (the same and one more) and protobuf. */
 #define FAMILY(of, first, count, metric, room)                                                     \
 	{                                                                                          \
-		.views = {{TEXT(header), first, count, LINE},                                      \
-			  {TEXT(header), first, (count) + 1, LINE},                                \
-			  {TEXT(message), metric, 1, room}},                                       \
+		.views = {{TEXT(header), first, count, LINE, 30},                                  \
+			  {TEXT(header), first, (count) + 1, LINE, 40},                            \
+			  {TEXT(message), metric, 1, room, 9}},                                    \
 		.labels = {TEXT(node), TEXT(none)}, .table = of,                                   \
 	}
 
@@ -124,13 +129,14 @@ static size_t messages(const unsigned char *p, const unsigned char *end, size_t 
 	return left;
 }
 
-static void render(const struct kpod_snapshot *snapshot, enum kpod_format format)
+static void render(const struct kpod_snapshot *snapshot, const uint32_t *shown,
+		   enum kpod_format format)
 {
 	unsigned char *out = malloc(KPOD_CHUNK_SIZE); /* so that a byte too many is seen */
 	struct kpod_cursor at = {0};
 	size_t size, left = 0;
 
-	while ((size = kpod_render(&at, &plan, snapshot, format, (char *)out))) {
+	while ((size = kpod_render(&at, &plan, snapshot, shown, format, (char *)out))) {
 		if (size > KPOD_CHUNK_SIZE)
 			abort();
 		if (format == KPOD_PROTOBUF)
@@ -148,6 +154,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static char labels[KPOD_LABELS_MAX];
+	static const struct kpod_limits limits = {100, 300, 100000};
+	uint64_t cut[sizeof(families) / sizeof(families[0])];
+	uint32_t shown[sizeof(families) / sizeof(families[0])];
 	struct fuzz_input in = {data, size};
 	struct kpod_snapshot *held = NULL, *next;
 	struct kpod_reader r;
@@ -170,15 +179,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 			for (uint32_t c = 0; c < o->path_size; c++)
 				labels[c] = o->path[c] ? o->path[c] : '_';
-			if (!o->labels[KPOD_AS_TEXT].size &&
-			    !kpod_snapshot_label(held, i, labels, length, labels, encoded))
+			if (!o->labels[KPOD_OWN][KPOD_AS_TEXT].size &&
+			    !kpod_snapshot_label(held, i, KPOD_OWN, labels, length, labels,
+						 encoded))
 				abort();
 		}
 		if (!held)
 			continue;
-		kpod_snapshot_hide(held, &plan);
+		kpod_snapshot_hide(held, &plan, held->sequence - 1);
+		kpod_snapshot_show(held, &plan, &limits, shown, cut);
 		for (enum kpod_format format = 0; format < KPOD_FORMATS; format++)
-			render(held, format);
+			render(held, shown, format);
 	}
 	kpod_snapshot_free(held);
 	kpod_reader_close(&r);

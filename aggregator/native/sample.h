@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What renderer and snapshot both ask of a sample. */
+#ifndef KPOD_SAMPLE_H
+#define KPOD_SAMPLE_H
+
+#include "native.h"
+
+#define UNIT 1 /* bpf/classify.h */
+
+/*
+ * Whether an owner has rows on a page. The path of a unit, its id at cAdvisor, is the next one's
+ * too: of those that have ended there is nothing, as there.
+ */
+static inline bool kpod_has_rows(const struct kpod_owner *owner, enum kpod_page page)
+{
+	return !owner || (owner->labels[page][KPOD_AS_TEXT].size &&
+			  !(page == KPOD_CADVISOR && owner->died_ns && owner->kind == UNIT));
+}
+
+/* Whether a row has this sample. */
+static inline bool kpod_has_sample(const struct kpod_sample *s, const uint64_t *words, bool ended)
+{
+	uint64_t any = 0;
+
+	if (s->optional && words[s->optional - 1] == KPOD_NO_VALUE)
+		return false;
+	if (!ended || !s->count_words)
+		return true;
+	for (uint32_t i = 0; i < s->count_words; i++)
+		any |= words[s->counts + i];
+	return any;
+}
+
+#endif
