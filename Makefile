@@ -56,7 +56,7 @@ LOADER_O := $(LOADER_C:%.c=$(B)/%.o)
 TEST_LOADER_O := $(LOADER_C:%.c=$(B)/testing/%.o)
 C_SOURCES := $(wildcard bpf/*.[ch] loader/*.[ch] loader/*/*.[ch] shared/*.[ch] \
 	aggregator/native/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
-PYTHON_SOURCES := aggregator tests docs
+PYTHON_SOURCES := aggregator tests docs setup.py
 
 .PHONY: all run test test-c test-fuzz test-python test-vm test-debian test-cross cross check docs accept bench \
 	fuzz setup setup-test setup-vm setup-bench soak native clean format
@@ -104,7 +104,7 @@ setup-bench: setup-test
 $(VENV)/ready: pyproject.toml
 	@test -e $@ && $(PY) -c '' 2>/dev/null || rm -rf $(VENV)
 	@/usr/bin/python3 -m venv $(VENV)
-	$(call pip,.)
+	$(call pip,.[build])
 
 $(VENV)/ready-dev: $(VENV)/ready
 	$(call pip,.[dev$(,)otlp])
@@ -160,9 +160,10 @@ $(B)/kpod-loader-test: $(TEST_LOADER_O)
 -include $(LOADER_O:.o=.d) $(TEST_LOADER_O:.o=.d)
 
 native: $(B)/native.stamp
-$(B)/native.stamp: $(VENV)/ready $(wildcard aggregator/native/*.[ch] aggregator/native/*.py shared/*.[ch])
+$(B)/native.stamp: $(VENV)/ready setup.py $(wildcard aggregator/native/*.[ch] aggregator/native/*.py shared/*.[ch])
 	@mkdir -p $(B)
-	$(PY) -m aggregator.native.build
+	rm -f aggregator/_native.*.so # one of another name would be found first
+	$(PY) setup.py -q build_ext --force --inplace --build-temp $(B)/native
 	touch $@
 
 # ---- run --------------------------------------------------------------------------------------

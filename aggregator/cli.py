@@ -7,6 +7,7 @@ import urllib.parse
 from functools import partial
 from pathlib import Path
 
+from aggregator import __version__
 from aggregator.http.server import MAX_SCRAPES
 from aggregator.pods.names import GRACE_NS
 from aggregator.pods.policy import Policy, Requirement, parse_selector
@@ -84,8 +85,9 @@ def selector(text: str) -> tuple[tuple[str, Requirement], ...]:
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m aggregator", description="Serves the segment of a loader to Prometheus."
+        prog="kpod-aggregator", description="Serves the segment of a loader to Prometheus."
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument(
         "--segment", default="/run/kpod/segment", help="the loader's file (default: %(default)s)"
     )
