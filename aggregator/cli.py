@@ -83,7 +83,8 @@ def selector(text: str) -> tuple[tuple[str, Requirement], ...]:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
+    """Every option there is; deploy/helm makes the chart's values of them."""
     parser = argparse.ArgumentParser(
         prog="kpod-aggregator", description="Serves the segment of a loader to Prometheus."
     )
@@ -218,6 +219,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="how long a new container waits for its name before it is shown without "
         "(default: %(default)g)",
     )
+    return parser
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = make_parser()
     options = parser.parse_args(argv)
     options.in_cluster = bool(os.environ.get("KUBERNETES_SERVICE_HOST"))
     if options.pods == "auto":
