@@ -309,6 +309,8 @@ accept: all $(B)/kpod-loader-test
 # What is made of the programs' own words: the chart's values, manifests and dashboards.
 deploy: all .cache/deploy/helm
 	$(PY) -m deploy.helm.options $(B)/kpod-loader
+	$(PY) -m deploy.dashboards.make
+	$(PY) -m deploy.kubernetes.render .cache/deploy/helm
 
 check: all
 	$(VENV)/bin/ruff check $(PYTHON_SOURCES)
