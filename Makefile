@@ -311,6 +311,70 @@ deploy: all .cache/deploy/helm
 	$(PY) -m deploy.helm.options $(B)/kpod-loader
 	$(PY) -m deploy.dashboards.make
 	$(PY) -m deploy.kubernetes.render .cache/deploy/helm
+	$(PY) -m deploy.images.requirements >deploy/images/requirements.txt
+
+# ---- install: for nodes without Kubernetes ---------------------------------------------------------
+
+PREFIX := /usr/local
+SITE := $(PREFIX)/lib/kpod-metrics
+UNITS := $(PREFIX)/lib/systemd/system
+INSTALL_PYTHON := /usr/bin/python3
+
+# `systemctl daemon-reload && systemctl enable --now kpod-aggregator kpod-loader` starts it.
+install: all
+	install -D -m 755 $(B)/kpod-loader $(DESTDIR)$(PREFIX)/bin/kpod-loader
+	rm -rf $(DESTDIR)$(SITE)
+	$(VENV)/bin/pip install -q --disable-pip-version-check --target $(DESTDIR)$(SITE) .
+	rm -rf $(DESTDIR)$(SITE)/bin
+	printf '#!%s -I\nimport sys\n\nsys.path.insert(0, "%s")\nfrom aggregator.__main__ import run\n\nrun()\n' \
+		$(INSTALL_PYTHON) $(SITE) >$(DESTDIR)$(PREFIX)/bin/kpod-aggregator
+	chmod 755 $(DESTDIR)$(PREFIX)/bin/kpod-aggregator
+	for unit in deploy/systemd/*.service; do \
+		install -D -m 644 $$unit $(DESTDIR)$(UNITS)/$${unit##*/} && \
+		sed -i 's|@PREFIX@|$(PREFIX)|' $(DESTDIR)$(UNITS)/$${unit##*/} || exit 1; \
+	done
+	test -e $(DESTDIR)/etc/default/kpod-metrics || \
+		install -D -m 644 deploy/systemd/kpod-metrics.default $(DESTDIR)/etc/default/kpod-metrics
+
+# ---- images: by buildah, in a chroot, from a base that this machine's apt bootstraps ----------------
+
+APT_IMAGES := buildah mmdebstrap runc
+SUITE = $(shell . /etc/os-release && echo $$VERSION_CODENAME)
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+# A store of its own: the machine's images are not touched.
+BUILDAH = $(SUDO) buildah --root $(CURDIR)/.cache/deploy/store --runroot $(CURDIR)/.cache/deploy/run
+BUILD_IMAGE = $(BUILDAH) build --isolation chroot --network host --timestamp 0 --quiet \
+	--build-arg BASE=localhost/kpod-metrics/base --build-arg VERSION=$(VERSION) \
+	--build-arg REVISION=$(REVISION)
+
+images: setup
+	$(call apt,$(APT_IMAGES))
+	@$(MAKE) --no-print-directory .cache/deploy/base .cache/deploy/wheels
+	$(BUILD_IMAGE) -f deploy/images/loader.Dockerfile -t kpod-metrics/loader:$(VERSION) .
+	$(BUILD_IMAGE) --build-arg PIP_OPTIONS="--no-index --find-links=/wheels" \
+		-v $(CURDIR)/.cache/deploy/wheels:/wheels:ro \
+		-f deploy/images/aggregator.Dockerfile -t kpod-metrics/aggregator:$(VERSION) .
+
+# What the build stages install; in other bases than ours it is missing.
+setup-build:
+	$(call apt,$(APT_BUILD) binutils ca-certificates)
+
+# Stands for a registry's image of Debian, with what the build stages would install in it.
+.cache/deploy/base:
+	mkdir -p $(@D)
+	$(SUDO) mmdebstrap --quiet --variant=minbase --include="make binutils ca-certificates $(APT_BUILD)" \
+		$(SUITE) $@.tar $$(find /etc/apt/sources.list /etc/apt/sources.list.d -name '*.list' -size +0 \
+		-o -name '*.sources' | grep -i debian)
+	c=$$($(BUILDAH) from scratch) && $(BUILDAH) add -q $$c $@.tar / && \
+		$(BUILDAH) commit -q $$c kpod-metrics/base && $(BUILDAH) rm $$c
+	$(SUDO) rm $@.tar
+	touch $@
+
+.cache/deploy/wheels: deploy/images/requirements.txt
+	rm -rf $@
+	$(VENV)/bin/pip download -q --disable-pip-version-check --no-deps --only-binary :all: -d $@ \
+		-r $< 'setuptools>=77' 'cffi~=2.1' pycparser
 
 check: all
 	$(VENV)/bin/ruff check $(PYTHON_SOURCES)
