@@ -358,7 +358,7 @@ REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 BUILDAH = $(SUDO) buildah --root $(CURDIR)/.cache/deploy/store --runroot $(CURDIR)/.cache/deploy/run
 BUILD_IMAGE = $(BUILDAH) build --isolation chroot --network host --timestamp 0 --quiet \
 	--build-arg BASE=localhost/kpod-metrics/base --build-arg VERSION=$(VERSION) \
-	--build-arg REVISION=$(REVISION)
+	--build-arg REVISION=$(REVISION) $(IMAGE_OPTIONS)
 
 images: setup
 	$(call apt,$(APT_IMAGES))
@@ -367,6 +367,10 @@ images: setup
 	$(BUILD_IMAGE) --build-arg PIP_OPTIONS="--no-index --find-links=/wheels" \
 		-v $(CURDIR)/.cache/deploy/wheels:/wheels:ro \
 		-f deploy/images/aggregator.Dockerfile -t kpod-metrics/aggregator:$(VERSION) .
+
+test-images: images
+	@$(MAKE) --no-print-directory setup-test $(LIVE)
+	$(SUDO) KPOD_IMAGES=1 $(PY) -m pytest -ra tests/deploy/test_images.py tests/deploy/test_pod.py
 
 # What the build stages install; in other bases than ours it is missing.
 setup-build:

@@ -74,7 +74,7 @@ def main() -> None:
     (rootfs / "usr/bin/python3").symlink_to(version)
     ignored = shutil.ignore_patterns(*NOT_STANDARD, "config-*")
     shutil.copytree(standard, copied, ignore=ignored, symlinks=True)
-    ignored = shutil.ignore_patterns("__pycache__", "tests", "RECORD", "direct_url.json")
+    ignored = shutil.ignore_patterns("__pycache__", "tests", "RECORD", "direct_url.json", "*.[ch]")
     (site,) = venv.glob("lib/python3*/site-packages")
     shutil.copytree(site, packages, ignore=ignored)
     for name in NOT_PACKAGES:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy import test_images
 from tests.deploy.chart import HELM, container, pod_of, render
 from tests.deploy.pod import SECCOMP, STATIC, Container, aggregator_root, loader_root, running
 from tests.e2e.stack import Aggregator, runc_container
@@ -32,6 +33,7 @@ pytestmark = [
     pytest.mark.skipif(not HELM.exists(), reason="no helm: make setup-test (x86-64 only)"),
 ]
 ONCPU = "kpod_cpu_oncpu_seconds_total"
+CONTAINERS = ("loader", "aggregator")
 TOKEN = "the-pods-token"
 
 
@@ -77,11 +79,14 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     for one in pod["containers"]:
         one["args"] = [a.replace(":9090", f":{port}") for a in one["args"]]
     container(objects, "loader")["args"].append("--interval=1")  # not to wait so long
-    roots = {
-        "loader": loader_root(directory / "loader"),
-        "aggregator": aggregator_root(directory / "aggregator"),
-    }
     with ExitStack() as stack:
+        if test_images.IMAGES:
+            roots = {name: stack.enter_context(test_images.root(name)) for name in CONTAINERS}
+        else:
+            roots = {
+                "loader": loader_root(directory / "loader"),
+                "aggregator": aggregator_root(directory / "aggregator"),
+            }
         segment = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm")))
         segment.chmod(0o777)  # as a kubelet makes an emptyDir
         ca, tls = certificate(directory)

@@ -138,6 +138,9 @@ the series have namespace, pod, container and node of what they are about, not o
       targetLabel: node
     - sourceLabels: [__meta_kubernetes_pod_node_name]
       targetLabel: instance
+    # Of the agent's pod: series of the host would be taken for its own.
+    - action: labeldrop
+      regex: namespace|pod|container|endpoint|service
     {{- with .monitor.relabelings }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
