@@ -48,10 +48,8 @@ def loader_root(directory: Path) -> Path:
     return directory
 
 
-def aggregator_root(directory: Path) -> Path:
-    """The same: assembled as in the image, of the packages that this environment has."""
-    packages = directory.parent / "venv/lib/python3/site-packages"
-    packages.mkdir(parents=True)
+def packages_into(directory: Path) -> None:
+    """What the aggregator's image has of packages, as this environment has them."""
     names = (ROOT / "deploy/images/requirements.txt").read_text()
     for name in re.findall(r"(?m)^([^#\s=]+)==", names):
         distribution = metadata.distribution(name)
@@ -59,8 +57,14 @@ def aggregator_root(directory: Path) -> Path:
             source = Path(str(distribution.locate_file(file)))
             if ".." in file.parts or "__pycache__" in file.parts or "aio" in file.parts[:2]:
                 continue
-            (packages / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, packages / file)
+            (directory / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, directory / file)
+
+
+def aggregator_root(directory: Path) -> Path:
+    """The same: assembled as in the image, of the packages that this environment has."""
+    packages = directory.parent / "venv/lib/python3/site-packages"
+    packages_into(packages)
     shutil.copytree(
         ROOT / "aggregator", packages / "aggregator", ignore=shutil.ignore_patterns("__pycache__")
     )
