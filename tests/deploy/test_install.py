@@ -53,7 +53,7 @@ def test_systemd_understands_the_units(prefix: Path) -> None:
 @pytest.mark.parametrize(("name", "most"), [("loader", 3.0), ("aggregator", 1.5)])
 def test_they_are_confined(prefix: Path, name: str, most: float) -> None:
     unit = prefix / f"lib/systemd/system/kpod-{name}.service"
-    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", unit]
+    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)]
     said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     exposure = re.findall(r"Overall exposure level .*: ([0-9.]+)", said)
     assert exposure, said
