@@ -97,7 +97,7 @@ def measure(profile: str, directory: Path) -> str:
             cluster.server.pods[uid(pod)] = make_pod(pod)
         top = stack.enter_context(cgroup_tree())
         containers(top, stack)
-        options = ("--profile", profile, "--ring-max", "33554432")
+        options = ("--profile", profile, "--ring-max", "33554432", "--max-overhead", "1")
         running = stack.enter_context(loader(directory, *options, interval=10))
         served = serve(stack, directory, cluster)
         both = running.process.pid, served.pid
