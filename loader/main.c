@@ -345,6 +345,22 @@ static int dump(int argc, char **argv)
 	return err ? 1 : 0;
 }
 
+static int check(int argc, char **argv)
+{
+	struct kpod_view *view;
+	int err;
+
+	if (argc != 2) {
+		fputs("usage: kpod-loader check SEGMENT\n", stderr);
+		return 2;
+	}
+	view = kpod_view_open(argv[1]);
+	err = view ? kpod_view_check(view) : -ENOMEM;
+	if (view)
+		kpod_view_close(view);
+	return err ? 1 : 0;
+}
+
 static int events(int argc, char **argv)
 {
 	bool json = argc == 3 && !strcmp(argv[2], "--json");
@@ -378,6 +394,8 @@ int main(int argc, char **argv)
 
 	if (!strcmp(command, "dump"))
 		return dump(argc - 1, argv + 1);
+	if (!strcmp(command, "check"))
+		return check(argc - 1, argv + 1);
 	if (!strcmp(command, "events"))
 		return events(argc - 1, argv + 1);
 	if (command[0] != '-') {

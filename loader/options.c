@@ -17,6 +17,7 @@ static const char usage[] =
 	"\n"
 	"  kpod-loader run [options]          attach, and write snapshots until stopped\n"
 	"  kpod-loader dump SEGMENT [--json]  print the last snapshot of a segment\n"
+	"  kpod-loader check SEGMENT          end with 0 if a loader is writing the segment\n"
 	"  kpod-loader events exec [--json]   print programs started and processes ended\n"
 	"  kpod-loader schema                 print the schema as JSON\n"
 	"  kpod-loader doctor                 print what works on this machine, and why not\n"

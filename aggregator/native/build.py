@@ -1,13 +1,13 @@
-"""Builds aggregator._native, in cffi's API mode: `python -m aggregator.native.build`."""
+"""The description of aggregator._native for cffi's API mode; setup.py builds it."""
 
 import re
-import shutil
 from pathlib import Path
 
 from cffi import FFI
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
+# From the project's root: setuptools refuses absolute paths, as a source distribution has none.
+HERE = Path("aggregator/native")
+SHARED = Path("shared")
 
 # Of the reader, what Python looks at; the C compiler fills in the dots and checks the rest.
 READER = """
@@ -56,7 +56,6 @@ def builder() -> FFI:
     """The description of the extension."""
     header = (HERE / "native.h").read_text()
     header = re.sub(r"(?m)^#(if|endif|include|define KPOD_NATIVE_H).*$", "", header)
-    shared = ROOT / "shared"
     ffi = FFI()
     ffi.cdef(MALLOC + READER + header)
     ffi.set_source(
@@ -64,15 +63,10 @@ def builder() -> FFI:
         '#include <malloc.h>\n#include <stdlib.h>\n#include "native.h"\n',
         sources=[
             *(str(HERE / name) for name in ("confine.c", "render.c", "snapshot.c")),
-            *(str(shared / name) for name in ("abi.c", "crc32c.c", "reader.c")),
+            *(str(SHARED / name) for name in ("abi.c", "crc32c.c", "reader.c")),
         ],
         include_dirs=[str(HERE)],
         libraries=["seccomp"],
         extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"],
     )
     return ffi
-
-
-if __name__ == "__main__":
-    built = Path(builder().compile(tmpdir=str(ROOT / "build/native")))
-    shutil.copy2(built, HERE.parent / built.name)

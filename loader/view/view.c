@@ -311,6 +311,11 @@ static void dump_row(FILE *out, const msgpack_object *table, const struct kpod_r
 	fputs(json ? "}\n" : "\n", out);
 }
 
+int kpod_view_check(struct kpod_view *v)
+{
+	return refresh(v);
+}
+
 int kpod_view_dump(struct kpod_view *v, bool json, FILE *out)
 {
 	const struct kpod_record *record = NULL;

@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,13 +114,19 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(directory: Path, scrape: dict[str, Any], *options: str) -> Iterator[Prometheus]:
-    """Debian's, with one scrape configuration."""
+def prometheus(
+    directory: Path, scrape: dict[str, Any], *options: str, rules: Sequence[Path] = ()
+) -> Iterator[Prometheus]:
+    """Debian's, with one scrape configuration and these files of rules."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
     config = directory / "prometheus.yml"
-    # JSON is YAML too.
-    config.write_text(json.dumps({"global": {"scrape_interval": "1s"}, "scrape_configs": [scrape]}))
+    document = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "scrape_configs": [scrape],
+        "rule_files": [str(path) for path in rules],
+    }
+    config.write_text(json.dumps(document))  # JSON is YAML too
     process = subprocess.Popen(
         [
             *(str(PROMETHEUS), f"--config.file={config}", "--log.level=warn", *options),

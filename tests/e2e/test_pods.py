@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -26,8 +27,9 @@ BURN += "print(time.process_time(), flush=True)\n"
 class Cluster:
     """An API server in a thread of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.server = ApiServer()
+        self._tls = tls
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
         self._thread.start()
@@ -35,7 +37,7 @@ class Cluster:
 
     async def _run(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        async with self.server.running():
+        async with self.server.running(self._tls):
             self._ready.set()
             await self._stop.wait()
 

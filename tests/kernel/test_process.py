@@ -97,6 +97,23 @@ def test_dump_of_nothing_names_the_state(tmpfs: Path) -> None:
     assert done.stderr == f"kpod-loader: {tmpfs}/segment: incompatible: not a kpod segment\n"
 
 
+def test_check_says_whether_a_loader_is_at_work(tmpfs: Path) -> None:
+    """What the chart's probe runs: a loader that stopped answers like one that is not there."""
+    check = str(LOADER), "check", str(tmpfs / "segment")
+    assert run(*check).returncode == 1
+    with loader(tmpfs, "--collectors", "cpu") as running:
+        done = run(*check)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        running.process.send_signal(signal.SIGSTOP)
+        try:
+            wait_for("a stale segment", lambda: run(*check).returncode == 1, 30)
+            assert run(*check).stderr == f"kpod-loader: {tmpfs}/segment: stale\n"
+        finally:
+            running.process.send_signal(signal.SIGCONT)
+        wait_for("a live segment", lambda: run(*check).returncode == 0)
+    assert run(*check).returncode == 1
+
+
 def bpf_programs(pid: int) -> int:
     infos = Path(f"/proc/{pid}/fdinfo")
     return sum("prog_type" in (infos / fd.name).read_text() for fd in infos.iterdir())
