@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,10 +64,16 @@ def busy() -> int:
     return sum(map(int, (user, nice, system, irq, softirq))) * 10**9 // os.sysconf("SC_CLK_TCK")
 
 
-def assert_counted_once(before: Dump, after: Dump, busy_ns: int, limit: float) -> None:
-    """What a container has the host has not: all together have what the CPUs have worked."""
-    if not GUEST:  # where the ticks are too coarse
-        within(after.everywhere(ONCPU) - before.everywhere(ONCPU), busy_ns, 0.05, limit)
+def assert_counted_once(before: Dump, after: Dump, worked: list[int], limit: float) -> None:
+    """What a container has the host has not: all together have what the CPUs have worked.
+
+    So the kernel says before and after each of the two snapshots.
+    """
+    if GUEST:  # its ticks are too coarse
+        return
+    everywhere = after.everywhere(ONCPU) - before.everywhere(ONCPU)
+    assert 0.95 * (worked[2] - worked[1]) - limit <= everywhere
+    assert everywhere <= 1.05 * (worked[3] - worked[0]) + limit
 
 
 YIELDING = (
@@ -93,14 +98,16 @@ def test_wait_goes_to_the_one_that_waited(tmpfs: Path, cgroups: Cgroup) -> None:
         sleeper = Worker(b, SLEEPER.format(times=200, seconds=0.002), cpu=CPU)
         for worker in (hog, sleeper):
             os.sched_setscheduler(worker.pid, os.SCHED_FIFO, os.sched_param(1))
+        worked = [busy()]
         before, hog_before, sleeper_before = running.fresh(), hog.schedstat(), sleeper.schedstat()
-        worked = busy()
+        worked.append(busy())
         hog.go()
         sleeper.go()
         sleeper.stopped()
         hog.stopped()
+        worked.append(busy())
         hog_after, sleeper_after, after = hog.schedstat(), sleeper.schedstat(), running.fresh()
-        worked = busy() - worked
+        worked.append(busy())
 
     for cgroup, first, last in ((a, hog_before, hog_after), (b, sleeper_before, sleeper_after)):
         ran, waited, stints = (y - x for x, y in zip(first, last, strict=True))
@@ -209,8 +216,7 @@ def test_sum_is_what_the_kernel_counted(tmpfs: Path, cgroups: Cgroup) -> None:
 
 SHORT = """
 import os, time
-end = time.monotonic() + 0.03
-while time.monotonic() < end: pass
+while time.process_time() < 0.04: pass
 for _ in range(10): time.sleep(0.002)
 with open("/proc/self/schedstat") as f, open("/proc/self/status") as g:
     os.write(1, (f.read() + g.read()).encode())
@@ -221,14 +227,18 @@ with open("/proc/self/schedstat") as f, open("/proc/self/status") as g:
 def test_short_life_between_two_snapshots(tmpfs: Path, cgroups: Cgroup) -> None:
     interval = 5.0 if GUEST else 3.0
     with loader(tmpfs, interval=interval) as running, idle_neighbour(cgroups) as neighbour:
-        before = running.fresh()
-        # Everything from here to the removal is far inside one interval.
-        a = cgroups.child("short.service")
-        said = subprocess.check_output(
-            [sys.executable, "-S", "-c", SHORT], preexec_fn=a.enter, text=True
-        )
-        a.remove()
-        assert running.dump().sequence == before.sequence, "a snapshot saw it live"
+        # Everything from here to the removal is far inside one interval, if not at the first time.
+        for attempt in range(10):
+            before = running.fresh()
+            a = cgroups.child(f"short-{attempt}.service")
+            said = subprocess.check_output(
+                [sys.executable, "-S", "-c", SHORT], preexec_fn=a.enter, text=True
+            )
+            a.remove()
+            if running.dump().sequence == before.sequence:
+                break
+        else:
+            pytest.fail("a snapshot saw it live each time")
         after = running.fresh()
         slot, row = after.slot(a.id), after.row(a.id)
         later = running.fresh()
@@ -298,10 +308,14 @@ def test_nested_cgroup_is_the_containers(tmpfs: Path, cgroups: Cgroup, name: str
             container = container.child("cri-containerd-" + "cd" * 32 + ".scope")
         inner = container.child("init.scope").child("worker.service").child("deep")
         hog = Worker(inner, HOG.format(seconds=0.5), cpu=CPU)
-        before, first, worked = running.fresh(), hog.schedstat(), busy()
+        worked = [busy()]
+        before, first = running.fresh(), hog.schedstat()
+        worked.append(busy())
         hog.go()
         hog.stopped()
-        last, after, worked = hog.schedstat(), running.fresh(), busy() - worked
+        worked.append(busy())
+        last, after = hog.schedstat(), running.fresh()
+        worked.append(busy())
 
     within(moved(before, after, container.id, ONCPU), last[0] - first[0], 0.01)
     assert last[0] - first[0] > 0.3e9
@@ -343,7 +357,7 @@ def test_running_task_is_in_the_snapshot(tmpfs: Path, cgroups: Cgroup) -> None:
 def test_move_between_cgroups(tmpfs: Path, cgroups: Cgroup) -> None:
     """Work is charged to where the task is when it is done."""
     a, b = cgroups.child("a.service"), cgroups.child("b.service")
-    code = HOG.format(seconds=0.4) + HOG.format(seconds=0.4).split("gate()\n", 2)[2] + "gate()\n"
+    code = 2 * HOG.format(seconds=0.4)
     with loader(tmpfs) as running:
         worker = Worker(a, code, cpu=CPU)
         start, at_start = running.fresh(), worker.schedstat()
@@ -352,11 +366,13 @@ def test_move_between_cgroups(tmpfs: Path, cgroups: Cgroup) -> None:
         (b.path / "cgroup.procs").write_text(str(worker.pid))
         half, at_half = running.fresh(), worker.schedstat()
         worker.go()
-        time.sleep(0.2)
+        worker.stopped()
+        worker.go()
         worker.stopped()
         end, at_end = running.fresh(), worker.schedstat()
     within(moved(start, half, a.id, ONCPU), at_half[0] - at_start[0], 0.01)
     within(moved(half, end, b.id, ONCPU), at_end[0] - at_half[0], 0.01, slack=1e6)
+    assert at_end[0] - at_half[0] > 0.3e9
     assert moved(half, end, a.id, ONCPU) < 1e6
 
 
