@@ -81,8 +81,8 @@ def cgroup2() -> Path:
     raise RuntimeError("no cgroup2 is mounted")
 
 
-def wait_for(what: str, look: Callable[[], Any], timeout: float = 10) -> Any:
-    """The first true answer of look()."""
+def wait_for(what: str, look: Callable[[], Any], timeout: float = 60) -> Any:
+    """The first true answer of look(). On a busy machine it may take long."""
     end = time.monotonic() + timeout * SLOWNESS
     while not (answer := look()):
         if time.monotonic() > end:
@@ -190,14 +190,14 @@ class Loader:
             dump = self.dump()
             return dump if dump.monotonic_ns > now else None
 
-        dump = wait_for("a new snapshot", look, 10 + 3 * self.interval)
+        dump = wait_for("a new snapshot", look, 60 + 3 * self.interval)
         assert isinstance(dump, Dump)
         return dump
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
-        self.log += self.process.communicate(timeout=20 * SLOWNESS)[1].splitlines()
+        self.log += self.process.communicate(timeout=60 * SLOWNESS)[1].splitlines()
         return self.process.returncode
 
 
@@ -287,8 +287,15 @@ def gate():
     if not os.read(0, 1): sys.exit()
 gate()
 """
-# Works for as long as told, and then waits to be read.
-HOG = PRELUDE + "end = time.monotonic() + {seconds}\nwhile time.monotonic() < end: pass\ngate()\n"
+# Works until it has had a CPU for as long as told, and then waits to be read.
+HOG = (
+    PRELUDE
+    + """
+end = time.process_time() + {seconds}
+while time.process_time() < end: pass
+gate()
+"""
+)
 SLEEPER = PRELUDE + "for _ in range({times}): time.sleep({seconds})\ngate()\n"
 IDLER = PRELUDE + "gate()\n"
 

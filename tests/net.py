@@ -139,4 +139,4 @@ def link(a: Namespace, b: Namespace, *, delay_ms: int = 0, lose_one_in: int = 0)
         _up(a, b)
         yield
     finally:
-        relay.communicate(timeout=10)
+        relay.communicate(timeout=60)

@@ -52,7 +52,7 @@ const struct kpod_collector kpod_collector_memory = {
 	.name = "memory",
 	.help = "OOM kills and waits for memory",
 	.owner = "the task that waits; of an OOM kill, the victim",
-	.since = "5.11",
+	.since = "5.10",
 	.profile = KPOD_STANDARD,
 	KPOD_EMBEDDED(memory),
 	.attachments = attachments,

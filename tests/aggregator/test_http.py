@@ -62,7 +62,7 @@ def program(*options: str) -> Iterator[str]:
         yield line.split()[-1].removesuffix("/metrics")
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 @contextmanager
@@ -348,7 +348,7 @@ def test_idle_connections_do_not_keep_the_probe_out(tmp_path: Path) -> None:
     with server(application, 60, connections=20) as address:
         idle = [socket.create_connection(address) for _ in range(100)]
         for _ in range(3):
-            connection = http.client.HTTPConnection(*address, timeout=10)
+            connection = http.client.HTTPConnection(*address, timeout=60)
             connection.request("GET", "/healthz")
             assert connection.getresponse().read() == b"ok\n"
             connection.close()
@@ -370,9 +370,9 @@ def test_no_host_is_every_address_of_both_families(host: str) -> None:
     with listen(host, 0) as listener:
         port = listener.getsockname()[1]
         for address in ("127.0.0.1", "::1"):
-            socket.create_connection((address, port), timeout=10).close()
+            socket.create_connection((address, port), timeout=60).close()
     with listen("127.0.0.1", 0) as listener, pytest.raises(OSError, match="refused"):
-        socket.create_connection(("::1", listener.getsockname()[1]), timeout=10)
+        socket.create_connection(("::1", listener.getsockname()[1]), timeout=60)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

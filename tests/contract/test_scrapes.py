@@ -68,7 +68,7 @@ def writing(program: Path, directory: Path) -> Iterator[None]:
             time.sleep(0.01)
         yield
     finally:
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
     assert process.returncode == 0
 
 

@@ -38,7 +38,7 @@ class Aggregator:
     def get(self, path: str, **headers: str) -> tuple[int, str]:
         request = urllib.request.Request(self.url + path, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -60,6 +60,16 @@ class Aggregator:
             for (metric, found), value in self.samples().items()
             if metric == name and wanted <= found
         }
+
+
+def state(served: Aggregator) -> str:
+    (labels,) = [k for k, v in served.series("kpod_segment_state").items() if v]
+    return dict(labels)["state"]
+
+
+def comes_alive(served: Aggregator) -> None:
+    """At once, but on a machine that is so busy that the loader's heartbeat is late."""
+    wait_for("the aggregator to see it", lambda: state(served) == "live")
 
 
 @contextmanager
@@ -84,7 +94,7 @@ def aggregator(directory: Path, *options: str) -> Iterator[Aggregator]:
         yield Aggregator(url, process)
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 @dataclass
@@ -96,7 +106,7 @@ class Prometheus:
         """Values by labels; none while it is not up yet."""
         arguments = urllib.parse.urlencode({"query": expression})
         try:
-            with urllib.request.urlopen(f"{self.url}/api/v1/query?{arguments}", timeout=10) as body:
+            with urllib.request.urlopen(f"{self.url}/api/v1/query?{arguments}", timeout=60) as body:
                 answer = json.load(body)
         except OSError:
             return {}
@@ -139,7 +149,7 @@ def prometheus(
         yield Prometheus(f"http://127.0.0.1:{port}", process)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def scrape_of(served: Aggregator, **more: Any) -> dict[str, Any]:
@@ -173,7 +183,7 @@ def runc_container(directory: Path, cgroup_path: str, *command: str) -> Iterator
         yield output
     finally:
         subprocess.run(["runc", "delete", "--force", name], check=False, capture_output=True)
-        runc.wait(timeout=20)
+        runc.wait(timeout=60)
         remove_cgroups(cgroup_path.strip("/").split("/")[0])
         shutil.rmtree(bundle)
 

@@ -60,7 +60,7 @@ def test_quantiles(tmpfs: Path, tmp_path: Path) -> None:
         aggregator(tmpfs, "--histogram", shape) as served,
         prometheus(tmp_path, scrape_of(served), "--enable-feature=native-histograms") as server,
     ):
-        wait_for("a scrape", lambda: server.value("up"), 30)
+        wait_for("a scrape", lambda: server.value("up"))
         assert not server.query("native_seconds_bucket")
         assert server.value("histogram_count(native_seconds)") == len(values)
         assert server.value("classic_seconds_count") == len(values)

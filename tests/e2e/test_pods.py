@@ -96,7 +96,7 @@ def serve(stack: ExitStack, tmpfs: Path, cluster: Cluster, *options: str) -> Agg
     config.chmod(0o644)  # the aggregator is nobody
     arguments = ["--pods", "api", "--node", NODE, "--kubeconfig", str(config), *options]
     served = stack.enter_context(aggregator(tmpfs, *arguments))
-    wait_for("the first list", lambda: served.get("/readyz")[0] == 200, 20)
+    wait_for("the first list", lambda: served.get("/readyz")[0] == 200)
     return served
 
 
@@ -242,7 +242,7 @@ def test_without_an_api_no_row_is_lost(tmpfs: Path, tmp_path: Path, cluster: Clu
         cluster.fail("503")
         code = BURN.format(0.2) + "time.sleep(600)\n"
         spent = run(stack, tmp_path, path("systemd", UID[0], ID[0]), code)()
-        wait_for("the row", lambda: served.series(ONCPU, container_id=ID[0]), 20)
+        wait_for("the row", lambda: served.series(ONCPU, container_id=ID[0]))
         labels, value = one(served, container_id=ID[0])
         assert labels == {
             **{"scope": "pod", "pod_uid": UID[0], "container_id": ID[0]},  # noqa: PIE800

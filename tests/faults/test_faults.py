@@ -352,7 +352,7 @@ def test_cgroups_removed_during_their_birth(tmpfs: Path, cgroups: Cgroup) -> Non
         assert len(loaders) > 1
         a = cgroups.child("a.service")
         for running in loaders:
-            wait_for("all that is gone to be forgotten", partial(all_there, running), 30)
+            wait_for("all that is gone to be forgotten", partial(all_there, running))
             exact(running, a)
 
 

@@ -46,7 +46,8 @@ def moved(before: Dump, after: Dump, cgroup: int, key: tuple[str, str]) -> dict[
     """By column; of histograms, how many were counted."""
 
     def flat(dump: Dump) -> dict[str, int]:
-        row = dump.by_key(cgroup, "biolatency").get(key, {})
+        known = dump.slot(cgroup)  # others on this machine come and go
+        row = dump.by_key(cgroup, "biolatency").get(key, {}) if known else {}
         return {
             name: sum(words) if isinstance(words, list) else words
             for name, words in row.items()

@@ -106,14 +106,20 @@ def test_pages_are_exact(
 ) -> None:
     a, b = cgroups.child("a.service"), cgroups.child("b.service")
     code = LOCKED.format(path=str(file), pages=PAGES, page=PAGE, work=work)
+
+    def written(worker: Worker) -> int:
+        """Pages that the worker has dirtied, as the kernel itself accounts them to it."""
+        said = Path(f"/proc/{worker.pid}/io").read_text()
+        return int(said.split("\nwrite_bytes: ")[1].split()[0]) // PAGE
+
     with loader(tmpfs, "--collectors", "cachestat") as running:
         exact = by_page(running)
         worker, idle = Worker(a, code), Worker(b, IDLER)
         assert resident(file) == 0
-        before = running.fresh()
+        before, written_before = running.fresh(), written(worker)
         worker.go()
         worker.stopped()
-        after = running.fresh()
+        after, by_kernel = running.fresh(), written(worker) - written_before
         cached = resident(file)
         worker.end()
         idle.end()
@@ -122,10 +128,12 @@ def test_pages_are_exact(
     marked = moved.pop("accesses")
     # A write that moves the file's times on, once a tick, looks at its inode's block.
     spare = 20 * (SLOWNESS if dirtied else 1)
-    assert marked == accesses if exact else reads <= marked <= reads + spare
+    least, most = (accesses, accesses) if exact else (reads, reads + spare)
+    assert least <= marked <= most
     # Older kernels read some of the file system's own blocks on the way.
     assert 0 <= moved["additions"] - expected <= (0 if exact else 2)
-    assert moved["dirtied"] == dirtied
+    # A write may also dirty the block of the file's inode, when it was written back meanwhile.
+    assert moved["dirtied"] == by_kernel >= dirtied
     # The machine may take back what it likes meanwhile: here a daemon looks for cold pages.
     assert 0.9 * expected <= cached <= expected
     assert counted(after, b) == counted(before, b)

@@ -62,7 +62,7 @@ class Printer:
         assert self.process.stderr
         self.process.send_signal(signal.SIGINT)
         self.reader.join()
-        assert self.process.wait(timeout=20) == 0
+        assert self.process.wait(timeout=60) == 0
         found = re.search(r"(\d+) events printed, (\d+) lost", self.process.stderr.read())
         assert found
         return self.output.splitlines(), int(found[1]), int(found[2])
@@ -117,7 +117,7 @@ def test_text_cannot_break_a_line(cgroups: Cgroup) -> None:
     worker = Worker(cgroups.child("a.service"), hostile)
     with printer() as running:
         worker.go()
-        worker.process.wait(timeout=20)
+        worker.process.wait(timeout=60)
         lines, printed, _ = running.stop()
     assert len(lines) == printed
     line = next(line for line in lines if f"pid={worker.pid} " in line)

@@ -135,7 +135,7 @@ def test_it_does_not_start_with_less(tmpfs: Path, copied: Path, gone: str, ambie
         capture_output=True,
         text=True,
         check=False,
-        timeout=20,
+        timeout=60,
     )
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
     assert f"{gone} is missing" in done.stderr

@@ -31,7 +31,7 @@ SEGMENT = "--segment=/dev/shm/kpod-test-never-made"
 
 def run(*command: str, **options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # type: ignore[call-overload, no-any-return]
-        command, capture_output=True, text=True, timeout=30, check=False, **options
+        command, capture_output=True, text=True, timeout=60, check=False, **options
     )
 
 
@@ -242,7 +242,7 @@ def test_it_opens_no_socket(tmpfs: Path) -> None:
     time.sleep(0.5)
     children = Path(f"/proc/{traced.pid}/task/{traced.pid}/children").read_text().split()
     os.kill(int(children[0]), signal.SIGTERM)
-    traced.communicate(timeout=20)
+    traced.communicate(timeout=60)
     calls = log.read_text()
     assert calls.count("bpf(") > 10, "strace saw what it does"
     assert not re.findall(r"\b(?:socket|socketpair|connect|bind|listen|accept4?)\(", calls)
@@ -306,7 +306,7 @@ def test_print_shows_the_busiest(tmpfs: Path, cgroups: Cgroup) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=20,
+        timeout=60,
     )
     assert "cpu, per second:" in done.stdout
     assert re.search(r'(?m)^ +\d+\.\d{4} .*  "/"$', done.stdout)
