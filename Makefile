@@ -15,9 +15,10 @@ APT_BUILD := clang llvm gcc libbpf-dev libelf-dev zlib1g-dev 'libmsgpack-c-dev|l
 # The sanitizers' libraries are those of the clang that setup has installed.
 APT_TEST = bpftool iproute2 libcmocka-dev protobuf-compiler runc spin strace \
 	libclang-rt-$$($(CLANG) -dumpversion | cut -d. -f1)-dev
-APT_VM := qemu-system-x86 busybox-static kmod xz-utils iproute2
+APT_VM = $(APT_CROSS) qemu-system-x86 qemu-system-arm busybox-static kmod xz-utils iproute2 \
+	'virtiofsd|qemu-system-common'
 APT_BENCH := libbpf-tools
-APT_CROSS := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+APT_CROSS := gcc-aarch64-linux-gnu qemu-user
 
 , := ,
 ARCH_x86_64 := x86
@@ -30,11 +31,10 @@ ifneq ($(ARCH),$(ARCH_$(shell uname -m)))
 B := build/$(ARCH)
 TRIPLET_arm64 := aarch64-linux-gnu
 TRIPLET := $(TRIPLET_$(ARCH))
-SYSROOT := .cache/$(ARCH)
+SYSROOT := .cache/root/$(ARCH)
 CC := $(TRIPLET)-gcc
-CFLAGS := -O2 -g -isystem $(SYSROOT)/usr/include -isystem $(SYSROOT)/usr/include/$(TRIPLET)
-LDFLAGS := -L$(SYSROOT)/usr/lib/$(TRIPLET) -Wl,-rpath-link,$(SYSROOT)/usr/lib/$(TRIPLET)
-RUN := qemu-aarch64 -L /usr/$(TRIPLET) -E LD_LIBRARY_PATH=$(SYSROOT)/usr/lib/$(TRIPLET)
+CFLAGS := -O2 -g --sysroot=$(abspath $(SYSROOT))
+RUN := qemu-aarch64 -L $(SYSROOT)
 endif
 LLVM_STRIP ?= llvm-strip
 
@@ -58,7 +58,7 @@ C_SOURCES := $(wildcard bpf/*.[ch] loader/*.[ch] loader/*/*.[ch] shared/*.[ch] \
 	aggregator/native/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 PYTHON_SOURCES := aggregator tests docs deploy setup.py
 
-.PHONY: all run test test-c test-fuzz test-python test-vm test-debian test-cross cross check docs accept bench \
+.PHONY: all live run test test-c test-fuzz test-python test-vm test-debian test-cross cross check docs accept bench \
 	fuzz setup setup-test setup-vm setup-bench soak native clean format
 
 all: $(B)/kpod-loader $(if $(SYSROOT),,native)
@@ -159,7 +159,7 @@ $(SYSCALL_O): CFLAGS += -I$(B)
 
 $(B)/syscalls.inc:
 	@mkdir -p $(@D)
-	@echo '#include <asm/unistd.h>' | $(CC) -E -dM - | \
+	@echo '#include <asm/unistd.h>' | $(CC) $(CFLAGS) -E -dM - | \
 		sed -n 's/^#define __NR_\([a-z]\w*\) .*/[__NR_\1] = "\1",/p' | \
 		grep -v -e __NR_syscalls -e __NR_arch_specific_syscall >$@
 
@@ -233,7 +233,7 @@ test-c: $(TEST_BIN)
 # count descriptors or kill by the clock.
 cross: build/kpod-loader
 	$(call apt,$(APT_CROSS))
-	@$(MAKE) --no-print-directory ARCH=arm64 .cache/arm64/ready
+	@$(MAKE) --no-print-directory .cache/root/arm64/ready
 	@$(MAKE) --no-print-directory ARCH=arm64 all test-cross
 
 test-cross: $(patsubst %,$(B)/c/plain/%,$(filter-out \
@@ -241,17 +241,15 @@ test-cross: $(patsubst %,$(B)/c/plain/%,$(filter-out \
 	@for t in $(filter-out %/kpod-loader,$^); do echo "== $$t"; $(RUN) $$t || exit 1; done
 	$(RUN) $(B)/kpod-loader schema --profile minimal | cmp - <(build/kpod-loader schema --profile minimal)
 
-# Downloaded and unpacked, with package lists of its own: the system's are not touched.
-CROSS_LIBS := libbpf-dev libbpf1 libelf-dev libelf1 zlib1g-dev zlib1g libmsgpack-dev libmsgpackc2 \
-	libseccomp-dev libseccomp2 libcmocka-dev libcmocka0
-.cache/%/ready:
-	mkdir -p $(@D)/lists/partial $(@D)/archives/partial $(@D)/usr
-	cd $(@D) && apt="apt-get -qq -o APT::Architecture=$* -o APT::Architectures=$* \
-		-o Dir::State::lists=$$PWD/lists -o Dir::State::status=/dev/null -o Dir::Cache=$$PWD \
-		-o APT::Sandbox::User=root" && $$apt update && $$apt download $(CROSS_LIBS)
-	for deb in $(@D)/*.deb; do dpkg-deb -x $$deb $(@D) && rm $$deb || exit 1; done
-	test ! -d $(@D)/lib || cp -a $(@D)/lib/. $(@D)/usr/lib/
-	touch $@
+# A Debian of another architecture, of this machine's release: what is compiled and linked against,
+# and what a guest of that architecture has for its root. Packages and what they depend on are only
+# unpacked, and with package lists of their own: the system's are not touched.
+ROOT_PACKAGES := libbpf-dev libelf-dev zlib1g-dev 'libmsgpack-c-dev|libmsgpack-dev' libseccomp-dev \
+	libcmocka-dev bash busybox-static coreutils dash e2fsprogs findutils grep iproute2 kmod mount procps \
+	python3 runc sed tar util-linux
+.cache/root/%/ready: deploy/packages
+	deploy/packages --root $* .cache/root/$* $(ROOT_PACKAGES)
+	@touch $@
 
 FUZZ := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c))
 FUZZ_SECONDS := 600
@@ -299,6 +297,8 @@ soak: setup-test
 # What the tests of the kernel run.
 LIVE := all $(B)/kpod-loader-test $(B)/kpod-loader-static $(B)/calls
 
+live: $(LIVE)
+
 $(B)/calls: tests/kernel/calls.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -pthread -static $< -o $@
@@ -307,8 +307,9 @@ test-python: $(LIVE)
 	$(SUDO) $(PY) -m pytest -ra --ignore tests/vm tests
 
 # On other kernels, by themselves: guests would disturb the tests that are run on this one.
-test-vm: setup-vm
-	@$(MAKE) --no-print-directory $(LIVE)
+test-vm: setup-vm .cache/root/arm64/ready
+	@$(MAKE) --no-print-directory live
+	@$(MAKE) --no-print-directory ARCH=arm64 live
 	$(SUDO) $(PY) -m pytest -ra tests/vm
 
 # On a Debian that nobody prepared, in a chroot: `make run` to its first metrics, and the tests that

@@ -322,7 +322,8 @@ enum skb_drop_reason_subsys {
 struct sk_buff {
 	struct sock *sk;
 	__be16 protocol;
-	u16 network_header; /* from head */
+	u16 network_header;   /* from head */
+	u16 transport_header; /* likewise */
 	unsigned char *head;
 	unsigned char *data;
 };
@@ -355,5 +356,23 @@ struct bpf_iter__bpf_map {
 };
 
 #pragma clang attribute pop
+
+/* Registers at a kprobe: asm/ptrace.h of each architecture, which user space has, too. */
+#ifdef __TARGET_ARCH_x86
+struct pt_regs {
+	unsigned long r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi;
+	unsigned long orig_rax, rip, cs, eflags, rsp, ss;
+};
+#else
+struct user_pt_regs {
+	u64 regs[31], sp, pc, pstate;
+};
+#endif
+
+struct udphdr { /* RFC 768 */
+	__be16 source, dest;
+	__be16 len; /* with this header */
+	__u16 check;
+};
 
 #endif

@@ -98,6 +98,7 @@ static __always_inline long number_of(struct pt_regs *regs)
 
 static __always_inline void identify(struct syscall_task *t, struct task_struct *task, long number)
 {
+	__u64 index = number;
 	__u8 entry = 0;
 
 	t->foreign = is_32bit(task) || (number > 0 && number & X32_SYSCALL_BIT);
@@ -105,8 +106,14 @@ static __always_inline void identify(struct syscall_task *t, struct task_struct 
 		t->no_result = number == COMPAT_SIGRETURN || number == COMPAT_RT_SIGRETURN ||
 			       number == X32_RT_SIGRETURN;
 	} else {
-		if (number >= 0 && number < KPOD_SYSCALL_NUMBERS)
-			entry = syscall_list[number];
+		/*
+		 * Else clang compares the int that the number is on arm64, and takes as index what
+		 * it has made of it, of which the verifier of 6.1 does not know that it is
+		 * positive.
+		 */
+		barrier_var(index);
+		if (index < KPOD_SYSCALL_NUMBERS)
+			entry = syscall_list[index];
 		t->no_result = !!(entry & KPOD_SYSCALL_NO_RESULT);
 	}
 	t->listed = entry & ~KPOD_SYSCALL_NO_RESULT;

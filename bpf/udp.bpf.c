@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
  * UDP per container, at the end of each send and receive, as the kernel keeps no counters for a UDP
- * socket. Best by functions of UDP alone; the tracepoints are in the path of every socket.
+ * socket. Best by functions of UDP alone; the tracepoints are in the path of every socket. A kernel
+ * may have neither (arm64 before 6.4): then by kprobes, at the places where the kernel counts.
  */
 #include "socket.bpf.h"
+
+#include <bpf/bpf_endian.h>
 
 #include "udp.h"
 
@@ -117,6 +120,75 @@ int BPF_PROG(kpod_udp_enqueue, struct sock *sk, struct sk_buff *skb, int result)
 {
 	if (result < 0)
 		dropped(sk);
+	return 0;
+}
+
+/*
+ * By kprobes, without a kretprobe where the kernel may sleep: it has only so many of those at once.
+ * udp_send_skb() and udp_v6_send_skb() hand each datagram, corked or not, to these two functions of
+ * IP, and count it when they return without an error.
+ */
+static __always_inline int handed_to_ip(struct sk_buff *skb)
+{
+	struct sock *sk = BPF_CORE_READ(skb, sk);
+	struct udphdr header;
+
+	if (!sk || BPF_CORE_READ(sk, sk_protocol) != IPPROTO_UDP ||
+	    BPF_CORE_READ(sk, sk_type) != SOCK_DGRAM ||
+	    bpf_probe_read_kernel(&header, sizeof(header),
+				  BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, transport_header)))
+		return 0;
+	count(sk, KPOD_SENT, (__u16)(bpf_ntohs(header.len) - sizeof(header)), 1);
+	return 0;
+}
+
+SEC("kprobe/ip_send_skb")
+int BPF_KPROBE(kpod_udp_sent_kprobe, void *net, struct sk_buff *skb)
+{
+	return handed_to_ip(skb);
+}
+
+SEC("kprobe/ip6_send_skb")
+int BPF_KPROBE(kpod_udp_sent6_kprobe, struct sk_buff *skb)
+{
+	return handed_to_ip(skb);
+}
+
+SEC("kprobe/skb_consume_udp")
+int BPF_KPROBE(kpod_udp_consume_kprobe, struct sock *sk, struct sk_buff *skb, int size)
+{
+	if (size >= 0)
+		count(sk, KPOD_RECEIVED, size, 1);
+	return 0;
+}
+
+/* The socket whose queue this CPU adds to: without softirqs, and so one at a time. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct sock *);
+} udp_enqueued SEC(".maps");
+
+SEC("kprobe/__udp_enqueue_schedule_skb")
+int BPF_KPROBE(kpod_udp_enqueue_kprobe, struct sock *sk)
+{
+	struct sock **at = bpf_map_lookup_elem(&udp_enqueued, &(__u32){0});
+
+	if (at)
+		*at = sk;
+	return 0;
+}
+
+SEC("kretprobe/__udp_enqueue_schedule_skb")
+int BPF_KRETPROBE(kpod_udp_enqueued_kprobe, int result)
+{
+	struct sock **at = bpf_map_lookup_elem(&udp_enqueued, &(__u32){0});
+
+	if (at && *at && result < 0)
+		dropped(*at);
+	if (at)
+		*at = NULL;
 	return 0;
 }
 

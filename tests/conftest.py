@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from tests import live
 from tests.live import GUEST, LOADER, Cgroup, cgroup_tree, collectors, missing
@@ -15,15 +14,26 @@ LAZY = "lazy_itable_init=0,lazy_journal_init=0"  # or the kernel would write of 
 collect_ignore = [] if GUEST else ["vm/guest"]
 
 
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """A guest does not import what it would not run: it is slow, and some needs the host's code."""
+    if not GUEST or collection_path.suffix != ".py":
+        return None
+    return None if "mark.guest" in collection_path.read_text() else True
+
+
 @functools.cache
 def of_this_kernel() -> dict[str, tuple[bool, str]]:
     command = [str(LOADER), "doctor", "--profile", "comprehensive"]
     return collectors(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
 
 
-# A loaded machine is no failure.
-settings.register_profile("kpod", deadline=None)
-settings.load_profile("kpod")
+# Not in guests: it has parts in the host's machine code.
+if not GUEST:
+    from hypothesis import settings
+
+    # A loaded machine is no failure.
+    settings.register_profile("kpod", deadline=None)
+    settings.load_profile("kpod")
 
 
 @pytest.fixture(autouse=True)

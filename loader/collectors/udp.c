@@ -47,6 +47,13 @@ static const struct kpod_attachment attachments[] = {
 	 KPOD_STEPS({"kpod_udp_drop", KPOD_ATTACH}, {"kpod_udp_sent", KPOD_ATTACH},
 		    {"kpod_udp_received", KPOD_ATTACH}),
 	 .lacks = "runs in the sends and receives of every socket, not of UDP's only"},
+	{.name = "kprobe",
+	 KPOD_STEPS({"kpod_udp_enqueued_kprobe", KPOD_ATTACH},
+		    {"kpod_udp_enqueue_kprobe", KPOD_ATTACH}, {"kpod_udp_sent_kprobe", KPOD_ATTACH},
+		    {"kpod_udp_sent6_kprobe", KPOD_ATTACH},
+		    {"kpod_udp_consume_kprobe", KPOD_ATTACH}),
+	 .lacks = "a datagram counts as sent even if IP refuses it; what probes miss is not "
+		  "counted"},
 };
 
 const struct kpod_collector kpod_collector_udp = {

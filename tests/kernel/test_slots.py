@@ -48,8 +48,9 @@ def test_reused_slot_starts_from_zero(tmpfs: Path, cgroups: Cgroup) -> None:
         assert empty.row(b.id) == {}
         worker = Worker(b, IDLER)
         last = running.fresh()
-        assert 0 < last.total(b.id, ONCPU) <= worker.schedstat()[0]
-        assert sum(last.row(b.id)["kpod_cpu_runqueue_latency_seconds"]) < 100
+        oncpu, _, turns = worker.schedstat()
+        assert 0 < last.total(b.id, ONCPU) <= oncpu
+        assert 0 < sum(last.row(b.id)["kpod_cpu_runqueue_latency_seconds"]) <= turns
 
 
 # For each of many cgroups: a process in it that sleeps twice, then says what the kernel counted.

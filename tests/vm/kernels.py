@@ -1,5 +1,7 @@
 """Debian's kernels, unpacked below .cache/kernels: NAME/vmlinuz and NAME/lib/modules.
 
+A kernel's name is its version, followed by its architecture if that is not amd64: 6.1-arm64.
+
 The apt state is our own; where packages come from is the machine's.
 """
 
@@ -12,7 +14,23 @@ from tests.live import ROOT
 
 CACHE = ROOT / ".cache/kernels"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-SUITES = {"5.10": "bullseye-security", "6.1": "bookworm", "6.12": "trixie", "7.2": "sid"}
+SUITES = {
+    "5.10": "bullseye-security",
+    "6.1": "bookworm",
+    "6.1-arm64": "bookworm",
+    "6.12": "trixie",
+    "6.12-arm64": "trixie",
+    "7.2": "sid",
+    "7.2-arm64": "sid",
+}
+
+
+def architecture(name: str) -> str:
+    return name.partition("-")[2] or "amd64"
+
+
+def version(name: str) -> str:
+    return name.partition("-")[0]
 
 
 class UnavailableError(Exception):
@@ -33,11 +51,11 @@ def run(*command: str, cwd: Path | None = None) -> str:
 
 def mirror(suite: str) -> str:
     """The machine's own mirror, of security updates if it is their suite."""
-    security = suite.endswith("-security")
-    said = run("apt-get", "indextargets", "--format", "$(SITE) $(RELEASE)", "Created-By: Packages")
+    said = run("apt-get", "indextargets", "--format", "$(SITE) $(LABEL)", "Created-By: Packages")
+    wanted = "Debian-Security" if suite.endswith("-security") else "Debian"
     for line in said.splitlines():
-        site, release = line.split()
-        if release.startswith("bookworm") and release.endswith("-security") == security:
+        site, label = line.split(maxsplit=1)
+        if label == wanted:
             return site
     raise UnavailableError(f"apt has no source that could have {suite}")
 
@@ -55,7 +73,9 @@ def fetch(name: str, directory: Path) -> None:
     source = f"deb [signed-by={KEYRING}] {mirror(suite)} {suite} main\n"
     (downloads / "sources.list").write_text(source)
     settings = {
-        "APT::Architecture": "amd64",
+        "APT::Architecture": architecture(name),
+        "APT::Architectures": architecture(name),
+        "Acquire::Retries": "3",
         "APT::Sandbox::User": "root",
         "APT::Update::Error-Mode": "any",
         "Dir::Cache": f"{downloads}/cache",
@@ -66,11 +86,15 @@ def fetch(name: str, directory: Path) -> None:
     }
     apt = [f"-o{key}={value}" for key, value in settings.items()]
     run("apt-get", *apt, "-qq", "update")
-    images = dependencies(apt, "linux-image-cloud-amd64", f"linux-image-{re.escape(name)}[.]")
+    images = dependencies(
+        apt, f"linux-image-cloud-{architecture(name)}", f"linux-image-{re.escape(version(name))}[.]"
+    )
     if len(images) != 1:
         raise UnavailableError(f"{suite} has no kernel {name} any more")
     # In newer suites the image is an empty package.
-    parts = dependencies(apt, images[0], f"linux-(?:base|binary|modules)-{re.escape(name)}[.]")
+    parts = dependencies(
+        apt, images[0], f"linux-(?:base|binary|modules)-{re.escape(version(name))}[.]"
+    )
     run("apt-get", *apt, "-qq", "download", *images, *parts, cwd=downloads)
     unpacked = downloads / "unpacked"
     for package in downloads.glob("*.deb"):

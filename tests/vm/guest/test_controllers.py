@@ -242,7 +242,7 @@ def test_as_runc_says(tmpfs: Path, tmp_path: Path) -> None:
     burn = "x = bytearray(8 << 20)\nfor i in range(10**6): pass\nprint(1, flush=True)\n"
     spec["process"] |= {"terminal": False, "args": ["python3", "-c", f"{burn}input()"]}
     spec["mounts"] = [m for m in spec["mounts"] if m["destination"] in ("/proc", "/dev")]
-    for path in ("/usr", "/lib", "/lib64", "/bin"):
+    for path in filter(os.path.exists, ("/usr", "/lib", "/lib64", "/bin")):
         (bundle / f"rootfs{path}").mkdir()
         options = ["bind", "ro"]
         spec["mounts"].append(
