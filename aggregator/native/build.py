@@ -69,4 +69,3 @@ def builder() -> FFI:
         extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"],
     )
     return ffi
-
