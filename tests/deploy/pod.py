@@ -28,7 +28,7 @@ from tests.e2e.stack import remove_cgroups
 from tests.live import ROOT, wait_for
 
 STATIC = ROOT / "build/kpod-loader-static"
-SECCOMP = ROOT / ".cache/deploy/seccomp/usr/share/containers/seccomp.json"
+SECCOMP = ROOT / ".cache/containers-common/usr/share/containers/seccomp.json"
 ARCHITECTURES = {"x86_64": ("amd64", "SCMP_ARCH_X86_64"), "aarch64": ("arm64", "SCMP_ARCH_AARCH64")}
 ALL = ("bounding", "effective", "permitted")  # as containerd sets them: nothing to inherit
 PATHS = ("/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys")

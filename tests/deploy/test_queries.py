@@ -6,6 +6,7 @@ there, but for what this machine's kernel or cgroups do not give, which the scra
 """
 
 import json
+import os
 import re
 import tempfile
 import urllib.error
@@ -22,7 +23,7 @@ import pytest
 from tests.deploy.chart import HELM, one, render
 from tests.deploy.expressions import RULES, Expression, Selector, every, rules, selectors
 from tests.e2e.stack import Aggregator, Prometheus, prometheus, scrape_of
-from tests.e2e.test_pods import ID, UID, Cluster, path, run, serve
+from tests.e2e.test_pods import Cluster, path, run, serve
 from tests.kubernetes.server import NODE
 from tests.live import Loader, cgroup2, loader, missing, wait_for
 
@@ -62,6 +63,9 @@ for second in range(600):
 """
 # Of a relabelling, where prometheus-operator's name is not Prometheus's.
 NAMES = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
+# Of this process: another run of the tests on this machine has others.
+UID = [f"{os.getpid():08x}-1111-2222-3333-{i:012x}" for i in range(2)]
+ID = [f"{os.getpid():063x}{i}" for i in range(2)]
 PRESENT = ("kpod_cpu_", "kpod_process_", "kpod_tcp_bytes", "kpod_tcp_segments", "kpod_tcp_rtt")
 # What stands for a value in runbooks.
 FILLED = {
