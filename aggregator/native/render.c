@@ -482,26 +482,39 @@ put_rows(struct kpod_cursor *at, const struct kpod_plan *plan, const struct kpod
 }
 
 /*
- * A MetricFamily starts with its size, so it is rendered twice: first to see how large it is, into
- * the room where it will be written. NULL: there is not enough of it for a Metric.
+ * A MetricFamily starts with its size. One for which there is room is rendered behind the place of
+ * its beginning, and moved there; a larger one is rendered twice: first to see how large it is,
+ * into the room where it will be written. NULL: there is not enough of it for a Metric.
  */
-static char *put_size(const struct kpod_cursor *at, const struct kpod_plan *plan,
-		      const struct kpod_snapshot *snapshot, const uint32_t *shown, char *p,
-		      const char *end)
+static char *put_family(struct kpod_cursor *at, const struct kpod_plan *plan,
+			const struct kpod_snapshot *snapshot, const uint32_t *shown, char *p,
+			const char *end)
 {
+	const struct kpod_text *header = &plan->families[at->family].views[KPOD_PROTOBUF].header;
 	struct kpod_cursor dry = *at;
-	size_t size = plan->families[at->family].views[KPOD_PROTOBUF].header.size;
+	char *body = p + header->size + 10 + KPOD_TEXT_PAD, *to;
+	size_t size = header->size;
+	bool once = true;
 
 	while (dry.row < shown[at->family]) {
 		uint32_t row = dry.row, sample = dry.sample;
-		char *to = put_rows(&dry, plan, snapshot, shown, KPOD_PROTOBUF, KPOD_AS_PROTOBUF, p,
-				    end);
+		char *from = once ? body : p;
 
-		if (dry.row == row && dry.sample == sample)
+		to = put_rows(&dry, plan, snapshot, shown, KPOD_PROTOBUF, KPOD_AS_PROTOBUF, from,
+			      end);
+		if (dry.row == row && dry.sample == sample && !once)
 			return NULL;
-		size += (size_t)(to - p);
+		size += (size_t)(to - from);
+		once = once && dry.row == shown[at->family];
 	}
-	return put_varint(p, size);
+	p = put_varint(p, size);
+	p = put(p, plan->text + header->at, header->size);
+	if (once) {
+		memmove(p, body, size - header->size);
+		p += size - header->size;
+		*at = dry;
+	}
+	return p;
 }
 
 static inline __attribute__((always_inline)) size_t
@@ -516,15 +529,16 @@ render(struct kpod_cursor *at, const struct kpod_plan *plan, const struct kpod_s
 		if (!shown[at->family])
 			continue;
 		if (!at->inside) {
-			char *to = p;
+			char *to;
 
 			if ((size_t)(end - p) < header->size + KPOD_TEXT_PAD + 10)
 				break;
-			if (encoding == KPOD_AS_PROTOBUF)
-				to = put_size(at, plan, snapshot, shown, p, end);
+			to = encoding == KPOD_AS_PROTOBUF
+				     ? put_family(at, plan, snapshot, shown, p, end)
+				     : put(p, plan->text + header->at, header->size);
 			if (!to)
 				break;
-			p = put(to, plan->text + header->at, header->size);
+			p = to;
 			at->inside = true;
 		}
 		p = put_rows(at, plan, snapshot, shown, format, encoding, p, end);

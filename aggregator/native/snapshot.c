@@ -327,10 +327,36 @@ static uint64_t keys_size(const struct kpod_plan *plan, const struct kpod_shape 
 
 #define VALUE_SIZE 8 /* with the end of the line; most values are small */
 
+/* Whether all of it is within the limits even if each line were as long as the longest. */
+static bool all_fit(const struct kpod_snapshot *s, const struct kpod_plan *plan,
+		    const struct kpod_limits *limits)
+{
+	uint64_t series = 0, bytes = 0, labels = 0;
+
+	for (uint32_t i = 0; i < s->owner_count; i++)
+		if (labels < s->owners[i].labels[plan->page][KPOD_AS_TEXT].size)
+			labels = s->owners[i].labels[plan->page][KPOD_AS_TEXT].size;
+	for (uint32_t f = 0; f < plan->family_count; f++) {
+		const struct kpod_family *family = &plan->families[f];
+		const struct kpod_view *view = &family->views[KPOD_TEXT];
+		uint64_t rows = s->first_row[family->table + 1] - s->first_row[family->table];
+		uint64_t lines = rows * view->sample_count;
+
+		if (labels < family->labels[KPOD_AS_TEXT].size)
+			labels = family->labels[KPOD_AS_TEXT].size;
+		if (lines > limits->per_family)
+			return false;
+		series += lines;
+		bytes += view->header.size + lines * view->line_size;
+	}
+	return series <= limits->series && bytes + series * labels <= limits->bytes;
+}
+
 void kpod_snapshot_show(const struct kpod_snapshot *s, const struct kpod_plan *plan,
 			const struct kpod_limits *limits, uint32_t *shown, uint64_t *cut)
 {
 	uint64_t series = limits->series, bytes = limits->bytes;
+	bool whole = all_fit(s, plan, limits);
 
 	for (uint32_t f = 0; f < plan->family_count; f++) {
 		const struct kpod_family *family = &plan->families[f];
@@ -343,7 +369,7 @@ void kpod_snapshot_show(const struct kpod_snapshot *s, const struct kpod_plan *p
 		if (!has_value(s, plan, family))
 			continue;
 		bytes -= bytes < view->header.size ? bytes : view->header.size;
-		for (; row < end; row++) {
+		for (row = whole ? end : row; row < end; row++) {
 			const struct kpod_row_ref *ref = &s->rows[row];
 			const struct kpod_text *labels =
 				ref->owner ? ref->owner->labels[plan->page] : family->labels;

@@ -322,6 +322,35 @@ def test_a_family_of_many_chunks(tmp_path: Path) -> None:
     assert len(check_same(found)) == 2 * count
 
 
+def test_families_at_every_place_of_a_chunk(tmp_path: Path) -> None:
+    """Small ones are rendered once and moved to their place, one that does not fit twice."""
+    families = [
+        column(f"f{i}_total", help="x" * (1 + i * 37 % 500), labels={"i": "y" * i})
+        for i in range(60)
+    ]
+    count = 40
+    segment = Segment(
+        schema(table("t", 1, families)),
+        slots=[Slot(i, f"{'x' * (i * 13 % 90)}{i}.service", UNIT) for i in range(count)],
+        rows=[Row(0, i, [i]) for i in range(count)],
+    )
+    found = scrapes(tmp_path, segment)
+    assert len(found[PROTOBUF]) > 3 * lib.KPOD_CHUNK_SIZE
+    assert len(check_same(found)) == count * len(families)
+
+
+def test_the_largest_header_before_the_largest_row(tmp_path: Path) -> None:
+    """Together they do not fit into a chunk."""
+    constant = {"c": "c" * 32_000}
+    segment = Segment(
+        schema(table("t", 1, [column("a_total", help="h" * 32_000, labels=constant)])),
+        [Slot(1, "1.service", UNIT)],
+        [Row(0, 1, [1])],
+    )
+    found = scrapes(tmp_path, segment, resolver=lambda _: (("l", "v" * 16_000),))
+    assert len(check_same(found)) == 1
+
+
 def test_own_metrics_in_protobuf() -> None:
     class Own:
         def collect(self) -> list[Any]:

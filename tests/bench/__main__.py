@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import collectors, files, http, loader, pods, render
+from tests.bench import collectors, files, http, loader, page, pods, render
 
 PARTS: tuple[Callable[[], bool], ...] = (
     collectors.main,
     render.main,
+    page.main,
     http.main,
     loader.main,
     pods.main,

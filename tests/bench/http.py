@@ -36,7 +36,17 @@ Address = tuple[str, int]
 def aggregator(path: Path) -> Iterator[tuple[Address, int]]:
     """Yields its address and pid."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "aggregator", "--segment", str(path), "--listen", "127.0.0.1:0"],
+        [
+            sys.executable,
+            "-m",
+            "aggregator",
+            "--segment",
+            str(path),
+            "--listen",
+            "127.0.0.1:0",
+            "--max-page",
+            "100",
+        ],
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -166,8 +166,14 @@ def measure(path: Path, wanted: int, resolver: Resolver, node: str = "") -> bool
     samples, lines = render(snapshot), render(snapshot, lib.KPOD_OPENMETRICS)
     inner = max(1, 200_000 // samples)
 
+    chunks = list(snapshot.render(lib.KPOD_TEXT))
+
     def pack() -> None:
         for _ in gzipped(snapshot.render(lib.KPOD_TEXT)):
+            pass
+
+    def compress() -> None:
+        for _ in gzipped(chunks):
             pass
 
     # Nanoseconds, of the text format's samples.
@@ -185,6 +191,7 @@ def measure(path: Path, wanted: int, resolver: Resolver, node: str = "") -> bool
             took["text then"].append(took["text"][-1])
             took["client"].append(timed(lambda: generate_latest(registry)) / samples)
             took["gzip"].append(timed(pack) / samples)
+            took["compressor"].append(timed(compress) / samples)
             # As its server does.
             both = timed(lambda: gzip.compress(generate_latest(registry)))
             took["client gzip"].append(both / samples)
@@ -199,23 +206,27 @@ def measure(path: Path, wanted: int, resolver: Resolver, node: str = "") -> bool
     print(f"{samples} samples {where}, {len(text) / samples:.0f} bytes each, ns per sample:")
     report("text", median(took["text"]))
     # The bounds are for lines as they are in Kubernetes: in shorter ones the numbers weigh more.
-    report("memcpy", median(took["memcpy"]), to_copy, "text at most 2 times this" if node else "")
+    most = 1.1 if wanted <= 10_000 else 0.9  # copied from beyond the caches, and rendered from them
+    to_pack = ratio("gzip", "compressor")
+    report("memcpy", median(took["memcpy"]), to_copy, f"text at most {most}" if node else "")
     report("prometheus-client", median(took["client"]), to_client, "at least 250" if node else "")
     report(
         f"OpenMetrics, {lines / samples:.2f} lines",
         median(took["openmetrics"]),
         whole,
-        "at most 1.2" if node else "",
+        "at most 1.05" if node else "",
     )
-    report("protobuf, native", median(took["protobuf"]), ratio("protobuf", "text"))
-    report("text, gzip", median(took["gzip"]))
+    report("protobuf, both buckets", median(took["protobuf"]), ratio("protobuf", "text"))
+    report("text, gzip", median(took["gzip"]), to_pack, "of the compressor at most 1.15")
     report(
         "prometheus-client, gzip",
         median(took["client gzip"]),
         to_gzip,
         "at least 60" if node else "",
     )
-    return not node or (to_copy <= 2 and to_client >= 250 and whole <= 1.2 and to_gzip >= 60)
+    return to_pack <= 1.15 and (
+        not node or (to_copy <= most and to_client >= 250 and whole <= 1.05 and to_gzip >= 60)
+    )
 
 
 def main() -> bool:
