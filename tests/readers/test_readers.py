@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from aggregator.http.server import Application
+from aggregator.push.otlp import requests
 from aggregator.segment.formats import PROTOBUF_TYPE
 from aggregator.segment.store import Store
 from tests.aggregator.test_http import server
@@ -290,6 +291,57 @@ def test_victoria_metrics(page: str, tmp_path: Path, version: str) -> None:
             40,
         )
         assert floats == truth.plain() | truth.classic()
+
+
+def test_victoria_metrics_by_otlp(tmp_path: Path) -> None:
+    """Pushed histograms have other buckets than scraped ones, under the same name: the two do not
+    mix, as docs/readers.md says. Counts and sums are right, and so is everything else."""
+    program = needs(VICTORIA["1.145"])
+    truth.write(tmp_path / "segment")
+    store = Store(
+        str(tmp_path / "segment"),
+        clock=time.monotonic_ns,
+        resolver=truth.resolver,
+        node=truth.NODE,
+    )
+    port = free_port()
+    command: list[str | Path] = [
+        *(program, f"-storageDataPath={tmp_path}/data", f"-httpListenAddr=127.0.0.1:{port}"),
+        "-search.latencyOffset=0s",
+    ]
+    url = f"http://127.0.0.1:{port}"
+    with running(command, tmp_path / "log"):
+
+        def ready() -> bool:
+            with contextlib.suppress(OSError):
+                return get(f"{url}/health") == b"OK"
+            return False
+
+        wait_for("the server", ready, 40)
+        # The snapshot's time is years ago, which is outside of what it keeps.
+        now = time.time_ns()
+        assert store.refresh() == "live"
+        assert store.snapshot
+        store.snapshot.native.realtime_ns = now
+        for body in requests(store.snapshot):
+            headers = {"Content-Type": "application/x-protobuf"}
+            get(f"{url}/opentelemetry/v1/metrics", body, headers=headers)
+
+        def found() -> list[dict[str, Any]]:
+            export = get(f"{url}/api/v1/export?match[]=" + urllib.parse.quote('{__name__=~"r_.+"}'))
+            return [json.loads(line) for line in export.splitlines()]
+
+        wait_for("what was pushed", lambda: any("r_of_node" in str(x) for x in found()), 40)
+        host = [x for x in found() if x["metric"].get("scope") == "host"]
+    stored = {x["metric"]["__name__"]: x["values"][-1] for x in host}
+    classic = [dict(labels) for name, labels in truth.classic() if name.endswith("_bucket")]
+    buckets = [x["metric"] for x in host if x["metric"]["__name__"] == "r_latency_seconds_bucket"]
+    assert buckets
+    assert all("vmrange" in labels and "le" not in labels for labels in buckets)
+    assert all("le" in labels for labels in classic)
+    assert stored["r_bytes_total"] == truth.words(0)[0]
+    assert stored["r_latency_seconds_count"] == sum(truth.counts(0))
+    assert stored["r_latency_seconds_sum"] == truth.scaled(truth.words(0)[truth.SUM], 9)
 
 
 @pytest.mark.parametrize("version", PUSHGATEWAY)
