@@ -279,7 +279,11 @@ static int run_on(const struct kpod_options *o, const sigset_t *stop)
 	}
 	kpod_sources_open(&bpf, &slots, o);
 	kpod_governor_open(&governor, &bpf, &slots, o);
-	kpod_privileges_drop(&bpf, governor.able);
+	err = kpod_privileges_drop(&bpf, governor.able);
+	if (err && !o->allow_degraded_privileges) {
+		kpod_log("it ends rather than run with them: see --allow-degraded-privileges");
+		goto out;
+	}
 	err = loop_open(&loop, o, stop); /* not before: there are threads from here on */
 	if (err) {
 		kpod_log("cannot start: %s", strerror(-err));

@@ -74,6 +74,8 @@ static const struct option_row rows[] = {
 	 "and no privilege is kept for it)"},
 	{"pods-only", FLAG, TO(pods_only),
 	 .help = "only Kubernetes pods are told apart; all else is the host"},
+	{"allow-degraded-privileges", FLAG, TO(allow_degraded_privileges),
+	 .help = "run also if privileges that are not needed any more cannot be dropped"},
 	{"print", FLAG, TO(print), .help = "also print a live table"},
 	{"verbose", FLAG, TO(verbose), .help = "also print what libbpf says"},
 	{"inject-load-failure", TEXT, TO(inject_failure), .value = "NAME",

@@ -24,6 +24,7 @@ struct kpod_options {
 	uint64_t ring_max;
 	bool pods_only;
 	bool print;
+	bool allow_degraded_privileges;
 	bool verbose;
 	enum kpod_profile profile;
 	const char *proc;	    /* the host's procfs */

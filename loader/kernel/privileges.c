@@ -197,10 +197,10 @@ static void say_missing(const struct kpod_collector *c)
 				c->name, known[i].name);
 }
 
-void kpod_privileges_drop(const struct kpod_bpf *bpf, bool loads)
+int kpod_privileges_drop(const struct kpod_bpf *bpf, bool loads)
 {
 	uint64_t needed = loads ? BIT(CAP_BPF) | BIT(CAP_PERFMON) | BIT(CAP_SYS_ADMIN) : 0;
-	int err;
+	int err, filter_err;
 
 	for (size_t i = 0; i < bpf->loaded_count; i++) {
 		if (!bpf->loaded[i].attachment)
@@ -217,8 +217,9 @@ void kpod_privileges_drop(const struct kpod_bpf *bpf, bool loads)
 	if (!err && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 		err = -errno;
 	if (err)
-		kpod_log("cannot drop privileges: %s", strerror(-err));
-	err = confine(loads);
-	if (err)
-		kpod_log("no system call filter: %s", strerror(-err));
+		kpod_log("capabilities cannot be dropped: %s", strerror(-err));
+	filter_err = confine(loads);
+	if (filter_err)
+		kpod_log("the system call filter cannot be set: %s", strerror(-filter_err));
+	return err ? err : filter_err;
 }

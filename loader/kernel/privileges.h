@@ -16,7 +16,10 @@ bool kpod_sees_all_tasks(void);
 	"in a PID namespace of its own: tasks and connections older than the loader are not "      \
 	"adopted (hostPID: true)"
 
-/* For good, once all is attached; `loads`: collectors are to be loaded again later. */
-void kpod_privileges_drop(const struct kpod_bpf *bpf, bool loads);
+/*
+ * For good, once all is attached; `loads`: collectors are to be loaded again later. Returns -errno
+ * if some of it could not be dropped, and a line on stderr for each such part has said what.
+ */
+int kpod_privileges_drop(const struct kpod_bpf *bpf, bool loads);
 
 #endif

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,53 @@ def test_it_does_not_start_with_less(tmpfs: Path, copied: Path, gone: str, ambie
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
     assert f"{gone} is missing" in done.stderr
     assert list(tmpfs.iterdir()) == [copied]
+
+
+# Runs a command for which the kernel refuses one system call, as the runtime of a container may.
+REFUSING = """
+import ctypes, os, platform, struct, sys
+EPERM, ALLOW = 0x50001, 0x7fff0000
+number = {
+    "x86_64": {"capset": 126, "seccomp": 317, "prctl": 157},
+    "aarch64": {"capset": 91, "seccomp": 277, "prctl": 167},
+}[platform.machine()]
+# (code, jump if true, jump if false, k): load, jump if equal, return
+def load(k): return 0x20, 0, 0, k
+def equal(k, t, f): return 0x15, t, f, k
+def end(k): return 6, 0, 0, k
+program = [
+    load(0), equal(number[sys.argv[1]], 3, 0), equal(number["prctl"], 0, 3), load(16),
+    # What libseccomp does where there is no seccomp(): PR_SET_SECCOMP.
+    equal(22 if sys.argv[1] == "seccomp" else 1 << 30, 0, 1), end(EPERM), end(ALLOW),
+]
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
+fprog = struct.pack("HxxxxxxP", len(program), ctypes.addressof(code))
+assert ctypes.CDLL(None).prctl(22, 2, fprog, 0, 0) == 0
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("capset", "kpod-loader: capabilities cannot be dropped: Operation not permitted"),
+        # libseccomp says ECANCELED for whatever the kernel said.
+        ("seccomp", "kpod-loader: the system call filter cannot be set: Operation canceled"),
+    ],
+)
+def test_what_cannot_be_dropped_ends_the_start(tmpfs: Path, call: str, said: str) -> None:
+    refusing = (sys.executable, "-S", "-c", REFUSING, call)
+    command = (str(LOADER), "run", "--collectors", "cpu", "--segment", str(tmpfs / "segment"))
+    done = subprocess.run(
+        [*refusing, *command], capture_output=True, text=True, check=False, timeout=120
+    )
+    why = "kpod-loader: it ends rather than run with them: see --allow-degraded-privileges"
+    assert (done.returncode, done.stderr.splitlines()) == (1, [said, why])
+    assert [path.name for path in tmpfs.iterdir() if path.name != "segment.lock"] == []
+    degraded = ("--collectors", "cpu", "--allow-degraded-privileges")
+    with loader(tmpfs, *degraded, prefix=refusing) as running:
+        assert running.fresh().slots
+    assert said in running.log
 
 
 @pytest.mark.parametrize("ambient", [False, True], ids=["root", "nobody"])
