@@ -206,7 +206,7 @@ static void run_pass(void *context)
 		;
 }
 
-static int look(void *context, const struct kpod_statfs_container *c)
+static int open_process(void *context, const struct kpod_statfs_container *c)
 {
 	const struct state *s = context;
 
@@ -309,7 +309,7 @@ static int open_state(struct kpod_loaded *l, struct kpod_slots *slots, const str
 	s->reads = calloc(2, sizeof(*s->reads));
 	s->slots = calloc(count, sizeof(*s->slots));
 	s->pass = kpod_pass_new(run_pass, s);
-	s->statfs = kpod_statfs_new(look, s);
+	s->statfs = kpod_statfs_new(open_process, s);
 	if (!s->reads || !s->slots || !s->pass || !s->statfs)
 		return -ENOMEM;
 	return kpod_tasks_open(&s->tasks, l, count, o);
