@@ -84,7 +84,7 @@ static void return_slot(struct kpod_slots *s, uint32_t slot)
 
 /* Gives a cgroup that existed before us its slot; a pod has that of what is above it. */
 static void slot_assign(struct kpod_slots *s, int dir, const char *name, uint64_t id,
-		  struct kpod_cgroup entry, const char *path)
+			struct kpod_cgroup entry, const char *path)
 {
 	struct kpod_slot_info *info = NULL;
 	struct stat st;

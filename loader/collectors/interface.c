@@ -88,7 +88,8 @@ static void choose_namespace_owners(struct state *s)
 		const struct kpod_task *task = &s->tasks.of[slot];
 
 		if (task->start_ns && task->net != s->tasks.of[0].net)
-			s->owners[count++] = (struct namespace_owner){task->start_ns, task->net, slot};
+			s->owners[count++] =
+				(struct namespace_owner){task->start_ns, task->net, slot};
 	}
 	qsort(s->owners, count, sizeof(*s->owners), by_namespace);
 	for (size_t i = 0; i < count; i++)
@@ -214,7 +215,8 @@ static void show_found(struct state *s, struct kpod_kept *kept, struct kpod_slot
 			s->net[slot] = s->tasks.of[slot].net;
 			continue;
 		}
-		/* Its last totals stay, unless the namespace is shown with another container now. */
+		/* Its last totals stay, unless the namespace is shown with another container now.
+		 */
 		owner = s->net[slot] ? namespace_owner_of(s, s->net[slot]) : NULL;
 		if (owner && owner->slot != slot)
 			s->net[slot] = 0;

@@ -114,7 +114,7 @@ static uint64_t map_bytes(int fd)
 }
 
 /* Maps that all share are those of the first collector. */
-static void measure_maps(struct kpod_bpf *bpf, struct kpod_loaded *l)
+static void measure_maps(struct kpod_loaded *l)
 {
 	struct bpf_map *map;
 
@@ -124,8 +124,8 @@ static void measure_maps(struct kpod_bpf *bpf, struct kpod_loaded *l)
 	bpf_object__for_each_map (map, l->object) {
 		const char *name = bpf_map__name(map);
 
-		if (bpf_map__fd(map) >= 0 &&
-		    (l->collector->makes_slots || (strcmp(name, "cgroups") && strcmp(name, "control"))))
+		if (bpf_map__fd(map) >= 0 && (l->collector->makes_slots ||
+					      (strcmp(name, "cgroups") && strcmp(name, "control"))))
 			l->map_bytes += map_bytes(bpf_map__fd(map));
 	}
 }
@@ -163,7 +163,7 @@ void kpod_governor_open(struct kpod_governor *g, struct kpod_bpf *bpf, struct kp
 				    .patience = PATIENCE,
 				    .closed_ns = kpod_clock(CLOCK_MONOTONIC)};
 	for (size_t i = 0; i < bpf->loaded_count; i++)
-		measure_maps(bpf, &bpf->loaded[i]);
+		measure_maps(&bpf->loaded[i]);
 	if (o->max_overhead <= 0)
 		return;
 	err = open_window(g);
@@ -194,7 +194,8 @@ static struct kpod_loaded *most_expensive(struct kpod_bpf *bpf, uint64_t all)
 	for (size_t i = 0; i < bpf->loaded_count; i++) {
 		struct kpod_loaded *l = &bpf->loaded[i];
 
-		if (l->collector->makes_slots || !l->attachment || l->cost_ns < all / 10 || !l->cost_ns)
+		if (l->collector->makes_slots || !l->attachment || l->cost_ns < all / 10 ||
+		    !l->cost_ns)
 			continue;
 		if (!most || l->collector->profile > most->collector->profile ||
 		    (l->collector->profile == most->collector->profile &&
@@ -228,7 +229,7 @@ static bool shed(struct kpod_governor *g, uint64_t all)
 		 "shed: BPF programs took %.3g %% of the node's CPU, --max-overhead is %g",
 		 100 * g->share, g->options->max_overhead);
 	kpod_log("collector %s: %s", l->collector->name, l->reason);
-	measure_maps(g->bpf, l);
+	measure_maps(l);
 	return true;
 }
 
@@ -252,7 +253,7 @@ static bool restore(struct kpod_governor *g)
 		kpod_log("collector %s: back, its totals begin at zero", last->collector->name);
 	else
 		kpod_log("collector %s: down: %s", last->collector->name, last->reason);
-	measure_maps(g->bpf, last);
+	measure_maps(last);
 	return true;
 }
 
@@ -282,7 +283,7 @@ static bool end_window(struct kpod_governor *g)
 
 		l->cost_ns = read_program_stats(l, true, scale);
 		all += l->cost_ns;
-		measure_maps(g->bpf, l);
+		measure_maps(l);
 	}
 	g->closed_ns = now;
 	g->share = (double)all / length / (double)sysconf(_SC_NPROCESSORS_ONLN);

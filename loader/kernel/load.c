@@ -500,8 +500,9 @@ int kpod_bpf_describe(struct kpod_bpf *bpf, const struct kpod_options *o)
 	if (!bpf->loaded)
 		return -ENOMEM;
 	for (size_t i = 0; i < kpod_collector_count; i++)
-		if (kpod_collectors[i]->makes_slots || (o->collectors ? lists(o->collectors, kpod_collectors[i]->name)
-					     : kpod_collectors[i]->profile <= o->profile))
+		if (kpod_collectors[i]->makes_slots ||
+		    (o->collectors ? lists(o->collectors, kpod_collectors[i]->name)
+				   : kpod_collectors[i]->profile <= o->profile))
 			bpf->loaded[bpf->loaded_count++].collector = kpod_collectors[i];
 	return 0;
 }
