@@ -207,7 +207,7 @@ SAN_address := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-
 SAN_thread := -fsanitize=thread
 TEST_C := $(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c))
 TESTED_test_privileges := loader/kernel/privileges.c
-TESTED_test_statfs := loader/sources/statfs.c loader/base/parse.c loader/base/clock.c
+TESTED_test_statfs := loader/sources/statfs.c loader/base/parse.c
 TESTED_test_files := loader/base/collector.c loader/base/parse.c loader/base/kept.c loader/sources/cgroupfs.c \
 	$(wildcard loader/collectors/cgroup_*.c)
 # The sanitizers make calls that a confined process may not.

@@ -275,8 +275,7 @@ static void read_all(struct kpod_loaded *l, struct kpod_slots *slots)
 
 	s->late = !kpod_pass_wait(s->pass, s->late ? 0 : s->wait_until_ns);
 	kpod_kept_begin(kept);
-	kpod_statfs_visit(s->statfs, kpod_clock(CLOCK_MONOTONIC), show,
-			  &(struct showing){s, slots, kept});
+	kpod_statfs_visit(s->statfs, show, &(struct showing){s, slots, kept});
 	kpod_kept_begin(own);
 	reads = kpod_kept_add(own, 0, 0);
 	for (size_t i = 0; reads && i < sizeof(*s->reads) / 8; i++)
