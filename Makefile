@@ -207,10 +207,11 @@ SAN_address := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-
 SAN_thread := -fsanitize=thread
 TEST_C := $(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c))
 TESTED_test_privileges := loader/kernel/privileges.c
+TESTED_test_statfs := loader/sources/statfs.c loader/base/parse.c
 TESTED_test_files := loader/base/collector.c loader/base/parse.c loader/base/kept.c loader/sources/cgroupfs.c \
 	$(wildcard loader/collectors/cgroup_*.c)
 # The sanitizers make calls that a confined process may not.
-TEST_BIN := $(TEST_C:%=$(B)/c/plain/%) $(B)/c/thread/test_ring \
+TEST_BIN := $(TEST_C:%=$(B)/c/plain/%) $(B)/c/thread/test_ring $(B)/c/thread/test_statfs \
 	$(patsubst %,$(B)/c/address/%,$(filter-out test_privileges,$(TEST_C)))
 
 .SECONDEXPANSION:
@@ -236,7 +237,7 @@ cross: build/kpod-loader
 	@$(MAKE) --no-print-directory ARCH=arm64 all test-cross
 
 test-cross: $(patsubst %,$(B)/c/plain/%,$(filter-out \
-		test_privileges test_files test_kill,$(TEST_C))) $(B)/kpod-loader
+		test_privileges test_files test_kill test_statfs,$(TEST_C))) $(B)/kpod-loader
 	@for t in $(filter-out %/kpod-loader,$^); do echo "== $$t"; $(RUN) $$t || exit 1; done
 	$(RUN) $(B)/kpod-loader schema --profile minimal | cmp - <(build/kpod-loader schema --profile minimal)
 

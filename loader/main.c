@@ -180,15 +180,23 @@ static void report(const struct kpod_bpf *bpf, const struct kpod_options *o)
 		 (double)o->interval_ns / 1e9, (double)o->min_interval_ns / 1e9, o->segment);
 }
 
+/* With fewer, not even what finds containers loads. */
+#define DESCRIPTORS_LEAST 32
+
 /* One cgroup file of one container is one descriptor: take all we may have. */
-static void raise_descriptors(void)
+static int raise_descriptors(void)
 {
 	struct rlimit limit;
 
-	if (!getrlimit(RLIMIT_NOFILE, &limit)) {
-		limit.rlim_cur = limit.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &limit);
-	}
+	if (getrlimit(RLIMIT_NOFILE, &limit))
+		return 0;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+	if (limit.rlim_cur >= DESCRIPTORS_LEAST)
+		return 0;
+	kpod_log("%s: RLIMIT_NOFILE is %ju, and the loader needs at least %d", strerror(EMFILE),
+		 (uintmax_t)limit.rlim_cur, DESCRIPTORS_LEAST);
+	return -EMFILE;
 }
 
 #define PRIVATE_DIRECTORY "/dev/shm/kpod-print.XXXXXX"
@@ -265,7 +273,9 @@ static int run_on(const struct kpod_options *o, const sigset_t *stop)
 
 	loop.publisher = &publisher;
 	loop.pacer.timer = loop.pacer.inotify = -1;
-	raise_descriptors();
+	err = raise_descriptors();
+	if (err)
+		goto out;
 	err = kpod_bpf_open(&bpf, o);
 	if (err) {
 		if (err != -EINVAL || !o->collectors)

@@ -143,6 +143,7 @@ struct kpod_collector {
 	size_t table_count;
 	int (*prepare)(struct bpf_object *object); /* before it loads; -errno; or NULL */
 	void (*started)(void);			   /* when it is attached, or NULL */
+	bool makes_slots;	   /* its programs give containers the slots that all others need */
 	const char *sized_by_cpu;  /* a map with one element per possible CPU, or NULL */
 	const char *sized_by_slot; /* a map with one element per slot, or NULL */
 	const struct kpod_source *source;
@@ -151,7 +152,7 @@ struct kpod_collector {
 };
 
 /* All that there are, in the order in which they load; collectors/registry.c defines them. The
- * first makes the slots that the others need. */
+ * one that makes the slots is first. */
 extern const struct kpod_collector *const kpod_collectors[];
 extern const size_t kpod_collector_count;
 

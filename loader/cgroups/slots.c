@@ -70,7 +70,7 @@ static void name_tail(char tail[KPOD_NAME_TAIL], const char *name)
 }
 
 /* Whoever it is counts as the host, and the tree is walked again when there is room. */
-static void left_out(struct kpod_slots *s)
+static void note_exhausted(struct kpod_slots *s)
 {
 	__atomic_fetch_add(&s->bpf->control->slots_exhausted, 1, __ATOMIC_RELAXED);
 }
@@ -83,8 +83,8 @@ static void return_slot(struct kpod_slots *s, uint32_t slot)
 }
 
 /* Gives a cgroup that existed before us its slot; a pod has that of what is above it. */
-static void enter(struct kpod_slots *s, int dir, const char *name, uint64_t id,
-		  struct kpod_cgroup entry, const char *path)
+static void slot_assign(struct kpod_slots *s, int dir, const char *name, uint64_t id,
+			struct kpod_cgroup entry, const char *path)
 {
 	struct kpod_slot_info *info = NULL;
 	struct stat st;
@@ -92,12 +92,12 @@ static void enter(struct kpod_slots *s, int dir, const char *name, uint64_t id,
 
 	if (entry.kind != KPOD_CGROUP_POD) {
 		if (bpf_map_lookup_and_delete_elem(s->bpf->free_slots_fd, NULL, &entry.slot)) {
-			left_out(s);
+			note_exhausted(s);
 			return;
 		}
 		info = kpod_slot_info(s, entry.slot);
 		if (!info) {
-			left_out(s);
+			note_exhausted(s);
 			return_slot(s, entry.slot);
 			return;
 		}
@@ -137,7 +137,7 @@ static void walk(struct kpod_slots *s, int parent, const char *name, char *path,
 
 	if (!dir) {
 		if (errno != ENOENT)
-			left_out(s);
+			note_exhausted(s);
 		if (fd >= 0)
 			close(fd);
 		return;
@@ -165,7 +165,7 @@ static void walk(struct kpod_slots *s, int parent, const char *name, char *path,
 			    known.kind != KPOD_CGROUP_POD_CONTAINER)
 				known.kind = KPOD_CGROUP_HOST;
 			if (known.kind != KPOD_CGROUP_HOST) {
-				enter(s, fd, child->d_name, id, known, path);
+				slot_assign(s, fd, child->d_name, id, known, path);
 				bpf_map_lookup_elem(s->bpf->cgroups_fd, &id, &known); /* its slot */
 			}
 		}

@@ -12,6 +12,7 @@ static const struct kpod_attachment attachments[] = {
 
 const struct kpod_collector kpod_collector_cgroup = {
 	.name = "cgroup",
+	.makes_slots = true,
 	.help = "container births and deaths; the others charge their events to what it finds",
 	.owner = "the cgroup itself",
 	.since = "5.10",

@@ -206,7 +206,7 @@ static void run_pass(void *context)
 		;
 }
 
-static int look(void *context, const struct kpod_statfs_container *c)
+static int open_process(void *context, const struct kpod_statfs_container *c)
 {
 	const struct state *s = context;
 
@@ -275,8 +275,7 @@ static void read_all(struct kpod_loaded *l, struct kpod_slots *slots)
 
 	s->late = !kpod_pass_wait(s->pass, s->late ? 0 : s->wait_until_ns);
 	kpod_kept_begin(kept);
-	kpod_statfs_visit(s->statfs, kpod_clock(CLOCK_MONOTONIC), show,
-			  &(struct showing){s, slots, kept});
+	kpod_statfs_visit(s->statfs, show, &(struct showing){s, slots, kept});
 	kpod_kept_begin(own);
 	reads = kpod_kept_add(own, 0, 0);
 	for (size_t i = 0; reads && i < sizeof(*s->reads) / 8; i++)
@@ -309,7 +308,7 @@ static int open_state(struct kpod_loaded *l, struct kpod_slots *slots, const str
 	s->reads = calloc(2, sizeof(*s->reads));
 	s->slots = calloc(count, sizeof(*s->slots));
 	s->pass = kpod_pass_new(run_pass, s);
-	s->statfs = kpod_statfs_new(look, s);
+	s->statfs = kpod_statfs_new(open_process, s);
 	if (!s->reads || !s->slots || !s->pass || !s->statfs)
 		return -ENOMEM;
 	return kpod_tasks_open(&s->tasks, l, count, o);

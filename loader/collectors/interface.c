@@ -39,8 +39,8 @@ static const struct kpod_field fields[] = {
 	{.at = 11, TO(send_errors)},   {.at = 12, TO(sent_dropped)},
 };
 
-/* The network namespace that a slot speaks for. */
-struct speaker {
+/* The container that a network namespace is shown with. */
+struct namespace_owner {
 	uint64_t start_ns;
 	uint64_t net;
 	uint32_t slot;
@@ -60,8 +60,8 @@ struct state {
 	struct kpod_tasks tasks;
 	struct kpod_task_slot *slots;
 	size_t slot_count;
-	struct speaker *speakers; /* by namespace */
-	size_t speaker_count;
+	struct namespace_owner *owners; /* by namespace */
+	size_t owner_count;
 	struct kpod_kept found;
 	uint64_t begun_ns;
 	bool whole; /* nothing was cut short */
@@ -71,7 +71,7 @@ struct state {
 
 static int by_namespace(const void *a, const void *b)
 {
-	const struct speaker *x = a, *y = b;
+	const struct namespace_owner *x = a, *y = b;
 
 	if (x->net != y->net)
 		return x->net < y->net ? -1 : 1;
@@ -79,7 +79,7 @@ static int by_namespace(const void *a, const void *b)
 }
 
 /* In each namespace but the node's, the container that is oldest by its oldest process. */
-static void choose_speakers(struct state *s)
+static void choose_namespace_owners(struct state *s)
 {
 	size_t count = 0, kept = 0;
 
@@ -88,25 +88,26 @@ static void choose_speakers(struct state *s)
 		const struct kpod_task *task = &s->tasks.of[slot];
 
 		if (task->start_ns && task->net != s->tasks.of[0].net)
-			s->speakers[count++] = (struct speaker){task->start_ns, task->net, slot};
+			s->owners[count++] =
+				(struct namespace_owner){task->start_ns, task->net, slot};
 	}
-	qsort(s->speakers, count, sizeof(*s->speakers), by_namespace);
+	qsort(s->owners, count, sizeof(*s->owners), by_namespace);
 	for (size_t i = 0; i < count; i++)
-		if (!kept || s->speakers[kept - 1].net != s->speakers[i].net)
-			s->speakers[kept++] = s->speakers[i];
-	s->speaker_count = kept;
+		if (!kept || s->owners[kept - 1].net != s->owners[i].net)
+			s->owners[kept++] = s->owners[i];
+	s->owner_count = kept;
 }
 
-static const struct speaker *speaker_of(const struct state *s, uint64_t net)
+static const struct namespace_owner *namespace_owner_of(const struct state *s, uint64_t net)
 {
-	size_t low = 0, high = s->speaker_count;
+	size_t low = 0, high = s->owner_count;
 
 	while (low < high) {
 		size_t middle = (low + high) / 2;
 
-		if (s->speakers[middle].net == net)
-			return &s->speakers[middle];
-		if (s->speakers[middle].net < net)
+		if (s->owners[middle].net == net)
+			return &s->owners[middle];
+		if (s->owners[middle].net < net)
 			low = middle + 1;
 		else
 			high = middle;
@@ -163,13 +164,13 @@ static void run_pass(void *context)
 	s->whole = kpod_tasks_find(&s->tasks, s->bpf);
 	if (!s->whole)
 		return;
-	choose_speakers(s);
+	choose_namespace_owners(s);
 	for (size_t i = 0; i < s->slot_count && !kpod_pass_is_stopping(s->pass); i++) {
 		uint32_t slot = s->slots[i].slot;
 		uint64_t net = s->tasks.of[slot].net;
-		const struct speaker *speaker = net ? speaker_of(s, net) : NULL;
+		const struct namespace_owner *owner = net ? namespace_owner_of(s, net) : NULL;
 
-		if (speaker && speaker->slot == slot)
+		if (owner && owner->slot == slot)
 			read_interfaces(s, slot, s->slots[i].generation);
 	}
 }
@@ -203,7 +204,7 @@ static void show_found(struct state *s, struct kpod_kept *kept, struct kpod_slot
 
 	for (uint32_t slot = 1; slot < slots->scanned; slot++) {
 		const struct kpod_slot_info *info = kpod_slot_info(slots, slot);
-		const struct speaker *speaker;
+		const struct namespace_owner *owner;
 
 		if (!info || !slots->visible[slot])
 			continue;
@@ -214,9 +215,10 @@ static void show_found(struct state *s, struct kpod_kept *kept, struct kpod_slot
 			s->net[slot] = s->tasks.of[slot].net;
 			continue;
 		}
-		/* Its last totals stay, unless another speaks for the namespace now. */
-		speaker = s->net[slot] ? speaker_of(s, s->net[slot]) : NULL;
-		if (speaker && speaker->slot != slot)
+		/* Its last totals stay, unless the namespace is shown with another container now.
+		 */
+		owner = s->net[slot] ? namespace_owner_of(s, s->net[slot]) : NULL;
+		if (owner && owner->slot != slot)
 			s->net[slot] = 0;
 		if (s->net[slot])
 			kpod_kept_keep(kept, slot, info->generation, info->died_ns);
@@ -290,7 +292,7 @@ static void close_state(struct kpod_loaded *l)
 	kpod_tasks_close(&s->tasks);
 	kpod_kept_close(&s->found);
 	free(s->slots);
-	free(s->speakers);
+	free(s->owners);
 	free(s->net);
 	free(s->generation);
 	free(s);
@@ -307,10 +309,10 @@ static int open_state(struct kpod_loaded *l, struct kpod_slots *slots, const str
 	s->bpf = slots->bpf;
 	s->pass = kpod_pass_new(run_pass, s);
 	s->slots = calloc(count, sizeof(*s->slots));
-	s->speakers = calloc(count, sizeof(*s->speakers));
+	s->owners = calloc(count, sizeof(*s->owners));
 	s->net = calloc(count, sizeof(*s->net));
 	s->generation = calloc(count, sizeof(*s->generation));
-	if (!s->pass || !s->slots || !s->speakers || !s->net || !s->generation)
+	if (!s->pass || !s->slots || !s->owners || !s->net || !s->generation)
 		return -ENOMEM;
 	kpod_kept_open(&s->found, l->tables[0].table, NAME_WORDS);
 	return kpod_tasks_open(&s->tasks, l, count, o);

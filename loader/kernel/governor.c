@@ -40,7 +40,7 @@ static struct kpod_program *program_of(struct kpod_loaded *l, const char *name)
 }
 
 /* Of other programs a miss loses nothing: they are not attached, or another stands in. */
-static bool loses(const struct kpod_loaded *l, const char *name)
+static bool is_counting(const struct kpod_loaded *l, const char *name)
 {
 	const struct kpod_attachment *a = l->attachment;
 
@@ -54,7 +54,7 @@ static bool loses(const struct kpod_loaded *l, const char *name)
  * What each program has missed since it was looked at last; and, if the statistics are on or were,
  * what it has done since then, which stands for `scale` times as much. Returns its run time.
  */
-static uint64_t look(struct kpod_loaded *l, bool runs, double scale)
+static uint64_t read_program_stats(struct kpod_loaded *l, bool runs, double scale)
 {
 	struct bpf_program *program;
 	uint64_t cost = 0;
@@ -76,7 +76,7 @@ static uint64_t look(struct kpod_loaded *l, bool runs, double scale)
 			p->id = info.id;
 			p->seen_ns = p->seen_runs = p->seen_misses = 0;
 		}
-		if (loses(l, bpf_program__name(program)))
+		if (is_counting(l, bpf_program__name(program)))
 			p->misses += info.recursion_misses - p->seen_misses;
 		p->seen_misses = info.recursion_misses;
 		if (!runs)
@@ -90,10 +90,10 @@ static uint64_t look(struct kpod_loaded *l, bool runs, double scale)
 	return cost;
 }
 
-void kpod_programs_look(struct kpod_bpf *bpf)
+void kpod_programs_read(struct kpod_bpf *bpf)
 {
 	for (size_t i = 0; i < bpf->loaded_count; i++)
-		look(&bpf->loaded[i], false, 0);
+		read_program_stats(&bpf->loaded[i], false, 0);
 }
 
 /* Kernel memory of a descriptor's map, as proc(5) has it in fdinfo. */
@@ -114,7 +114,7 @@ static uint64_t map_bytes(int fd)
 }
 
 /* Maps that all share are those of the first collector. */
-static void weigh(struct kpod_bpf *bpf, struct kpod_loaded *l)
+static void measure_maps(struct kpod_loaded *l)
 {
 	struct bpf_map *map;
 
@@ -124,8 +124,8 @@ static void weigh(struct kpod_bpf *bpf, struct kpod_loaded *l)
 	bpf_object__for_each_map (map, l->object) {
 		const char *name = bpf_map__name(map);
 
-		if (bpf_map__fd(map) >= 0 &&
-		    (l == bpf->loaded || (strcmp(name, "cgroups") && strcmp(name, "control"))))
+		if (bpf_map__fd(map) >= 0 && (l->collector->makes_slots ||
+					      (strcmp(name, "cgroups") && strcmp(name, "control"))))
 			l->map_bytes += map_bytes(bpf_map__fd(map));
 	}
 }
@@ -163,7 +163,7 @@ void kpod_governor_open(struct kpod_governor *g, struct kpod_bpf *bpf, struct kp
 				    .patience = PATIENCE,
 				    .closed_ns = kpod_clock(CLOCK_MONOTONIC)};
 	for (size_t i = 0; i < bpf->loaded_count; i++)
-		weigh(bpf, &bpf->loaded[i]);
+		measure_maps(&bpf->loaded[i]);
 	if (o->max_overhead <= 0)
 		return;
 	err = open_window(g);
@@ -185,16 +185,17 @@ void kpod_governor_close(struct kpod_governor *g)
 
 /*
  * Of the largest profile that has one, the collector that cost most; those that cost less than a
- * tenth of all are no gain. The first is none: all others need it.
+ * tenth of all are no gain. Not the one that makes the slots: all others need it.
  */
 static struct kpod_loaded *most_expensive(struct kpod_bpf *bpf, uint64_t all)
 {
 	struct kpod_loaded *most = NULL;
 
-	for (size_t i = 1; i < bpf->loaded_count; i++) {
+	for (size_t i = 0; i < bpf->loaded_count; i++) {
 		struct kpod_loaded *l = &bpf->loaded[i];
 
-		if (!l->attachment || l->cost_ns < all / 10 || !l->cost_ns)
+		if (l->collector->makes_slots || !l->attachment || l->cost_ns < all / 10 ||
+		    !l->cost_ns)
 			continue;
 		if (!most || l->collector->profile > most->collector->profile ||
 		    (l->collector->profile == most->collector->profile &&
@@ -228,7 +229,7 @@ static bool shed(struct kpod_governor *g, uint64_t all)
 		 "shed: BPF programs took %.3g %% of the node's CPU, --max-overhead is %g",
 		 100 * g->share, g->options->max_overhead);
 	kpod_log("collector %s: %s", l->collector->name, l->reason);
-	weigh(g->bpf, l);
+	measure_maps(l);
 	return true;
 }
 
@@ -252,7 +253,7 @@ static bool restore(struct kpod_governor *g)
 		kpod_log("collector %s: back, its totals begin at zero", last->collector->name);
 	else
 		kpod_log("collector %s: down: %s", last->collector->name, last->reason);
-	weigh(g->bpf, last);
+	measure_maps(last);
 	return true;
 }
 
@@ -262,7 +263,7 @@ static void begin_window(struct kpod_governor *g)
 	int err;
 
 	for (size_t i = 0; i < g->bpf->loaded_count; i++)
-		look(&g->bpf->loaded[i], true, 0);
+		read_program_stats(&g->bpf->loaded[i], true, 0);
 	err = open_window(g);
 	if (err && err != g->window_err)
 		kpod_log("overhead is not measured now: BPF statistics: %s", strerror(-err));
@@ -280,9 +281,9 @@ static bool end_window(struct kpod_governor *g)
 	for (size_t i = 0; i < g->bpf->loaded_count; i++) {
 		struct kpod_loaded *l = &g->bpf->loaded[i];
 
-		l->cost_ns = look(l, true, scale);
+		l->cost_ns = read_program_stats(l, true, scale);
 		all += l->cost_ns;
-		weigh(g->bpf, l);
+		measure_maps(l);
 	}
 	g->closed_ns = now;
 	g->share = (double)all / length / (double)sysconf(_SC_NPROCESSORS_ONLN);

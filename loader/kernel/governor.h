@@ -27,7 +27,7 @@ void kpod_governor_open(struct kpod_governor *g, struct kpod_bpf *bpf, struct kp
 			const struct kpod_options *options);
 
 /* Before each snapshot: notes what programs have missed, governed or not. */
-void kpod_programs_look(struct kpod_bpf *bpf);
+void kpod_programs_read(struct kpod_bpf *bpf);
 
 /* Measures, sheds and restores. True: other collectors run now, so the schema is another. */
 bool kpod_governor_tick(struct kpod_governor *g);

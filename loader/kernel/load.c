@@ -18,24 +18,28 @@
 /* Kernel memory that all rows together may take; more CPUs than fit share rows atomically. */
 #define ROWS_BUDGET (12u << 20)
 
-static char last_warning[200];
-static bool verbose, verdict;
+/* Of the process: libbpf_set_print() gives its callback nothing of ours. */
+static struct {
+	char warning[200]; /* of the object that is being loaded */
+	bool verdict;	   /* the verifier's is in it */
+	bool verbose;	   /* all is printed instead */
+} libbpf;
 
 /* The first warning says what failed; the verifier's last line before its statistics says why. */
 static void keep_warning(char *text)
 {
 	char *end = strstr(text, "\nprocessed "), *line;
-	size_t size = strlen(last_warning);
+	size_t size = strlen(libbpf.warning);
 
 	if (!size) {
 		text[strcspn(text, "\n")] = '\0';
-		snprintf(last_warning, sizeof(last_warning), "%s", text);
-	} else if (end && strstr(text, "PROG LOAD LOG") && !verdict) {
+		snprintf(libbpf.warning, sizeof(libbpf.warning), "%s", text);
+	} else if (end && strstr(text, "PROG LOAD LOG") && !libbpf.verdict) {
 		*end = '\0';
 		line = strrchr(text, '\n');
-		snprintf(last_warning + size, sizeof(last_warning) - size, ": %s",
+		snprintf(libbpf.warning + size, sizeof(libbpf.warning) - size, ": %s",
 			 line ? line + 1 : text);
-		verdict = true;
+		libbpf.verdict = true;
 	}
 }
 
@@ -45,7 +49,7 @@ static int on_libbpf(enum libbpf_print_level level, const char *format, va_list 
 
 	if (level == LIBBPF_DEBUG)
 		return 0;
-	if (verbose)
+	if (libbpf.verbose)
 		return vfprintf(stderr, format, args);
 	if (level == LIBBPF_WARN && vasprintf(&text, format, args) >= 0) {
 		keep_warning(text);
@@ -399,12 +403,12 @@ static void disown_shared_maps(struct kpod_bpf *bpf)
 static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
 			  const struct kpod_attachment *a)
 {
-	bool first = l->collector == kpod_collectors[0];
+	bool first = l->collector->makes_slots;
 	const char *step = "open";
 	int err = 0;
 
-	last_warning[0] = '\0';
-	verdict = false;
+	libbpf.warning[0] = '\0';
+	libbpf.verdict = false;
 	if (l->collector->object)
 		err = load_object(bpf, l, a, &step);
 	err = err ? err : open_tables(bpf, l);
@@ -416,7 +420,7 @@ static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
 	}
 	if (err) {
 		snprintf(l->reason, sizeof(l->reason), "%s: %s: %s%s%s", a->name, step,
-			 strerror(-err), last_warning[0] ? ": " : "", last_warning);
+			 strerror(-err), libbpf.warning[0] ? ": " : "", libbpf.warning);
 		if (first)
 			disown_shared_maps(bpf);
 		kpod_collector_unload(l);
@@ -437,7 +441,7 @@ static void load(struct kpod_bpf *bpf, struct kpod_loaded *l, const struct kpod_
 		snprintf(l->reason, sizeof(l->reason), "made to fail by --inject-load-failure");
 		return;
 	}
-	if (c != kpod_collectors[0] && bpf->cgroups_fd < 0) {
+	if (!c->makes_slots && bpf->cgroups_fd < 0) {
 		snprintf(l->reason, sizeof(l->reason), "needs collector %s",
 			 kpod_collectors[0]->name);
 		return;
@@ -496,8 +500,9 @@ int kpod_bpf_describe(struct kpod_bpf *bpf, const struct kpod_options *o)
 	if (!bpf->loaded)
 		return -ENOMEM;
 	for (size_t i = 0; i < kpod_collector_count; i++)
-		if (i == 0 || (o->collectors ? lists(o->collectors, kpod_collectors[i]->name)
-					     : kpod_collectors[i]->profile <= o->profile))
+		if (kpod_collectors[i]->makes_slots ||
+		    (o->collectors ? lists(o->collectors, kpod_collectors[i]->name)
+				   : kpod_collectors[i]->profile <= o->profile))
 			bpf->loaded[bpf->loaded_count++].collector = kpod_collectors[i];
 	return 0;
 }
@@ -535,7 +540,7 @@ int kpod_bpf_open(struct kpod_bpf *bpf, const struct kpod_options *o)
 
 	if (err)
 		return err;
-	verbose = o->verbose;
+	libbpf.verbose = o->verbose;
 	libbpf_set_print(on_libbpf);
 	bpf->cpus = libbpf_num_possible_cpus();
 	if (bpf->cpus < 1)

@@ -454,7 +454,7 @@ int kpod_publisher_snapshot(struct kpod_publisher *p)
 	kpod_slots_scan(p->slots, start);
 	kpod_sources_begin(p->bpf, p->slots);
 	kpod_bpf_flush(p->bpf, p->slots->scanned);
-	kpod_programs_look(p->bpf);
+	kpod_programs_read(p->bpf);
 	kpod_sources_read(p->bpf, p->slots);
 	err = write_snapshot(p);
 	if (err == -ENOSPC)

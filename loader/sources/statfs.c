@@ -624,10 +624,11 @@ void kpod_statfs_ask(struct kpod_statfs *s, struct kpod_statfs_map *map)
 
 bool kpod_statfs_is_settled(struct kpod_statfs *s)
 {
-	uint64_t now = kpod_clock(CLOCK_MONOTONIC);
 	bool settled;
+	uint64_t now;
 
 	pthread_mutex_lock(&s->lock);
+	now = kpod_clock(CLOCK_MONOTONIC); /* with the lock: no time under it is later */
 	settled = pick(s) == NONE;
 	for (size_t i = 0; settled && i < KPOD_STATFS_THREADS; i++)
 		settled = !s->askers[i].asks || now - s->askers[i].since_ns > KPOD_STATFS_STUCK_NS;
@@ -659,13 +660,15 @@ static void see(const struct kpod_statfs *s, const struct volume *v, uint64_t no
 		seen->state = v->err ? KPOD_STATFS_FAILED : KPOD_STATFS_ANSWERED;
 }
 
-void kpod_statfs_visit(struct kpod_statfs *s, uint64_t now_ns,
+void kpod_statfs_visit(struct kpod_statfs *s,
 		       void (*visit)(void *context, const struct kpod_statfs_seen *seen),
 		       void *context)
 {
 	struct kpod_statfs_map *m;
+	uint64_t now;
 
 	pthread_mutex_lock(&s->lock);
+	now = kpod_clock(CLOCK_MONOTONIC); /* with the lock: no answer is later */
 	m = s->map;
 	for (uint32_t i = 0; m && i < m->mounts.count; i++) {
 		const struct mount *mount = mount_at(m, i);
@@ -676,7 +679,7 @@ void kpod_statfs_visit(struct kpod_statfs *s, uint64_t now_ns,
 
 		if (mount->hidden)
 			continue;
-		see(s, volume_at(m, mount->volume), now_ns, &seen);
+		see(s, volume_at(m, mount->volume), now, &seen);
 		visit(context, &seen);
 	}
 	pthread_mutex_unlock(&s->lock);

@@ -85,7 +85,7 @@ void kpod_statfs_ask(struct kpod_statfs *s, struct kpod_statfs_map *map);
 bool kpod_statfs_is_settled(struct kpod_statfs *s);
 
 /* Shows all mounts, in the order in which they were added. Never waits for a file system. */
-void kpod_statfs_visit(struct kpod_statfs *s, uint64_t now_ns,
+void kpod_statfs_visit(struct kpod_statfs *s,
 		       void (*visit)(void *context, const struct kpod_statfs_seen *seen),
 		       void *context);
 

@@ -78,6 +78,7 @@ static struct kpod_loaded load_with(const struct trial *t, const struct kpod_att
 	one->attachments = a;
 	one->attachment_count = 1;
 	one->source = NULL;
+	one->makes_slots = false; /* the slots are there */
 	one->started = NULL;
 	kpod_collector_load(t->bpf, &l, t->slots, t->options);
 	return l;

@@ -71,7 +71,7 @@ class Scraper:
 
 def test_rates_are_right_at_every_scrape(tmpfs: Path, cgroups: Cgroup) -> None:
     """Scrapes 15 s and 30 s apart at the defaults, by several, with phases of their own."""
-    a = cgroups.child("a.service")
+    a = cgroups.child(f"fresh-{os.getpid()}.service")  # no other on this machine has its name
     hog = Worker(a, HOG.format(seconds=90))
     hog.go()
     with loader(tmpfs, *FEW, interval=INTERVAL) as running, aggregator(tmpfs) as served:
