@@ -7,6 +7,7 @@ tests/kernel); here it is which column comes under which name.
 import json
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from aggregator.segment.formats import PROTOBUF_TYPE
 from aggregator.segment.labels import Labels
 from aggregator.segment.owner import Owner
 from aggregator.segment.store import Compat, Store
+from tests.aggregator.test_http import program
 from tests.aggregator.test_server import get, get_bytes
 from tests.live import LOADER
 from tests.scrape import Samples, openmetrics_samples, protobuf_samples, text_samples
@@ -235,3 +237,20 @@ def test_the_page_is_there_if_it_is_asked_for(tmp_path: Path) -> None:
         Application(store), "/metrics/cadvisor", accept="application/openmetrics-text"
     )
     assert (status, body) == (200, "# EOF\n")
+
+
+def test_the_program_serves_it(tmp_path: Path, document: dict[str, Any]) -> None:
+    """With the option, without Kubernetes, confined as it always is."""
+    index = next(i for i, t in enumerate(document["tables"]) if t["name"] == "cgroup_pids")
+    slots = [HOST_SLOT, Slot(1, f"system.slice/docker-{DOCKER}.scope", CONTAINER)]
+    Segment(document, slots, [Row(index, 1, [7, 9, 0])], stale_after_ns=10**15).write(
+        tmp_path / "segment"
+    )
+    options = ("--segment", str(tmp_path / "segment"), "--compat", "cadvisor", "--node", "n1")
+    with program(*options) as url, urllib.request.urlopen(f"{url}/metrics/cadvisor") as answer:
+        lines = answer.read().decode().splitlines()
+    labels = f'{{id="/system.slice/docker-{DOCKER}.scope",name="{DOCKER}"}}'
+    assert [line for line in lines if line[0] != "#"] == [
+        f"container_threads{labels} 7",
+        f"container_threads_max{labels} 9",
+    ]

@@ -89,7 +89,13 @@ class World:
         rows = [Row(0, s.slot, [100 + s.slot], s.generation) for s in self.slots]
         if not self.segment:
             document = schema(table("t", 1, [column("t_total")]))
-            self.segment = Segment(document, self.slots, rows, ring_capacity=1 << 20)
+            self.segment = Segment(
+                document,
+                self.slots,
+                rows,
+                ring_capacity=1 << 20,
+                stale_after_ns=10**15,  # a test may take longer than a heartbeat on a busy machine
+            )
         else:
             self.segment.start, self.segment.sequence = self.segment.end, self.segment.sequence + 1
             records = [begin(self.segment.sequence, 1)]

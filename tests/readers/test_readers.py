@@ -109,7 +109,7 @@ class Server:
 
     def stored(self, job: str) -> tuple[Samples, dict[truth.Series, Native]]:
         """Samples and native histograms, without the labels of the job."""
-        wait_for(f"a scrape of {job}", lambda: self.up(job), 40)
+        wait_for(f"a scrape of {job}", lambda: self.up(job), 120)
         floats: Samples = {}
         histograms: dict[truth.Series, Native] = {}
         for found in self.query(f'{{job="{job}",__name__=~"r_.+"}}'):
@@ -288,7 +288,7 @@ def test_victoria_metrics(page: str, tmp_path: Path, version: str) -> None:
         floats, _ = wait_for(
             "what was scraped to be found",
             lambda: found if (found := victoria.stored("kpod"))[0] else None,
-            40,
+            120,
         )
         assert floats == truth.plain() | truth.classic()
 
@@ -317,7 +317,7 @@ def test_victoria_metrics_by_otlp(tmp_path: Path) -> None:
                 return get(f"{url}/health") == b"OK"
             return False
 
-        wait_for("the server", ready, 40)
+        wait_for("the server", ready, 120)
         # The snapshot's time is years ago, which is outside of what it keeps.
         now = time.time_ns()
         assert store.refresh() == "live"
@@ -331,7 +331,7 @@ def test_victoria_metrics_by_otlp(tmp_path: Path) -> None:
             export = get(f"{url}/api/v1/export?match[]=" + urllib.parse.quote('{__name__=~"r_.+"}'))
             return [json.loads(line) for line in export.splitlines()]
 
-        wait_for("what was pushed", lambda: any("r_of_node" in str(x) for x in found()), 40)
+        wait_for("what was pushed", lambda: any("r_of_node" in str(x) for x in found()), 120)
         host = [x for x in found() if x["metric"].get("scope") == "host"]
     stored = {x["metric"]["__name__"]: x["values"][-1] for x in host}
     classic = [dict(labels) for name, labels in truth.classic() if name.endswith("_bucket")]
@@ -359,7 +359,7 @@ def test_pushgateway(page: str, tmp_path: Path, version: str, media: str) -> Non
                 return get(f"http://127.0.0.1:{port}/-/ready") == b"OK"
             return False
 
-        wait_for("the gateway", ready, 40)
+        wait_for("the gateway", ready, 120)
         request = urllib.request.Request(f"http://{page}/metrics", headers={"Accept": media})
         with urllib.request.urlopen(request, timeout=20) as answer:
             headers, body = {"Content-Type": answer.headers["Content-Type"]}, answer.read()
