@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.stack import Aggregator, aggregator, runc_container
 from tests.kubernetes.server import NODE, ApiServer, kubeconfig
-from tests.live import Loader, loader, node_root, wait_for
+from tests.live import Cgroup, Loader, loader, node_root, wait_for
 
 ONCPU = "kpod_cpu_oncpu_seconds_total"
 EXECS = "kpod_process_execs_total"
@@ -298,3 +298,61 @@ def test_the_mode_is_said(tmpfs: Path, cluster: Cluster) -> None:
         assert "pods from the api: 0 pods known" in served.get("/")[1]
     documents = [json.dumps(r.params) for r in cluster.server.requests]
     assert all(f"spec.nodeName={NODE}" in d for d in documents), "no list of the whole cluster"
+
+
+def test_names_outlive_restarts(tmpfs: Path, cgroups: Cgroup, cluster: Cluster) -> None:
+    """Killed and started again while pods come and go and the API is there, away or silent: no row
+    loses the name that it had, and no container is shown without one.
+    """
+    config = kubeconfig(tmpfs, cluster.server.url)
+    config.chmod(0o644)
+    state = Path(tempfile.mkdtemp(prefix="kpod-test-", dir="/dev/shm"))
+    os.chown(state, 65534, 65534)
+    options = ["--pods", "api", "--node", NODE, "--kubeconfig", str(config)]
+    options += ["--state", str(state / "names")]
+    had: dict[str, tuple[str, str]] = {}
+    sandboxes: set[str] = set()
+
+    def add(i: int) -> None:
+        uid, ids = UID[i % 10], {n: f"{0xE000 + 10 * i + k:064x}" for k, n in enumerate("abc")}
+        sandbox = ids.pop("c")
+        sandboxes.add(sandbox)
+        for cid in (sandbox, *ids.values()):
+            cgroup = cgroups.below(f"kubepods/burstable/pod{uid}/{cid}")
+            subprocess.run(["/bin/true"], preexec_fn=cgroup.enter, check=True)
+        cluster.event("ADDED", uid, f"web-{i}", ids)
+
+    def look(served: Aggregator) -> None:
+        for labels in map(dict, served.series(EXECS, scope="container")):
+            cid, name = labels["container_id"], (labels["pod"], labels["container"])
+            assert had.get(cid, name) == name, "it had another"
+            assert name[0]
+            assert bool(name[1]) == (cid not in sandboxes)
+            had[cid] = name
+
+    try:
+        with loader(tmpfs, "--collectors", "exec") as running:
+            add(0)
+            for turn in range(6):
+                cluster.server.always = ("", "503", "silence")[turn % 3]
+                with aggregator(tmpfs, *options) as served:
+                    if not cluster.server.always:
+                        add(1 + turn)
+                        count = 3 * (1 + len(sandboxes)) - 3
+                        running.fresh()
+
+                        def all_named(served: Aggregator = served, count: int = count) -> bool:
+                            look(served)
+                            return len(had) == count
+
+                        wait_for("all names", all_named, 30)
+                        cluster.event("DELETED", UID[0], "web-0", {})
+                    else:
+                        running.fresh()
+                        before = dict(had)
+                        had.clear()
+                        look(served)
+                        assert had == before, "all of them, at once"
+                    served.process.kill()
+    finally:
+        shutil.rmtree(state)
