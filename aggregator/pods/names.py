@@ -97,14 +97,18 @@ class Names:
 
     def _waits(self, owner: Owner, name: CgroupName, pod: Pod | None) -> bool:
         """Whether a name may still come for a cgroup that has none, or not all of it."""
+        # Of its pod's cgroups all that there are have been seen when it is asked for again.
+        seen = owner.cgroup_id in self._owners
+        first = seen and owner.born_ns <= self._oldest.get(name.pod_uid, 0)
+        if pod and first and pod.containers and pod.complete:
+            return False  # the sandbox, as all others have names
         if self._table.synced_ns is None:
             return True
         age = self._clock() - max(owner.born_ns, self._table.synced_ns)
         if not pod:
             return age < self._grace_ns
-        first = owner.born_ns <= self._oldest.get(name.pod_uid, 0)
-        if not _ID.match(name.container_id) or (first and pod.containers and pod.complete):
-            return False  # conmon or the like; or the sandbox, as all others have names
+        if not _ID.match(name.container_id):
+            return False  # conmon or the like
         return age < self._grace_ns * (1 if first else SURE_GRACES)
 
     def changed(self, present: Set[int]) -> Set[int]:

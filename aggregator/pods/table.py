@@ -287,24 +287,25 @@ class PodTable:
             self.synced_ns = self._clock()
 
     def known(self) -> Iterable[Known]:
-        """To be remembered: what has series, or may come to have them."""
-        return (
-            known
-            for known in self._known.values()
-            if known.gone_at is None or known.pod.cgroup_uid in self.in_use
-        )
+        """To be remembered, until it is forgotten."""
+        return self._known.values()
 
     def restore(self, remembered: Iterable[Known]) -> None:
-        """What was known to an earlier table. All of it is gone until the source says otherwise."""
+        """What was known to an earlier table. All of it is gone until the source says otherwise:
+        since then, or since it left the earlier table, if the machine still runs since.
+        """
+        now = self._clock()
+        gone: list[tuple[int, str, str]] = []
         for known in remembered:
+            uid = known.pod.uid
             self.put(known.pod)
-            now = self._known[known.pod.uid]
-            now.names = known.names | now.names
-            self._leaving.extend(
-                (self._clock(), known.pod.uid, cid)
-                for cid in now.names.keys() - _ids(known.pod).keys()
-            )
-            self.remove(known.pod.uid)
+            kept = self._known[uid]
+            kept.names = known.names | kept.names
+            at = known.gone_at if known.gone_at is not None else now
+            kept.gone_at = min(at, now)
+            gone.append((kept.gone_at, uid, ""))
+            gone += [(now, uid, cid) for cid in kept.names.keys() - _ids(known.pod).keys()]
+        self._leaving.extend(sorted(gone))
 
     def take_changed(self) -> set[str]:
         """Pods, by their cgroups' uid, whose names or labels changed since the last call."""

@@ -26,7 +26,7 @@ from aggregator.pods.podinfo import PodInfo, Pods
 from aggregator.pods.policy import Policy, parse_selector
 from aggregator.pods.resolver import CONTAINER, MACHINE, POD, POD_CONTAINER, UNIT
 from aggregator.pods.source import SourceError
-from aggregator.pods.table import PodTable, decode_pod
+from aggregator.pods.table import KEEP_NS, PodTable, decode_pod
 from aggregator.pods.watch import Watcher
 from aggregator.segment.formats import FORMATS
 from aggregator.segment.owner import Owner
@@ -268,6 +268,16 @@ def test_names_outlive_the_aggregator(tmp_path: Path) -> None:
     world.cgroup(UID[2], ID[4])
     names = [(labels["pod"], labels["container"]) for labels, _ in world.of_pods()]
     assert names == [("a-1", "c"), ("a-1", "c"), ("web", "w")]
+    # However often, also if nobody has looked.
+    for _ in range(2):
+        table = PodTable(lambda: world.now)
+        memory = Memory(tmp_path / "names", table)
+        memory.load()
+        memory.save()
+        assert table.find(UID[1], ID[1])
+    world.now += KEEP_NS
+    table.expire()
+    assert not table.find(UID[1], ID[1]), "but not for ever"
 
 
 @pytest.mark.parametrize(
@@ -530,6 +540,7 @@ def test_lines_of_pods_that_went_are_forgotten_by_scrapes_that_end_early(tmp_pat
     world = World(tmp_path)
     for i in range(100):
         world.table.put(pod(f"u{i}", f"p{i}"))
+        world.table.in_use = {f"u{i}"}
         next(world.info.render(lib.KPOD_TEXT))
         world.table.remove(f"u{i}")
     assert sum(map(len, world.info._made.values())) <= 1

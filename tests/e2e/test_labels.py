@@ -1,4 +1,4 @@
-"""Prometheus scrapes it as a target in the cluster: nothing is said to be the agent's that is not."""
+"""Prometheus scrapes the agent as a target in the cluster: only its own series are its own."""
 
 import json
 from collections.abc import Iterator

@@ -2,11 +2,16 @@
 
 import asyncio
 import json
+import os
+import shutil
 import ssl
+import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -317,18 +322,22 @@ def test_names_outlive_restarts(tmpfs: Path, cgroups: Cgroup, cluster: Cluster) 
         uid, ids = UID[i % 10], {n: f"{0xE000 + 10 * i + k:064x}" for k, n in enumerate("abc")}
         sandbox = ids.pop("c")
         sandboxes.add(sandbox)
+        cluster.event("ADDED", uid, f"web-{i}", dict.fromkeys(ids, ""))
         for cid in (sandbox, *ids.values()):
             cgroup = cgroups.below(f"kubepods/burstable/pod{uid}/{cid}")
             subprocess.run(["/bin/true"], preexec_fn=cgroup.enter, check=True)
-        cluster.event("ADDED", uid, f"web-{i}", ids)
+        cluster.event("MODIFIED", uid, f"web-{i}", ids)
 
-    def look(served: Aggregator) -> None:
+    def look(served: Aggregator) -> int:
         for labels in map(dict, served.series(EXECS, scope="container")):
+            if labels.get("pod_uid") not in UID:
+                continue  # of another test
             cid, name = labels["container_id"], (labels["pod"], labels["container"])
             assert had.get(cid, name) == name, "it had another"
-            assert name[0]
+            assert name[0], labels
             assert bool(name[1]) == (cid not in sandboxes)
             had[cid] = name
+        return len(had)
 
     try:
         with loader(tmpfs, "--collectors", "exec") as running:
@@ -348,11 +357,14 @@ def test_names_outlive_restarts(tmpfs: Path, cgroups: Cgroup, cluster: Cluster) 
                         wait_for("all names", all_named, 30)
                         cluster.event("DELETED", UID[0], "web-0", {})
                     else:
-                        running.fresh()
                         before = dict(had)
                         had.clear()
+                        wait_for("rows", partial(look, served), 20)
+                        named = {cid: name for cid, name in before.items() if name[1]}
+                        assert named.items() <= had.items(), "all containers, at once"
+                        running.fresh()
                         look(served)
-                        assert had == before, "all of them, at once"
+                        assert had == before, "and sandboxes with the next snapshot"
                     served.process.kill()
     finally:
         shutil.rmtree(state)
