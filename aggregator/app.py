@@ -20,7 +20,8 @@ from aggregator.cli import arguments
 from aggregator.http.protocol import KEEP_ALIVE, Connections, Protocol, max_connections
 from aggregator.http.scrapers import Scrapers
 from aggregator.http.server import Application
-from aggregator.pods.names import Names
+from aggregator.pods.memory import Memory
+from aggregator.pods.names import NOBODY, Names
 from aggregator.pods.podinfo import PodInfo, Pods
 from aggregator.pods.resolver import standalone
 from aggregator.pods.table import PodTable
@@ -46,6 +47,9 @@ def make_pods(options: argparse.Namespace) -> Pods | None:
     from aggregator.pods.watch import Watcher
 
     table = PodTable(time.monotonic_ns)
+    memory = Memory(options.state, table) if options.state else None
+    if memory:
+        memory.load()
     source: Source
     if options.pods == "api":
         source = Watcher(options.node, connector(options.kubeconfig), table)
@@ -58,6 +62,7 @@ def make_pods(options: argparse.Namespace) -> Pods | None:
         clock=time.monotonic_ns,
         policy=options.policy,
         grace_ns=int(options.name_grace * 1e9),
+        save=memory.save if memory else lambda: None,
     )
     return Pods(source, names, PodInfo(table, options.policy, options.node))
 
@@ -187,6 +192,7 @@ def main() -> None:
         resolver=pods.names if pods else standalone,
         changed=pods.names.changed if pods else lambda _: frozenset(),
         node=options.node,
+        node_labels=NOBODY if pods else (),
         presentations=options.histogram,
         created=options.created,
         limits=Limits(options.max_series_per_family, options.max_series, options.max_page << 20),

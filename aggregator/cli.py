@@ -250,6 +250,13 @@ def make_parser() -> argparse.ArgumentParser:
         help="how long a new container waits for its name before it is shown without "
         "(default: %(default)g)",
     )
+    pods.add_argument(
+        "--state",
+        type=Path,
+        metavar="FILE",
+        help="remember names in this file, in a directory of the aggregator's own, so that they "
+        "last when it is started anew while the API is away (default: off)",
+    )
     return parser
 
 
@@ -259,6 +266,14 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     options.in_cluster = bool(os.environ.get("KUBERNETES_SERVICE_HOST"))
     if options.pods == "auto":
         options.pods = "api" if options.in_cluster else "none"
+    if options.pods == "none":
+        for name in ("namespaces", "exclude_namespaces", "pod_selector"):
+            if getattr(options, name):
+                option = name.replace("_", "-")
+                parser.error(
+                    f"--{option}: nobody knows of pods, so everything would be shown: "
+                    "add --pods=api or --pods=kubelet"
+                )
     if options.pods != "none" and not options.node:
         parser.error(f"--pods={options.pods} needs the node's name: --node or $NODE_NAME")
     try:

@@ -69,6 +69,14 @@ struct cgroup {
 	struct cgroup_root *root;
 };
 
+struct cgroup___since_6_1 {
+	struct cgroup *ancestors[1]; /* by level, itself the last */
+};
+
+struct cgroup___before_6_1 {
+	u64 ancestor_ids[1];
+};
+
 struct css_set {
 	struct cgroup *dfl_cgrp;
 };

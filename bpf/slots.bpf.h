@@ -14,8 +14,6 @@
 #include "histogram.h"
 #include "slots.h"
 
-#define KPOD_LEVELS_MAX 16 /* a container deeper than this below its cgroup counts as the host */
-
 const volatile struct kpod_config kpod_config SEC(".rodata.kpod");
 
 struct {
@@ -75,26 +73,57 @@ static __always_inline __u32 kpod_bucket(__u64 ns)
 
 #define kpod_add_shared(counter, n) __sync_fetch_and_add(&(counter), (n))
 
+/* The id of a cgroup's ancestor at a level, in one step. Level 0 is the root. */
+static __always_inline __u64 kpod_ancestor(struct cgroup *cgrp, int level)
+{
+	struct cgroup *ancestor = NULL;
+	__u64 id = 0;
+
+	if (bpf_core_field_exists(((struct cgroup___since_6_1 *)cgrp)->ancestors)) {
+		bpf_probe_read_kernel(
+			&ancestor, sizeof(ancestor),
+			(char *)cgrp + bpf_core_field_offset(struct cgroup___since_6_1, ancestors) +
+				level * sizeof(ancestor));
+		return BPF_CORE_READ(ancestor, kn, id);
+	}
+	bpf_probe_read_kernel(
+		&id, sizeof(id),
+		(char *)cgrp + bpf_core_field_offset(struct cgroup___before_6_1, ancestor_ids) +
+			level * sizeof(id));
+	return id;
+}
+
+/*
+ * The entry of the cgroup's ancestor at *level, or of the nearest above that; NULL: the host.
+ * Leaves in *level where it was found. Cgroups below KPOD_LEVELS_MAX have no entries, so depth
+ * costs nothing and hides nothing.
+ */
+static __always_inline struct kpod_cgroup *kpod_nearest_from(struct cgroup *cgrp, int *level)
+{
+	int at = *level < KPOD_LEVELS_MAX ? *level : KPOD_LEVELS_MAX;
+
+	for (int i = 0; i < KPOD_LEVELS_MAX && at > 0; i++, at--) {
+		__u64 id = kpod_ancestor(cgrp, at);
+		struct kpod_cgroup *found = bpf_map_lookup_elem(&cgroups, &id);
+
+		if (found) {
+			*level = at;
+			return found;
+		}
+	}
+	*level = 0;
+	return NULL;
+}
+
 /* The cgroup's entry, or its nearest ancestor's; NULL: the host. Needs no helper but look-ups. */
 static __always_inline struct kpod_cgroup *kpod_nearest(struct cgroup *cgrp)
 {
-	for (int i = 0; i < KPOD_LEVELS_MAX; i++) {
-		struct cgroup_subsys_state *parent;
-		struct kpod_cgroup *found;
-		__u64 id;
+	int level;
 
-		if (!cgrp)
-			return NULL;
-		id = BPF_CORE_READ(cgrp, kn, id);
-		found = bpf_map_lookup_elem(&cgroups, &id);
-		if (found)
-			return found;
-		parent = BPF_CORE_READ(cgrp, self.parent);
-		if (!parent)
-			return NULL;
-		cgrp = BPF_CORE_READ(parent, cgroup);
-	}
-	return NULL;
+	if (!cgrp)
+		return NULL;
+	level = BPF_CORE_READ(cgrp, level);
+	return kpod_nearest_from(cgrp, &level);
 }
 
 /* A slot that was looked up, to be kept with what it was looked up for. */

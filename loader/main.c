@@ -282,7 +282,7 @@ static int run_on(const struct kpod_options *o, const sigset_t *stop)
 			kpod_log("cannot make the BPF maps: %s", strerror(-err));
 		goto out;
 	}
-	err = kpod_slots_open(&slots, &bpf, o->tombstone_ns);
+	err = kpod_slots_open(&slots, &bpf, o);
 	if (err) {
 		kpod_log("%s", err == -ENOENT ? "no cgroup2 hierarchy is mounted" : strerror(-err));
 		goto out;

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "bpf/slots.h"
 #include "shared/abi.h"
 
 static const char usage[] =
@@ -72,6 +73,20 @@ static const struct option_row rows[] = {
 	{"max-overhead", PERCENT, TO(max_overhead), "1", 0, 100, "PERCENT",
 	 "of the node's CPU: collectors are shed while BPF programs take more (0: not measured, "
 	 "and no privilege is kept for it)"},
+	{"cgroup-root", TEXT, TO(cgroup_roots), .value = "PATHS",
+	 .help = "cgroups below which a kubelet has its kubepods, separated by commas, beside "
+		 "those "
+		 "that are found: the hierarchy's root, services such as k3s.service, and the node "
+		 "that the loader's own pod is on"},
+	{"others", TEXT, TO(others), .value = "WHAT",
+	 .help = "what is told apart beside pods: all (default), services (default in a cluster) "
+		 "or "
+		 "none; the rest is the host"},
+	{"others-share", PERCENT, TO(others_share), NULL, 1, 100, "PERCENT",
+	 "of --max-containers that all but pods may have together (default 75; in a cluster 25)"},
+	{"instances", TEXT, TO(instances), .value = "LIST",
+	 .help = "units that are shown one by one and not summed, by what their names begin with: "
+		 "postgresql@,run-,session-"},
 	{"pods-only", FLAG, TO(pods_only),
 	 .help = "only Kubernetes pods are told apart; all else is the host"},
 	{"allow-degraded-privileges", FLAG, TO(allow_degraded_privileges),
@@ -256,6 +271,45 @@ static bool is_given(const bool *given, const char *name)
 	return false;
 }
 
+static int choose_others(struct kpod_options *o)
+{
+	static const char *const names[] = {"none", "services", "all"};
+	const bool cluster = getenv("KUBERNETES_SERVICE_HOST");
+	const char *wanted = o->pods_only ? "none"
+			     : o->others  ? o->others
+			     : cluster	  ? "services"
+					  : "all";
+
+	if (o->others_share == 0)
+		o->others_share = cluster ? 25 : 75;
+	for (size_t i = 0; i < KPOD_COUNT(names); i++) {
+		if (!strcmp(wanted, names[i])) {
+			o->wanted = (enum kpod_others)i;
+			return 0;
+		}
+	}
+	kpod_log("--others: '%s' is not all, services or none", wanted);
+	return 2;
+}
+
+/* Each of the list: absolute, and not longer than the kernel program compares. */
+static int check_roots(const char *list)
+{
+	while (list && *list) {
+		size_t size = strcspn(list, ",");
+
+		if (list[0] != '/' || size >= KPOD_ROOT_PATH) {
+			kpod_log(
+				"--cgroup-root: '%.*s' is not a path below the cgroup2 root that "
+				"begins with / and has at most %d bytes",
+				(int)size, list, KPOD_ROOT_PATH - 1);
+			return 2;
+		}
+		list += size + (list[size] == ',');
+	}
+	return 0;
+}
+
 int kpod_options_parse(int argc, char **argv, struct kpod_options *o)
 {
 	bool given[ROWS] = {};
@@ -288,5 +342,6 @@ int kpod_options_parse(int argc, char **argv, struct kpod_options *o)
 		kpod_log("--ring-size: a power of two, at most --ring-max");
 		return 2;
 	}
-	return 0;
+	status = choose_others(o);
+	return status ? status : check_roots(o->cgroup_roots);
 }

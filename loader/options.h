@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #include "base/collector.h"
+#include "bpf/classify.h"
 
 #define KPOD_VERSION "0.1.0"
 
@@ -23,6 +24,11 @@ struct kpod_options {
 	uint64_t ring_size;
 	uint64_t ring_max;
 	bool pods_only;
+	const char *others;	  /* as written; NULL: a default */
+	enum kpod_others wanted;  /* by both of these: what has slots beside pods */
+	double others_share;	  /* percent of the slots that it may have together */
+	const char *cgroup_roots; /* of nodes, beside those that are found; separated by commas */
+	const char *instances;	  /* groups of units that are shown one by one; likewise */
 	bool print;
 	bool allow_degraded_privileges;
 	bool verbose;

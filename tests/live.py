@@ -20,6 +20,8 @@ TEST_LOADER = ROOT / "build/kpod-loader-test"  # has --inject-load-failure
 
 GUEST = os.environ.get("KPOD_GUEST")  # the kernel that tests/vm runs us on
 SLOWNESS = 10 if GUEST else 1  # as the guest's CPUs are emulated
+# Cgroups below which there may be a kubelet's: each test's tree is a node of its own.
+nodes: list[str] = []
 # The collectors that the test at hand needs; in a guest its loaders load no others, to save time.
 needed: tuple[str, ...] = ()
 
@@ -217,6 +219,7 @@ def loader(
         [
             *(*prefix, str(program), "run", "--segment", str(segment)),
             *("--interval", str(interval)),
+            *("--cgroup-root", ",".join(nodes) or "/"),
             *("--max-overhead", "0", *options),  # storms are what some tests are for
         ],
         stderr=subprocess.PIPE,
@@ -238,13 +241,22 @@ def loader(
 class Cgroup:
     """A cgroup of our own."""
 
-    def __init__(self, path: Path) -> None:
-        path.mkdir()
+    def __init__(self, path: Path, there: bool = False) -> None:
+        if not there:
+            path.mkdir()
         self.path = path
         self.id = path.stat().st_ino
 
     def child(self, name: str) -> "Cgroup":
         return Cgroup(self.path / name)
+
+    def below(self, path: str) -> "Cgroup":
+        """The cgroup at this path; it and all above it are made if they are not there."""
+        found = self
+        for part in path.strip("/").split("/"):
+            there = found.path / part
+            found = Cgroup(there, there=there.exists())
+        return found
 
     def enter(self) -> None:
         """For subprocess's preexec_fn."""
@@ -272,12 +284,25 @@ class Cgroup:
 
 @contextmanager
 def cgroup_tree() -> Iterator[Cgroup]:
-    """A directory for the cgroups of one test. It is no container itself."""
-    top = Cgroup(cgroup2() / f"kpod-test-{os.getpid()}-{time.monotonic_ns()}")
+    """A directory for the cgroups of one test. It is no container itself, but a node's root."""
+    name = f"kpod-test-{os.getpid()}-{time.monotonic_ns()}"
+    top = Cgroup(cgroup2() / name)
+    nodes.append(f"/{name}")
     try:
         yield top
     finally:
+        nodes.remove(f"/{name}")
         top.remove()
+
+
+@contextmanager
+def node_root(path: str) -> Iterator[None]:
+    """A node whose cgroups somebody else makes and removes."""
+    nodes.append(path)
+    try:
+        yield
+    finally:
+        nodes.remove(path)
 
 
 PRELUDE = """

@@ -16,7 +16,7 @@ HEADER_SIZE = 4096
 PAGE = 4096
 PAD, BEGIN, SLOT, ROW, END = range(1, 6)
 READY, CLOSED = 1, 2
-HOST, UNIT, CONTAINER, POD, POD_CONTAINER = range(5)
+HOST, UNIT, CONTAINER, POD, POD_CONTAINER, MACHINE = range(6)
 
 # record.field -> (offset, size), as the tables of the specification say.
 FIELDS = {

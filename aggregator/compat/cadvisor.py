@@ -8,7 +8,7 @@ their own.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from aggregator.pods.resolver import CONTAINER, HOST, POD_CONTAINER, parse_path
+from aggregator.pods.resolver import CONTAINER, HOST, POD, POD_CONTAINER, parse_path
 from aggregator.segment.labels import Labels
 from aggregator.segment.owner import Owner
 from aggregator.segment.schema import Column, Kind, Schema, Table
@@ -275,11 +275,11 @@ def namer(image: Image) -> Callable[[Owner, Labels], Labels | None]:
     id; empty if it is not known. None: the owner has no row there."""
 
     def labels(owner: Owner, ours: Labels) -> Labels | None:
-        if owner.kind == HOST or not owner.path:
-            return None  # what belongs to no container is not the root cgroup
+        if owner.kind in (HOST, POD) or not owner.path:
+            return None  # what belongs to no container is not the root cgroup, nor the pod's
         known = dict(ours)
         where = ("id", f"/{owner.path.strip('/')}")
-        name = parse_path(owner.path)
+        name = parse_path(owner.kind, owner.path)
         if owner.kind == POD_CONTAINER:
             return (
                 ("container", known.get("container", "")),

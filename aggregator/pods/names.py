@@ -1,28 +1,46 @@
 """From a cgroup to the names that Kubernetes has for it."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Set
 
 from aggregator.pods.policy import Policy, cut
-from aggregator.pods.resolver import POD_CONTAINER, CgroupName, parse_path, pod_ids, standalone
-from aggregator.pods.table import PodTable
+from aggregator.pods.resolver import (
+    POD,
+    POD_CONTAINER,
+    CgroupName,
+    container_ids,
+    parse_path,
+    standalone,
+)
+from aggregator.pods.table import Pod, PodTable
 from aggregator.segment.exposition import Labels
 from aggregator.segment.owner import Owner
 
-GRACE_NS = 30 * 10**9
+# A container's id is in the API 0.04 to 0.19 s after its cgroup is there, with older kubelets 1 s.
+GRACE_NS = 3 * 10**9
+# For one that is a container for sure, as something of its pod is older than it.
+SURE_GRACES = 10
 
 # What became of the cgroups of pods.
 NAMED, UNNAMED, WAITING, FILTERED = STATES = ("named", "unnamed", "waiting", "filtered")
+
+# On each row of a family that has them, also where they are empty: Prometheus, told to
+# honor_labels, else takes the scraped pod's own for them.
+NOBODY: Labels = (("namespace", ""), ("pod", ""), ("container", ""))
+
+_ID = re.compile(r"[0-9a-f]{64}\Z")
 
 
 class Names:
     """The resolver of a store on a Kubernetes node.
 
-    What has no name yet waits for it, but no longer than the grace, and not at all once it is
-    dead: it may be gone the next time somebody looks. Then its uid and id have to do, until the
-    name comes. Sandboxes (pause) and conmon belong to a pod, but have no container name.
+    Nothing of a pod is shown before the source has answered once, but what was remembered. Then
+    what has no name yet waits for it, but no longer than the grace; then its uid and id have to
+    do, until the name comes. Sandboxes (pause) and conmon belong to a pod, but have no container
+    name. A pod's own cgroup has the pod's name and no container.
 
-    clock: CLOCK_MONOTONIC in ns.
+    clock: CLOCK_MONOTONIC in ns. save: called before a snapshot is shown that has new names.
     """
 
     def __init__(
@@ -32,40 +50,66 @@ class Names:
         clock: Callable[[], int],
         policy: Policy = Policy(),  # noqa: B008 (it is frozen)
         grace_ns: int = GRACE_NS,
+        save: Callable[[], None] = lambda: None,
     ) -> None:
         self._table = table
         self._clock = clock
         self._policy = policy
         self._grace_ns = grace_ns
-        self._start = clock()
+        self._save = save
         self._none = policy.pod_labels(None)
         self._owners: dict[int, tuple[CgroupName, str]] = {}  # by cgroup id; with a state
+        self._oldest: dict[str, int] = {}  # by pod uid: when its first cgroup's life began
 
     def __call__(self, owner: Owner) -> Labels | None:
-        if owner.kind != POD_CONTAINER:
-            return (*standalone(owner), *self._none)
-        name = parse_path(owner.path)
+        if owner.kind not in (POD, POD_CONTAINER):
+            scope, *rest = standalone(owner)
+            return (scope, *NOBODY, *rest, *self._none)
+        name = parse_path(owner.kind, owner.path)
+        if owner.kind == POD_CONTAINER:
+            oldest = self._oldest.get(name.pod_uid, owner.born_ns)
+            self._oldest[name.pod_uid] = min(oldest, owner.born_ns)
         state, labels = self._name(owner, name)
         self._owners[owner.cgroup_id] = name, state
-        self._table.in_use.update((name.pod_uid, name.container_id))
+        self._table.in_use.update(id_ for id_ in (name.pod_uid, name.container_id) if id_)
         return labels
 
     def _name(self, owner: Owner, name: CgroupName) -> tuple[str, Labels | None]:
-        found = self._table.find(name.pod_uid, name.container_id)
-        pod, container = found or (None, "")
+        pod, container = self._table.find(name.pod_uid, name.container_id) or (None, "")
         if pod and not self._policy.shows(pod):
             return FILTERED, None
-        since = max(owner.born_ns, self._start)
-        if not container and not owner.dead and self._clock() - since < self._grace_ns:
+        known = pod if owner.kind == POD else container
+        if not known and self._waits(owner, name, pod):
             return WAITING, None
+        ids: Labels
+        if owner.kind == POD:
+            ids = (("pod_uid", name.pod_uid or f"cgroup:{owner.cgroup_id}"),)
+        else:
+            ids = container_ids(owner, name)
         return NAMED if pod else UNNAMED, (
-            ("scope", "pod"),
+            ("scope", "pod" if owner.kind == POD else "container"),
             ("namespace", cut(pod.namespace) if pod else ""),
             ("pod", cut(pod.name) if pod else ""),
             ("container", cut(container)),
-            *pod_ids(owner, name),
+            *ids,
             *self._policy.pod_labels(pod),
         )
+
+    def _waits(self, owner: Owner, name: CgroupName, pod: Pod | None) -> bool:
+        """Whether a name may still come for a cgroup that has none, or not all of it."""
+        # Of its pod's cgroups all that there are have been seen when it is asked for again.
+        seen = owner.cgroup_id in self._owners
+        first = seen and owner.born_ns <= self._oldest.get(name.pod_uid, 0)
+        if pod and first and pod.containers and pod.complete:
+            return False  # the sandbox, as all others have names
+        if self._table.synced_ns is None:
+            return True
+        age = self._clock() - max(owner.born_ns, self._table.synced_ns)
+        if not pod:
+            return age < self._grace_ns
+        if not _ID.match(name.container_id):
+            return False  # conmon or the like
+        return age < self._grace_ns * (1 if first else SURE_GRACES)
 
     def changed(self, present: Set[int]) -> Set[int]:
         """Those of a snapshot's cgroups whose labels are out of date. To be asked once a snapshot.
@@ -75,13 +119,17 @@ class Names:
         for gone in self._owners.keys() - present:
             del self._owners[gone]
         uids = self._table.take_changed()
+        if uids:
+            self._save()
         used: set[str] = set()
         stale: set[int] = set()
         for cgroup_id, (name, _) in self._owners.items():
-            used.update((name.pod_uid, name.container_id))
+            used.update(id_ for id_ in (name.pod_uid, name.container_id) if id_)
             if name.pod_uid in uids:
                 stale.add(cgroup_id)
         self._table.in_use = used
+        for uid in self._oldest.keys() - used:
+            del self._oldest[uid]
         return stale
 
     def states(self) -> dict[str, int]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PIECE = 65536  # bytes
 
 FAMILIES = (
-    ("kpod_pod_info", "A pod of this node; 1."),
+    ("kpod_pod_info", "A pod of this node that has series; its value is 1."),
     ("kpod_container_info", "A container of a pod's status; 1."),
     ("kpod_container_restarts", "How often a container of a pod was started again."),
 )
@@ -107,6 +107,7 @@ class PodInfo:
             ("pod", cut(pod.name)),
             ("pod_uid", cut(pod.cgroup_uid)),
         )
+        nobody: Labels = (("container", ""),)
         more: Labels = (*self._policy.pod_labels(pod), *self._node)
         info: Labels = (
             ("uid", cut(pod.uid)),
@@ -117,7 +118,7 @@ class PodInfo:
             ("owner_kind", cut(pod.owner_kind)),
             ("owner_name", show(pod.owner_name)),
         )
-        yield 0, (*who, *info, *more), 1
+        yield 0, (*who, *nobody, *info, *more), 1
         for c in {c.name: c for c in pod.containers}.values():
             named: Labels = (*who, ("container", cut(c.name)))
             info = (

@@ -6,18 +6,19 @@ from dataclasses import dataclass
 from aggregator.segment.exposition import Labels
 from aggregator.segment.owner import Owner
 
-# bpf/classify.h
-HOST, UNIT, CONTAINER, POD, POD_CONTAINER = range(5)
+# bpf/classify.h, which also says where each of them may be: here only names are taken apart.
+HOST, UNIT, CONTAINER, POD, POD_CONTAINER, MACHINE = range(6)
 
-# The kubelet's systemd driver writes the uid with underscores; a static pod's "uid" is a hash.
-_POD = re.compile(
-    r"(?:.*-)?pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}"
-    r"|[0-9a-f]{32})(?:\.slice)?\Z"
-)
+_ID = re.compile(r"(?P<id>[0-9a-f]{64})(?:\.scope)?\Z")
 # CRI-O's conmon has the id of its container, which it is not.
 _CONTAINER = re.compile(r"(?:(?!crio-conmon-)[\w.-]*-)?(?P<id>[0-9a-f]{64})(?:\.scope)?\Z")
 # What a runtime makes of a systemd path when it was told to use cgroupfs.
-_COLONS = re.compile(r"(?P<slice>[^:]*):(?:cri-containerd|crio|docker):(?P<id>[0-9a-f]{64})\Z")
+_COLONS = re.compile(r"(?P<slice>[^:]*\.slice):[\w-]+:(?P<id>[0-9a-f]{64})\Z")
+_USER = re.compile(r"user-[0-9]+\.slice\Z")
+_MACHINE = re.compile(
+    r"lxc\.payload\.(?P<lxc>.+)|machine-(?P<scope>.+)\.scope|systemd-nspawn@(?P<nspawn>.+)\.service"
+)
+_ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,28 +28,51 @@ class CgroupName:
     pod_uid: str = ""
     container_id: str = ""
     unit: str = ""
+    machine: str = ""
 
 
-def parse_path(path: str) -> CgroupName:
-    """Pod uid and container id of a container's cgroup, or the unit's name. Never raises.
-
-    The first pod on the way down counts, as in bpf/classify.h: what runs inside a pod's container
-    is that container's.
+def _pod_uid(name: str) -> str:
+    """Of a pod's cgroup. The kubelet's systemd driver writes the names of the parents before it,
+    and each - of the uid as _; a static pod's uid is a hash, or what its manifest says.
     """
-    parts = path.rstrip("/").split("/")
-    for at, part in enumerate(parts):
-        if pod := _POD.match(part):
-            child = parts[at + 1] if at + 1 < len(parts) else ""
-            found = _CONTAINER.match(child)
-            return CgroupName(pod[1].replace("_", "-"), found["id"] if found else child)
-        if ":" in part and (colons := _COLONS.match(part)) and (pod := _POD.match(colons["slice"])):
-            return CgroupName(pod[1].replace("_", "-"), colons["id"])
-    if found := _CONTAINER.match(parts[-1]) or _COLONS.match(parts[-1]):
-        return CgroupName(container_id=found["id"])
-    return CgroupName(unit=parts[-1])
+    if name.endswith(".slice"):
+        name = name.removesuffix(".slice").rpartition("-")[2]
+    return name.removeprefix("pod").replace("_", "-")
 
 
-def pod_ids(owner: Owner, name: CgroupName) -> Labels:
+def _unescape(name: str) -> str:
+    """systemd's escaping: a - is \\x2d."""
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), name)
+
+
+def _unit(name: str) -> str:
+    """Of units that are summed the path ends with what their names have in common."""
+    if name.endswith("@"):
+        return f"{name}.service"
+    return f"{name}*" if name.endswith("-") else name
+
+
+def parse_path(kind: int, path: str) -> CgroupName:
+    """What a cgroup of this kind is called. Never raises."""
+    *above, last = path.rstrip("/").split("/")
+    if kind == POD:
+        return CgroupName(pod_uid=_pod_uid(last))
+    if kind == POD_CONTAINER:
+        if colons := _COLONS.match(last):
+            return CgroupName(_pod_uid(colons["slice"]), colons["id"])
+        found = _CONTAINER.match(last)
+        return CgroupName(_pod_uid(above[-1]) if above else "", found["id"] if found else last)
+    if kind == CONTAINER:
+        found = _ID.search(last)
+        user = next((part for part in above if _USER.match(part)), "")
+        return CgroupName(container_id=found["id"] if found else last, unit=user)
+    if kind == MACHINE:
+        name = _MACHINE.match(last)
+        return CgroupName(machine=_unescape(name[name.lastgroup or 0] if name else last))
+    return CgroupName(unit=_unit(last))
+
+
+def container_ids(owner: Owner, name: CgroupName) -> Labels:
     """What tells a pod's container from all others, with or without a name."""
     return (
         ("pod_uid", name.pod_uid),
@@ -64,14 +88,15 @@ def standalone(owner: Owner) -> Labels:
     """
     if owner.kind == HOST:
         return (("scope", "host"),)
-    name = parse_path(owner.path)
-    cgroup_id = str(owner.cgroup_id)
+    name = parse_path(owner.kind, owner.path)
+    cgroup_id = ("cgroup_id", str(owner.cgroup_id))
+    if owner.kind == POD:
+        return (("scope", "pod"), ("pod_uid", name.pod_uid or f"cgroup:{owner.cgroup_id}"))
     if owner.kind == POD_CONTAINER:
-        return (("scope", "pod"), *pod_ids(owner, name))
+        return (("scope", "container"), *container_ids(owner, name))
     if owner.kind == CONTAINER:
-        return (
-            ("scope", "container"),
-            ("container_id", name.container_id),
-            ("cgroup_id", cgroup_id),
-        )
-    return (("scope", "unit"), ("container", name.unit), ("cgroup_id", cgroup_id))
+        ids = (("container_id", name.container_id), ("unit", name.unit))
+        return (("scope", "container"), *ids, cgroup_id)
+    if owner.kind == MACHINE:
+        return (("scope", "machine"), ("machine", name.machine), cgroup_id)
+    return (("scope", "unit"), ("unit", name.unit), cgroup_id)

@@ -18,7 +18,6 @@ log = logging.getLogger("kpod")
 
 LIST_MAX = 64 << 20  # bytes of an answer; 500 pods take 6 MB
 LIST_TIMEOUT = 60.0  # s
-PAGES_MAX = 100  # of a list; 500 pods take 5
 # A watch has a bookmark about once a minute; a connection that is silent for longer is dead.
 SILENCE = 90.0  # s
 RETRY_AFTER_MAX = 120.0  # s
@@ -158,10 +157,11 @@ class Source(ABC):
         pods: dict[str, Pod] = {}
         try:
             async with asyncio.timeout(LIST_TIMEOUT):
-                for _ in range(PAGES_MAX):
+                while True:
                     page = await self._page(path, params)
                     for raw in page.items or ():
-                        if pod := self.decode(raw):
+                        # There may be very many of these, and nothing of them has a cgroup.
+                        if (pod := self.decode(raw)) and not pod.finished:
                             pods[pod.uid] = pod
                         await asyncio.sleep(0)
                     if not page.metadata.more:
@@ -169,8 +169,6 @@ class Source(ABC):
                     # The version is in this token; both together are refused.
                     params = {**params, "continue": page.metadata.more}
                     params.pop("resourceVersion", None)
-                else:
-                    raise SourceError("garbage", f"a list of more than {PAGES_MAX} pages")
         except TimeoutError:
             raise SourceError("silence", f"no list within {LIST_TIMEOUT:.0f} s") from None
         self.table.replace(pods.values())

@@ -13,9 +13,12 @@ from msgspec import Struct, field
 # Longer than the loader's default --tombstone: what it still shows has a name still.
 KEEP_NS = 600 * 10**9
 
+FINISHED = ("Succeeded", "Failed")  # phases
+
 # Of a static pod the API has a mirror with a uid of its own; the cgroup has this hash.
 MIRROR = "kubernetes.io/config.mirror"
-_HASH = re.compile(r"[0-9a-f]{32}\Z")
+# Usually 32 hex digits; or what the manifest says, but never the form of the API's own.
+_STATIC = re.compile(r"(?!.{8}-.{4}-.{4}-.{4}-.{12}\Z)[A-Za-z0-9._-]{1,253}\Z")
 # A CronJob names its jobs by the minute they were due, counted from 1970.
 _CRON = re.compile(r"(.+)-(\d{7,10})\Z")
 _LATE = 7 * 24 * 60
@@ -49,6 +52,12 @@ class Pod:
     labels: Mapping[str, str]
     containers: tuple[Container, ...]  # init, sidecar and ephemeral ones too
     ended: Mapping[str, str]  # id -> name of those that a restart replaced
+    finished: bool = False  # all of its containers have ended for good
+
+    @property
+    def complete(self) -> bool:
+        """Whether each container of the status has been made."""
+        return all(container.id for container in self.containers)
 
 
 # The parts of the API's JSON that are looked at; msgspec skips the rest without building it.
@@ -95,6 +104,7 @@ class _Spec(Struct, frozen=True):
 
 
 class _PodStatus(Struct, frozen=True):
+    phase: str = ""
     ip: str = field(name="podIP", default="")
     host_ip: str = field(name="hostIP", default="")
     qos: str = field(name="qosClass", default="")
@@ -125,7 +135,8 @@ def decode_pod(raw: bytes | msgspec.Raw) -> Pod:
     owner_kind, owner_name = _owner(meta, labels)
     return Pod(
         uid=meta.uid,
-        cgroup_uid=mirrored if _HASH.match(mirrored) else meta.uid,
+        # Cgroups have - for _, as systemd's driver writes both alike.
+        cgroup_uid=mirrored.replace("_", "-") if _STATIC.match(mirrored) else meta.uid,
         namespace=meta.namespace,
         name=meta.name,
         version=meta.version,
@@ -145,6 +156,7 @@ def decode_pod(raw: bytes | msgspec.Raw) -> Pod:
             for s in statuses
             if s.last.terminated and s.last.terminated.id
         },
+        finished=status.phase in FINISHED,
     )
 
 
@@ -190,6 +202,7 @@ class PodTable:
 
     def __init__(self, clock: Callable[[], int], keep_ns: int = KEEP_NS) -> None:
         self.in_use: set[str] = set()  # pod uids and container ids of the last snapshot's cgroups
+        self.synced_ns: int | None = None  # when it was equal to what the source says, first
         self._clock = clock
         self._keep_ns = keep_ns
         self._known: dict[str, Known] = {}  # by the API's uid
@@ -198,8 +211,11 @@ class PodTable:
         self._changed: set[str] = set()
 
     def __len__(self) -> int:
+        return len(self.present())
+
+    def present(self) -> list[Pod]:
         """Pods that are, without those that were."""
-        return sum(known.gone_at is None for known in self._known.values())
+        return [known.pod for known in self._known.values() if known.gone_at is None]
 
     def find(self, cgroup_uid: str, container_id: str) -> tuple[Pod, str] | None:
         """The pod and the container's name, which is empty if that is not known."""
@@ -217,8 +233,8 @@ class PodTable:
         return (only[0].pod, "") if len(only) == 1 else None
 
     def shown(self) -> list[Pod]:
-        """Pods that are, and those that were and still have series."""
-        pods = [known.pod for known in self._known.values() if known.gone_at is None]
+        """Pods that have series: those that are, and those that were."""
+        pods = [pod for pod in self.present() if pod.cgroup_uid in self.in_use]
         seen = {pod.cgroup_uid for pod in pods}
         for known in reversed(self._known.values()):
             uid = known.pod.cgroup_uid
@@ -267,6 +283,29 @@ class PodTable:
             self.remove(uid)
         for pod in fresh.values():
             self.put(pod)
+        if self.synced_ns is None:
+            self.synced_ns = self._clock()
+
+    def known(self) -> Iterable[Known]:
+        """To be remembered, until it is forgotten."""
+        return self._known.values()
+
+    def restore(self, remembered: Iterable[Known]) -> None:
+        """What was known to an earlier table. All of it is gone until the source says otherwise:
+        since then, or since it left the earlier table, if the machine still runs since.
+        """
+        now = self._clock()
+        gone: list[tuple[int, str, str]] = []
+        for known in remembered:
+            uid = known.pod.uid
+            self.put(known.pod)
+            kept = self._known[uid]
+            kept.names = known.names | kept.names
+            at = known.gone_at if known.gone_at is not None else now
+            kept.gone_at = min(at, now)
+            gone.append((kept.gone_at, uid, ""))
+            gone += [(now, uid, cid) for cid in kept.names.keys() - _ids(known.pod).keys()]
+        self._leaving.extend(sorted(gone))
 
     def take_changed(self) -> set[str]:
         """Pods, by their cgroups' uid, whose names or labels changed since the last call."""

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from aggregator.pods.source import SILENCE, Source, SourceError
+from aggregator.pods.table import FINISHED
 
 PATH = "/api/v1/pods"
 LINE_MAX = 8 << 20  # bytes of an event; etcd holds no object over 1.5 MB
@@ -50,12 +51,17 @@ class Watcher(Source):
 
     mode = "api"
 
-    def __init__(self, node: str, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, node: str, *args: Any, quiet: float = SILENCE, **kwargs: Any) -> None:
+        """quiet: s; a watch is not believed that said nothing for so long."""
         super().__init__(*args, **kwargs)
-        self.selector = {"fieldSelector": f"spec.nodeName={node}"}
+        self._quiet = quiet
+        # Pods that have finished stay until the cluster collects them, 12,500 by default.
+        phases = "".join(f",status.phase!={phase}" for phase in FINISHED)
+        self.selector = {"fieldSelector": f"spec.nodeName={node}{phases}"}
         self._version = ANY  # where the watch goes on; a list must not be older
         self._trusted = False  # the table: no need to list
         self._listed = 0.0
+        self._heard = 0.0  # when the server said something of pods last
 
     async def step(self) -> float:
         if not self._trusted or self._clock() - self._listed > RESYNC:
@@ -93,7 +99,7 @@ class Watcher(Source):
             raise SourceError("garbage", "a list without resourceVersion")
         self._version = version
         self._trusted = True
-        self._listed = self._clock()
+        self._listed = self._heard = self._clock()
 
     async def _watch(self) -> None:
         seconds = int(WATCH * self._rng.uniform(1, 2))
@@ -126,6 +132,12 @@ class Watcher(Source):
                 self._version = NEWEST
             self._trusted = error.reason not in ("410", "garbage")
             raise
+        finally:
+            # A server says nothing for as long as the version is one that it has not reached: of
+            # another cluster, or of before it was restored from a backup.
+            if self._clock() - self._heard >= self._quiet:
+                self._version = NEWEST
+                self._trusted = False
 
     def _apply(self, line: bytes) -> None:
         """One event. Raises ValueError."""
@@ -140,8 +152,9 @@ class Watcher(Source):
             raise ValueError(f"an event of type {event.type!r} and version {version!r}")
         if event.type != "BOOKMARK" and (pod := self.decode(event.object)):
             self.table.put(pod)
-            if event.type == "DELETED":
+            if event.type == "DELETED" or pod.finished:
                 self.table.remove(pod.uid)
         self.events[event.type] += 1
         self._version = version
+        self._heard = self._clock()
         self.in_sync()

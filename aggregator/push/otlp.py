@@ -33,6 +33,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 from aggregator import __version__
 from aggregator._native import ffi
 from aggregator.pods.source import retry_after
+from aggregator.segment.exposition import WHOSE
 from aggregator.segment.schema import Column, Histogram, Table
 from aggregator.segment.store import Snapshot, Store
 from aggregator.selfmetrics import SelfMetrics
@@ -60,13 +61,6 @@ UNITS = {"_seconds": "s", "_bytes": "By"}
 UINT64_MAX = 2**64 - 1  # sums wrap as in render.c
 NO_VALUE = UINT64_MAX  # KPOD_NO_VALUE of shared/abi.h
 CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
-
-
-def attribute(name: str, labels: Mapping[str, str]) -> str:
-    """The OpenTelemetry name of a label; outside Kubernetes, a unit is no container of it."""
-    if name == "container" and labels.get("scope", "pod") != "pod":
-        return "container.name"
-    return ATTRIBUTES.get(name, name)
 
 
 def key_values(pairs: Iterable[tuple[str, str]]) -> list[KeyValue]:
@@ -155,9 +149,10 @@ def _resource(
     """All of one owner; rows: table and place in it."""
     native, schema = snapshot.native, snapshot.plan.schema
     labels = snapshot.labels_of(owner)
-    names = dict(labels)
     found = ResourceMetrics()
-    found.resource.attributes.extend(key_values((attribute(n, names), v) for n, v in labels))
+    found.resource.attributes.extend(
+        key_values((ATTRIBUTES.get(n, n), v) for n, v in labels if v or n not in WHOSE)
+    )
     scope = found.scope_metrics.add()
     scope.scope.name, scope.scope.version = "kpod-metrics", __version__
     metrics: dict[str, Metric] = {}

@@ -62,11 +62,15 @@ def escape_help(text: str) -> str:
     return text.replace("\\", r"\\").replace("\n", r"\n")
 
 
+# Shown also where they are empty: a scraper that honours our labels else adds the target's.
+WHOSE = frozenset(("namespace", "pod", "container"))
+
+
 def shown_labels(labels: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """An empty value is the same as none and left out, except for labels of pods: those are the
-    same on every series.
+    """An empty value is the same as none and left out, except for whose a series is and labels of
+    pods: those are the same on every series.
     """
-    return ((n, v) for n, v in labels if v or n.startswith("label_"))
+    return ((n, v) for n, v in labels if v or n in WHOSE or n.startswith("label_"))
 
 
 @lru_cache(256)  # most labels of a container are also its neighbours'

@@ -20,7 +20,19 @@ LABEL = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*\Z")
 
 # What exposition and resolver put on series themselves.
 RESERVED_LABELS = frozenset(
-    ["cgroup_id", "container", "container_id", "le", "namespace", "node", "pod", "pod_uid", "scope"]
+    [
+        "cgroup_id",
+        "container",
+        "container_id",
+        "le",
+        "machine",
+        "namespace",
+        "node",
+        "pod",
+        "pod_uid",
+        "scope",
+        "unit",
+    ]
 )
 
 Kind = Literal["counter", "gauge", "histogram"]

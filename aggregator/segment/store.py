@@ -160,14 +160,16 @@ class Store:
         resolver: Resolver,
         changed: Changed = lambda _: frozenset(),
         node: str = "",
+        node_labels: Labels = (),
         presentations: Sequence[Presentation] = (),
         created: str = "protobuf",
         limits: Limits = Limits(),
         seen: Callable[[int], int] = lambda _: 0,
         compat: Compat | None = None,
     ) -> None:
-        """clock: CLOCK_MONOTONIC in ns. The node's label comes after the resolver's. seen: of a
-        loader's generation, the snapshot that all readers have; what ended before is left out.
+        """clock: CLOCK_MONOTONIC in ns. The node's label comes after the resolver's, and after
+        node_labels on what is of the node as a whole. seen: of a loader's generation, the snapshot
+        that all readers have; what ended before is left out.
 
         A resolver is asked once for each owner; again for those that it says have `changed`, of
         the cgroups of a new snapshot, and for those that it had no answer for.
@@ -179,6 +181,7 @@ class Store:
         self.snapshot: Snapshot | None = None
         self._clock = clock
         self._node: Labels = (("node", node),)
+        self._node_labels: Labels = (*node_labels, *self._node)
         self._resolver: Resolver = lambda owner: self._with_node(resolver(owner))
         self._changed = changed
         self._stale: set[int] = set()  # changed, and not named anew yet
@@ -305,7 +308,9 @@ class Store:
         reader = self._reader
         if self.plan is None or self._generation != reader.header.generation:
             document = bytes(ffi.buffer(reader.schema, reader.header.schema_size))
-            self.plan = Plan(decode(document), self._node, self._presentations, self._created)
+            self.plan = Plan(
+                decode(document), self._node_labels, self._presentations, self._created
+            )
             self._plans = [self.plan]
             if self.compat:
                 self._plans.append(

@@ -74,6 +74,13 @@ struct kpod_table {
 	uint32_t unit_capacity;	 /* of these, a multiple of 64; or, if that is more, … */
 	uint32_t units_per_slot; /* … so many for each of --max-containers */
 	bool unsharded;		 /* one row a unit; all CPUs add to it atomically */
+	/*
+	 * A row counts what is below its cgroup too. Rows of pods, whose containers have their own,
+	 * are then a table of their own that follows this one, with names of their own (kpod_pod_…
+	 * for kpod_cgroup_… and kpod_…): whoever sums over containers cannot take a pod for one
+	 * more.
+	 */
+	bool inclusive;
 };
 
 /* Words that a table's keys take in a row of the segment. */

@@ -22,9 +22,9 @@
 #include "base/parse.h"
 #include "cgroups/slots.h"
 
-#define DEPTH_MAX 32
-#define SHOWN_SNAPSHOTS 2 /* the last totals of a container have been in so many before they go */
-#define ROOT_ID 1	  /* the root's cgroup id, in every cgroup2 hierarchy */
+#define USER_WALK_MAX 1024 /* cgroups of a user that a walk looks at */
+#define SHOWN_SNAPSHOTS 2  /* the last totals of a container have been in so many before they go */
+#define ROOT_ID 1	   /* the root's cgroup id, in every cgroup2 hierarchy */
 
 struct kpod_slot_info *kpod_slot_info(struct kpod_slots *s, uint32_t slot)
 {
@@ -61,147 +61,434 @@ static int find_cgroup2(char *root, size_t size)
 	return root[0] ? 0 : -ENOENT;
 }
 
-static void name_tail(char tail[KPOD_NAME_TAIL], const char *name)
+/* ---- the roots of nodes -------------------------------------------------------------------- */
+
+/*
+ * Services that root runs and below which the kubelet has its pods when the container runtime or
+ * the kubelet was told to use cgroupfs; nobody else makes cgroups there.
+ */
+static const char *const services[] = {
+	"/system.slice/k3s.service",
+	"/system.slice/k3s-agent.service",
+	"/system.slice/rke2-server.service",
+	"/system.slice/rke2-agent.service",
+	"/system.slice/k0scontroller.service",
+	"/system.slice/k0sworker.service",
+	"/system.slice/snap.microk8s.daemon-kubelite.service",
+	"/system.slice/snap.microk8s.daemon-containerd.service",
+	"/system.slice/containerd.service",
+	"/system.slice/crio.service",
+	"/system.slice/docker.service",
+	"/runtime.slice/containerd.service",
+};
+
+static int add_root(struct kpod_slots *s, const char *path, size_t size)
+{
+	struct kpod_root *roots, root = {};
+	const uint8_t one = 1;
+
+	while (size && path[size - 1] == '/')
+		size--;
+	if (!size || size >= sizeof(root.path)) /* the hierarchy's own root always is one */
+		return 0;
+	memcpy(root.path, path, size);
+	roots = reallocarray(s->roots, s->root_count + 1, sizeof(*roots));
+	if (!roots)
+		return -ENOMEM;
+	s->roots = roots;
+	roots[s->root_count++] = root;
+	if (s->bpf->roots_fd >= 0 && bpf_map_update_elem(s->bpf->roots_fd, &root, &one, BPF_ANY))
+		return -errno;
+	return 0;
+}
+
+/*
+ * The size of the part of a cgroup's path above the kubelet's root that it is below; -1: it is not.
+ * In kind, k3d, k3s and MicroK8s the loader's own pod so tells where all others are, and nobody but
+ * the kubelet can have put it there.
+ */
+ssize_t kpod_node_of(const char *path)
+{
+	for (const char *at = path; *at == '/'; at += 1 + strcspn(at + 1, "/")) {
+		char part[KPOD_NAME_HEAD] = "";
+		size_t size = strcspn(at + 1, "/");
+
+		if (size >= sizeof(part) || at[1 + size] != '/')
+			continue;
+		memcpy(part, at + 1, size);
+		if (kpod_is_kubelet(part))
+			return at - path;
+	}
+	return -1;
+}
+
+static int add_own_root(struct kpod_slots *s)
+{
+	FILE *f = fopen("/proc/self/cgroup", "re");
+	char *line = NULL;
+	size_t room = 0;
+	int err = 0;
+
+	while (f && getline(&line, &room, f) > 0) {
+		ssize_t size = strncmp(line, "0::", 3) ? -1 : kpod_node_of(line + 3);
+
+		if (size > 0)
+			err = add_root(s, line + 3, (size_t)size);
+	}
+	free(line);
+	if (f)
+		fclose(f);
+	return err;
+}
+
+static int add_list(struct kpod_slots *s, const char *list,
+		    int (*add)(struct kpod_slots *, const char *, size_t))
+{
+	int err = 0;
+
+	while (!err && list && *list) {
+		size_t size = strcspn(list, ",");
+
+		err = add(s, list, size);
+		list += size + (list[size] == ',');
+	}
+	return err;
+}
+
+static int add_instances(struct kpod_slots *s, const char *prefix, size_t size)
+{
+	struct kpod_group group = {};
+	const uint8_t one = 1;
+
+	memcpy(group.prefix, prefix, size < sizeof(group.prefix) ? size : sizeof(group.prefix) - 1);
+	if (s->bpf->instances_fd < 0)
+		return 0;
+	return bpf_map_update_elem(s->bpf->instances_fd, &group, &one, BPF_ANY) ? -errno : 0;
+}
+
+static bool is_root(const struct kpod_slots *s, const char *path)
+{
+	for (size_t i = 0; i < s->root_count; i++)
+		if (!strcmp(s->roots[i].path, path))
+			return true;
+	return false;
+}
+
+static bool leads_to_root(const struct kpod_slots *s, const char *path, size_t size)
+{
+	for (size_t i = 0; i < s->root_count; i++)
+		if (!strncmp(s->roots[i].path, path, size) && s->roots[i].path[size] == '/')
+			return true;
+	return false;
+}
+
+/* ---- the walk over what exists ------------------------------------------------------------- */
+
+static void read_name(struct kpod_name *out, const char *name)
 {
 	size_t size = strlen(name), kept = size < KPOD_NAME_TAIL ? size : KPOD_NAME_TAIL;
 
-	memset(tail, 0, KPOD_NAME_TAIL);
-	memcpy(tail + KPOD_NAME_TAIL - kept, name + size - kept, kept);
+	memset(out, 0, sizeof(*out));
+	memcpy(out->tail + KPOD_NAME_TAIL - kept, name + size - kept, kept);
+	memcpy(out->head, name, size < KPOD_NAME_HEAD ? size : KPOD_NAME_HEAD - 1);
 }
 
-/* Whoever it is counts as the host, and the tree is walked again when there is room. */
+static void count(__u64 *counter, int n)
+{
+	__atomic_fetch_add(counter, (__u64)n, __ATOMIC_SEQ_CST);
+}
+
+/* Whoever it is counts as what is above it, and the tree is walked again when there is room. */
 static void note_exhausted(struct kpod_slots *s)
 {
-	__atomic_fetch_add(&s->bpf->control->slots_exhausted, 1, __ATOMIC_RELAXED);
+	count(&s->bpf->control->slots_exhausted, 1);
 }
 
-/* Taken for nothing: the next scan gives it back. */
-static void return_slot(struct kpod_slots *s, uint32_t slot)
+static struct kpod_slot_info *user_of(struct kpod_slots *s, const struct kpod_cgroup *above)
 {
-	s->seen[slot] = 1;
-	s->use[slot] = KPOD_SLOT_DRAINING;
+	return above->kind == KPOD_CGROUP_USER ? kpod_slot_info(s, above->slot) : NULL;
 }
 
-/* Gives a cgroup that existed before us its slot; a pod has that of what is above it. */
-static void slot_assign(struct kpod_slots *s, int dir, const char *name, uint64_t id,
-			struct kpod_cgroup entry, const char *path)
+/* As take_slot() of bpf/cgroup.bpf.c. */
+static uint32_t take_slot(struct kpod_slots *s, uint32_t kind, const struct kpod_cgroup *above)
 {
-	struct kpod_slot_info *info = NULL;
-	struct stat st;
-	int err;
+	struct kpod_control *ctl = s->bpf->control;
+	struct kpod_slot_info *user = user_of(s, above);
+	uint32_t slot = 0;
 
-	if (entry.kind != KPOD_CGROUP_POD) {
-		if (bpf_map_lookup_and_delete_elem(s->bpf->free_slots_fd, NULL, &entry.slot)) {
-			note_exhausted(s);
-			return;
-		}
-		info = kpod_slot_info(s, entry.slot);
-		if (!info) {
-			note_exhausted(s);
-			return_slot(s, entry.slot);
-			return;
-		}
-		info->path_size = (uint32_t)strnlen(path, KPOD_SLOT_PATH - 1);
-		memcpy(info->path, path, info->path_size);
-		info->path[info->path_size] = '\0';
-		info->kind = entry.kind;
-		info->died_ns = 0;
-		info->born_ns = s->start_ns;
-		__atomic_store_n(&info->cgroup_id, id, __ATOMIC_RELEASE);
+	if (user && user->children >= KPOD_USER_SLOTS) {
+		count(&ctl->user_refused, 1);
+		return 0;
 	}
-	err = bpf_map_update_elem(s->bpf->cgroups_fd, &id, &entry, BPF_NOEXIST) ? -errno : 0;
-	if (err) {
-		if (err != -EEXIST) /* else the kernel was faster */
-			__atomic_fetch_add(&s->bpf->control->cgroups_full, 1, __ATOMIC_RELAXED);
-		if (info) {
-			info->cgroup_id = 0;
-			return_slot(s, entry.slot);
-		}
-		return;
+	if (!kpod_is_kubelets(kind) &&
+	    __atomic_load_n(&ctl->others_used, __ATOMIC_RELAXED) >= s->bpf->config.others_max) {
+		count(&ctl->others_refused, 1);
+		return 0;
+	}
+	if (bpf_map_lookup_and_delete_elem(s->bpf->free_slots_fd, NULL, &slot)) {
+		note_exhausted(s);
+		return 0;
+	}
+	if (slot >= s->end)
+		s->end = slot + 1;
+	if (!kpod_is_kubelets(kind))
+		count(&ctl->others_used, 1);
+	if (user)
+		__atomic_fetch_add(&user->children, 1, __ATOMIC_RELAXED);
+	return slot;
+}
+
+/* What the slot counts for in the budget. */
+static void leave_budget(struct kpod_slots *s, const struct kpod_slot_info *info)
+{
+	struct kpod_slot_info *user = info->user ? kpod_slot_info(s, info->user) : NULL;
+
+	if (!kpod_is_kubelets(info->kind))
+		count(&s->bpf->control->others_used, -1);
+	if (user && user->generation == info->user_generation)
+		__atomic_fetch_sub(&user->children, 1, __ATOMIC_RELAXED);
+}
+
+static void give_back(struct kpod_slots *s, uint32_t slot, struct kpod_slot_info *info)
+{
+	leave_budget(s, info);
+	info->cgroup_id = 0;
+	bpf_map_update_elem(s->bpf->free_slots_fd, NULL, &slot, BPF_ANY);
+}
+
+/* A slot for a cgroup that existed before us, or that there was none for; 0: none. */
+static uint32_t fill_slot(struct kpod_slots *s, uint64_t id, uint32_t kind,
+			  const struct kpod_cgroup *above, const char *path, size_t path_size)
+{
+	uint32_t slot = take_slot(s, kind, above);
+	struct kpod_slot_info *info = slot ? kpod_slot_info(s, slot) : NULL;
+	struct kpod_slot_info *user = user_of(s, above);
+
+	if (!info) {
+		if (slot)
+			note_exhausted(s);
+		return 0;
+	}
+	info->path_size = (uint32_t)(path_size < KPOD_SLOT_PATH ? path_size : KPOD_SLOT_PATH - 1);
+	memcpy(info->path, path, info->path_size);
+	info->path[info->path_size] = '\0';
+	info->kind = kind == KPOD_CGROUP_USER ? KPOD_CGROUP_UNIT : kind;
+	info->children = 0;
+	info->user = user ? above->slot : 0;
+	info->user_generation = user ? user->generation : 0;
+	info->died_ns = 0;
+	info->born_ns = s->start_ns;
+	__atomic_store_n(&info->cgroup_id, id, __ATOMIC_RELEASE);
+	return slot;
+}
+
+static uint32_t group_slot(struct kpod_slots *s, const struct kpod_group *group, uint64_t id,
+			   const char *path, size_t path_size)
+{
+	const struct kpod_cgroup nobody = {};
+	uint32_t slot;
+
+	if (!bpf_map_lookup_elem(s->bpf->groups_fd, group, &slot))
+		return slot;
+	slot = fill_slot(s, id, KPOD_CGROUP_UNIT, &nobody, path, path_size);
+	if (!slot || !bpf_map_update_elem(s->bpf->groups_fd, group, &slot, BPF_NOEXIST))
+		return slot;
+	/* The kernel program made the group in this moment, or there are too many. */
+	give_back(s, slot, kpod_slot_info(s, slot));
+	return bpf_map_lookup_elem(s->bpf->groups_fd, group, &slot) ? 0 : slot;
+}
+
+struct walk {
+	struct kpod_slots *s;
+	bool pods; /* the first pass: only what is a kubelet's, and the way there */
+	char path[PATH_MAX];
+	unsigned int left; /* cgroups of a user that are still looked at */
+};
+
+struct place {
+	const char *name; /* of the directory */
+	struct kpod_cgroup above;
+	bool node;
+	int level;
+};
+
+/* Whether a cgroup has all that it is to have. */
+static bool is_settled(struct kpod_slots *s, const struct kpod_cgroup *known, uint32_t kind,
+		       uint64_t id)
+{
+	const struct kpod_slot_info *info = kpod_slot_info(s, known->slot);
+
+	if (kind != KPOD_CGROUP_HOST && known->kind != kind)
+		return false;
+	return kind == KPOD_CGROUP_HOST || kind == KPOD_CGROUP_KUBELET ||
+	       !kpod_is_wanted(s->bpf->config.others, kind) || known->flags & KPOD_CGROUP_SHARED ||
+	       (info && info->cgroup_id == id);
+}
+
+/* The entry of a cgroup that the kernel program did not make, or made without a slot. */
+static struct kpod_cgroup enter(struct walk *w, int dir, const struct kpod_name *name,
+				const char *text, const struct place *place, uint32_t kind,
+				uint64_t id, size_t size, const struct kpod_cgroup *known)
+{
+	struct kpod_slots *s = w->s;
+	struct kpod_cgroup entry = {.slot = place->above.slot,
+				    .kind = (uint16_t)(kind ? kind : place->above.kind),
+				    .flags = is_root(s, w->path) ? KPOD_CGROUP_NODE : 0};
+	struct kpod_slot_info *info = known ? kpod_slot_info(s, known->slot) : NULL;
+	struct kpod_group group;
+	struct stat st;
+	int shared = kind == KPOD_CGROUP_UNIT ? kpod_group_of(name, &group) : 0;
+	uint8_t one;
+	bool own = false;
+
+	if (shared && !bpf_map_lookup_elem(s->bpf->instances_fd, &group, &one))
+		shared = 0;
+	if (info && info->cgroup_id == id && !(known->flags & KPOD_CGROUP_SHARED)) {
+		/* Made before the kernel program knew what is above it. */
+		entry.slot = known->slot;
+		info->kind = kind;
+	} else if (kind == KPOD_CGROUP_HOST || kind == KPOD_CGROUP_KUBELET ||
+		   !kpod_is_wanted(s->bpf->config.others, kind)) {
+		/* No slot. */
+	} else if (shared) {
+		uint32_t slot =
+			group_slot(s, &group, id, w->path, size - strlen(text) + (size_t)shared);
+
+		entry.slot = slot ? slot : entry.slot;
+		entry.flags |= slot ? KPOD_CGROUP_SHARED : 0;
+	} else {
+		uint32_t slot = fill_slot(s, id, kind, &place->above, w->path, size);
+
+		if (!slot && !entry.flags && place->above.kind == KPOD_CGROUP_USER)
+			return place->above;
+		own = slot;
+		entry.slot = slot ? slot : entry.slot;
+	}
+	if (bpf_map_update_elem(s->bpf->cgroups_fd, &id, &entry, known ? BPF_EXIST : BPF_NOEXIST)) {
+		if (errno != EEXIST && errno != ENOENT) /* else the kernel program was faster */
+			count(&s->bpf->control->cgroups_full, 1);
+		if (own)
+			give_back(s, entry.slot, kpod_slot_info(s, entry.slot));
+		return bpf_map_lookup_elem(s->bpf->cgroups_fd, &id, &entry) ? place->above : entry;
 	}
 	/* Removed before the entry was there for rmdir to find: nobody else would notice. */
-	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) || st.st_ino != id) {
-		if (info)
-			info->died_ns = kpod_clock(CLOCK_MONOTONIC);
-		else
+	if (fstatat(dir, text, &st, AT_SYMLINK_NOFOLLOW) || st.st_ino != id) {
+		if (own)
+			kpod_slot_info(s, entry.slot)->died_ns = kpod_clock(CLOCK_MONOTONIC);
+		else if (!known)
 			bpf_map_delete_elem(s->bpf->cgroups_fd, &id);
 	}
+	return entry;
 }
 
-static void walk(struct kpod_slots *s, int parent, const char *name, char *path, size_t size,
-		 struct kpod_cgroup above, int depth)
+static void walk(struct walk *w, int parent, size_t size, const struct place *place);
+
+static void visit(struct walk *w, int fd, const char *text, uint64_t id, size_t size,
+		  const struct place *place, int flags)
 {
-	int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	struct kpod_slots *s = w->s;
+	struct place below = {.name = text, .above = place->above, .level = place->level + 1};
+	bool leads = leads_to_root(s, w->path, size), root = is_root(s, w->path), known;
+	struct kpod_cgroup entry;
+	struct kpod_name name;
+	uint32_t kind;
+
+	read_name(&name, text);
+	kind = kpod_classify(place->above.kind, flags, &name);
+	if (s->bpf->config.others == KPOD_OTHERS_NONE && !kpod_is_kubelets(kind))
+		kind = KPOD_CGROUP_HOST;
+	if (w->pods && !leads && !root && !kpod_is_kubelets(kind) &&
+	    place->above.kind != KPOD_CGROUP_KUBELET)
+		return;
+	if (kind != KPOD_CGROUP_HOST || root) {
+		known = !bpf_map_lookup_elem(s->bpf->cgroups_fd, &id, &entry);
+		if (!known || !is_settled(s, &entry, kind, id))
+			entry = enter(w, fd, &name, text, place, kind, id, size,
+				      known ? &entry : NULL);
+		below.above = entry;
+		below.node = root;
+	}
+	if (kind == KPOD_CGROUP_USER)
+		w->left = USER_WALK_MAX;
+	/* Below these is nothing with a slot, however much there is. */
+	if (kpod_is_last(below.above.kind) && !root && !leads)
+		return;
+	if (!w->pods && kind == KPOD_CGROUP_POD)
+		return;
+	walk(w, fd, size, &below);
+}
+
+static void walk(struct walk *w, int parent, size_t size, const struct place *place)
+{
+	int fd = openat(parent, place->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	char start[16] = "";
 	struct dirent *child;
+	int flags;
 
 	if (!dir) {
 		if (errno != ENOENT)
-			note_exhausted(s);
+			note_exhausted(w->s);
 		if (fd >= 0)
 			close(fd);
 		return;
 	}
-	while (depth < DEPTH_MAX && (child = readdir(dir))) {
-		struct kpod_cgroup known;
-		char tail[KPOD_NAME_TAIL];
+	memcpy(start, place->name, strnlen(place->name, sizeof(start) - 1));
+	flags = (place->node ? KPOD_PLACE_NODE : 0) | (place->above.slot ? KPOD_PLACE_INNER : 0) |
+		kpod_place_below(start);
+	while (place->level < KPOD_LEVELS_MAX && (child = readdir(dir))) {
 		struct stat st;
 		size_t longer;
-		uint64_t id;
 
 		if (child->d_type != DT_DIR || child->d_name[0] == '.' ||
 		    fstatat(fd, child->d_name, &st, AT_SYMLINK_NOFOLLOW))
 			continue;
+		if (place->above.kind == KPOD_CGROUP_USER && !w->left--) {
+			w->left = 0;
+			break;
+		}
 		longer = size + 1 + strlen(child->d_name);
 		if (longer >= PATH_MAX)
 			continue;
-		path[size] = '/';
-		strcpy(path + size + 1, child->d_name);
-		id = st.st_ino;
-		if (bpf_map_lookup_elem(s->bpf->cgroups_fd, &id, &known)) {
-			name_tail(tail, child->d_name);
-			known = (struct kpod_cgroup){above.slot, kpod_classify(above.kind, tail)};
-			if (s->bpf->config.pods_only && known.kind != KPOD_CGROUP_POD &&
-			    known.kind != KPOD_CGROUP_POD_CONTAINER)
-				known.kind = KPOD_CGROUP_HOST;
-			if (known.kind != KPOD_CGROUP_HOST) {
-				slot_assign(s, fd, child->d_name, id, known, path);
-				bpf_map_lookup_elem(s->bpf->cgroups_fd, &id, &known); /* its slot */
-			}
-		}
-		walk(s, fd, child->d_name, path, longer,
-		     known.kind == KPOD_CGROUP_HOST ? above : known, depth + 1);
-		path[size] = '\0';
+		w->path[size] = '/';
+		strcpy(w->path + size + 1, child->d_name);
+		visit(w, fd, child->d_name, st.st_ino, longer, place, flags);
+		w->path[size] = '\0';
 	}
 	closedir(dir);
 }
 
+/* Pods first: there are slots for them whatever else there is. */
 static void walk_tree(struct kpod_slots *s)
 {
-	char path[PATH_MAX] = "";
+	const struct place top = {.name = s->root, .node = true};
 
 	s->walked_exhausted = s->bpf->control->slots_exhausted;
-	walk(s, AT_FDCWD, s->root, path, 0, (struct kpod_cgroup){}, 0);
-	__atomic_fetch_add(&s->bpf->control->epoch, 1, __ATOMIC_SEQ_CST);
+	s->walked_refused = s->bpf->control->others_refused;
+	for (int pods = 1; pods >= 0; pods--) {
+		struct walk w = {.s = s, .pods = pods};
+
+		walk(&w, AT_FDCWD, 0, &top);
+	}
+	count(&s->bpf->control->epoch, 1);
 }
 
-int kpod_slots_open(struct kpod_slots *s, struct kpod_bpf *bpf, uint64_t tombstone_ns)
+int kpod_slots_open(struct kpod_slots *s, struct kpod_bpf *bpf, const struct kpod_options *options)
 {
 	struct kpod_slot_info *host;
 	int err;
 
 	memset(s, 0, sizeof(*s));
 	s->bpf = bpf;
-	s->tombstone_ns = tombstone_ns;
+	s->tombstone_ns = options->tombstone_ns;
 	s->start_ns = kpod_clock(CLOCK_MONOTONIC);
 	err = find_cgroup2(s->root, sizeof(s->root));
 	if (err)
 		return err;
-	s->use = calloc(4, bpf->max_containers);
+	s->use = calloc(3, bpf->max_containers);
 	if (!s->use)
 		return -ENOMEM;
-	s->seen = s->use + bpf->max_containers;
-	s->visible = s->seen + bpf->max_containers;
+	s->visible = s->use + bpf->max_containers;
 	s->dead_snapshots = s->visible + bpf->max_containers;
 	if (bpf->cgroups_fd < 0)
 		return 0; /* no slots without the cgroup programs; nobody would fill them */
@@ -212,13 +499,20 @@ int kpod_slots_open(struct kpod_slots *s, struct kpod_bpf *bpf, uint64_t tombsto
 	host->born_ns = s->start_ns;
 	host->path[0] = '/';
 	host->path_size = 1;
-	walk_tree(s);
-	return 0;
+	for (size_t i = 0; !err && i < KPOD_COUNT(services); i++)
+		err = add_root(s, services[i], strlen(services[i]));
+	err = err ? err : add_own_root(s);
+	err = err ? err : add_list(s, options->cgroup_roots, add_root);
+	err = err ? err : add_list(s, options->instances, add_instances);
+	if (!err)
+		walk_tree(s);
+	return err;
 }
 
 void kpod_slots_close(struct kpod_slots *s)
 {
 	free(s->use);
+	free(s->roots);
 	memset(s, 0, sizeof(*s));
 }
 
@@ -250,6 +544,7 @@ static bool release(struct kpod_slots *s, uint32_t slot, struct kpod_slot_info *
 	}
 	if (!done)
 		return false;
+	leave_budget(s, info);
 	info->generation++;
 	info->died_ns = 0;
 	info->cgroup_id = 0;
@@ -261,7 +556,8 @@ static bool release(struct kpod_slots *s, uint32_t slot, struct kpod_slot_info *
 	return true;
 }
 
-static void scan_one(struct kpod_slots *s, uint32_t slot, uint64_t now, bool scarce)
+static void scan_one(struct kpod_slots *s, uint32_t slot, uint64_t now, bool scarce,
+		     bool others_scarce)
 {
 	struct kpod_slot_info *info = kpod_slot_info(s, slot);
 	uint64_t died;
@@ -275,7 +571,6 @@ static void scan_one(struct kpod_slots *s, uint32_t slot, uint64_t now, bool sca
 	}
 	if (!__atomic_load_n(&info->cgroup_id, __ATOMIC_ACQUIRE))
 		return;
-	s->seen[slot] = 1;
 	s->used++;
 	if (slot && info->born_ns + KPOD_SETTLE_NS > now)
 		return;
@@ -285,6 +580,7 @@ static void scan_one(struct kpod_slots *s, uint32_t slot, uint64_t now, bool sca
 	if (!died)
 		return;
 	s->dead++;
+	scarce |= others_scarce && !kpod_is_kubelets(info->kind);
 	if (s->dead_snapshots[slot] >= SHOWN_SNAPSHOTS &&
 	    (scarce || now - died > s->tombstone_ns)) {
 		if (!drain(s, slot, info))
@@ -306,21 +602,20 @@ bool kpod_slots_are_scarce(const struct kpod_slots *s)
 void kpod_slots_scan(struct kpod_slots *s, uint64_t now)
 {
 	uint32_t all = s->bpf->max_containers, slot = 0;
-	bool scarce = kpod_slots_are_scarce(s);
+	uint64_t others_max = s->bpf->config.others_max, others, end;
+	/* Dead pods go later than the dead of others: there are slots that only pods have. */
+	bool scarce = s->used > all - all / 16, others_scarce = kpod_slots_are_scarce(s);
 
 	s->used = s->dead = 0;
 	if (s->bpf->cgroups_fd < 0)
 		return;
-	/*
-	 * Slots are handed out lowest first and only we give them back, so while one of a window
-	 * has never been seen in use, none of the next window has been.
-	 */
-	for (bool full = true; full && slot < all;) {
-		for (uint32_t i = 0; i < KPOD_WINDOW_UNITS; i++, slot++) {
-			scan_one(s, slot, now, scarce);
-			full = full && s->seen[slot];
-		}
-	}
+	others = s->bpf->control->others_used;
+	end = __atomic_load_n(&s->bpf->control->slots_end, __ATOMIC_ACQUIRE);
+	end = end > s->end ? end : s->end;
+	others_scarce |= others > others_max - others_max / 8;
+	/* Slots are handed out lowest first, so what was never in use need not be mapped. */
+	for (; slot < all && slot < (end ? end : 1); slot++)
+		scan_one(s, slot, now, scarce, others_scarce);
 	s->scanned = slot;
 	s->free = all - s->used;
 	for (size_t i = 0; i < s->bpf->loaded_count; i++) {
@@ -330,6 +625,8 @@ void kpod_slots_scan(struct kpod_slots *s, uint64_t now)
 			kpod_table_relieve(&l->tables[t], s->dead_snapshots, SHOWN_SNAPSHOTS);
 	}
 	/* Containers that got none while there were none: they get theirs now. */
-	if (s->bpf->control->slots_exhausted != s->walked_exhausted && s->free > all / 8)
+	if ((s->bpf->control->slots_exhausted != s->walked_exhausted && s->free > all / 8) ||
+	    (s->bpf->control->others_refused != s->walked_refused && !others_scarce &&
+	     s->free > all / 8))
 		walk_tree(s);
 }

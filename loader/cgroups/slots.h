@@ -17,20 +17,23 @@ enum kpod_slot_use { KPOD_SLOT_FREE, KPOD_SLOT_USED, KPOD_SLOT_DRAINING };
 struct kpod_slots {
 	struct kpod_bpf *bpf;
 	uint8_t *use;		 /* enum kpod_slot_use, by slot */
-	uint8_t *seen;		 /* has ever been in use */
+	uint32_t end;		 /* no slot from here on was ever given by a walk */
 	uint8_t *visible;	 /* belongs into this snapshot */
 	uint8_t *dead_snapshots; /* in how many it was dead */
 	uint32_t scanned;	 /* slots looked at; the rest was never in use */
 	uint32_t used, dead, free;
 	uint64_t evicted;	   /* dead slots freed before their time, for want of free ones */
 	uint64_t walked_exhausted; /* slots_exhausted when the tree was last walked */
+	uint64_t walked_refused;   /* others_refused likewise */
+	struct kpod_root *roots;   /* of nodes, but for the hierarchy's */
+	size_t root_count;
 	uint64_t start_ns;
 	uint64_t tombstone_ns;
 	char root[PATH_MAX]; /* of the cgroup2 hierarchy */
 };
 
 /* Finds the cgroup2 mount and enters what exists. -ENOENT: no cgroup2 is mounted. */
-int kpod_slots_open(struct kpod_slots *s, struct kpod_bpf *bpf, uint64_t tombstone_ns);
+int kpod_slots_open(struct kpod_slots *s, struct kpod_bpf *bpf, const struct kpod_options *options);
 void kpod_slots_close(struct kpod_slots *s);
 
 /* Before each snapshot: notes births and deaths, frees what has been dead long enough. */

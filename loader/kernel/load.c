@@ -385,6 +385,9 @@ static int adopt_shared_maps(struct kpod_bpf *bpf, const struct kpod_loaded *l)
 	bpf->control_fd = control_fd;
 	bpf->cgroups_fd = map_fd(l, "cgroups", "");
 	bpf->free_slots_fd = map_fd(l, "free_slots", "");
+	bpf->roots_fd = map_fd(l, "roots", "");
+	bpf->groups_fd = map_fd(l, "groups", "");
+	bpf->instances_fd = map_fd(l, "instances", "");
 	for (uint32_t slot = bpf->max_containers - 1; slot > 0; slot--)
 		if (bpf_map_update_elem(bpf->free_slots_fd, NULL, &slot, BPF_ANY))
 			return -errno;
@@ -398,6 +401,7 @@ static void disown_shared_maps(struct kpod_bpf *bpf)
 	bpf->control = NULL;
 	kpod_rows_close(&bpf->slots);
 	bpf->cgroups_fd = bpf->free_slots_fd = bpf->control_fd = -1;
+	bpf->roots_fd = bpf->groups_fd = bpf->instances_fd = -1;
 }
 
 static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
@@ -494,6 +498,7 @@ int kpod_bpf_describe(struct kpod_bpf *bpf, const struct kpod_options *o)
 {
 	memset(bpf, 0, sizeof(*bpf));
 	bpf->cgroups_fd = bpf->free_slots_fd = -1;
+	bpf->roots_fd = bpf->groups_fd = bpf->instances_fd = -1;
 	if (o->collectors && check_names(o->collectors))
 		return -EINVAL;
 	bpf->loaded = calloc(kpod_collector_count, sizeof(*bpf->loaded));
@@ -552,7 +557,8 @@ int kpod_bpf_open(struct kpod_bpf *bpf, const struct kpod_options *o)
 	bpf->config.start_ns = kpod_clock(CLOCK_MONOTONIC);
 	bpf->config.preemptible = tracepoints_preempt();
 	bpf->config.shared = bpf->config.shards < (uint32_t)bpf->cpus || bpf->config.preemptible;
-	bpf->config.pods_only = o->pods_only;
+	bpf->config.others = o->wanted;
+	bpf->config.others_max = (uint32_t)(bpf->max_containers * o->others_share / 100);
 	bpf->config.page_size = (uint32_t)getpagesize();
 
 	for (size_t i = 0; i < bpf->loaded_count; i++)

@@ -70,6 +70,7 @@ struct kpod_bpf {
 	uint32_t max_containers; /* slot 0 included */
 	int cpus;
 	int cgroups_fd, free_slots_fd, control_fd; /* -1: the cgroup collector does not run */
+	int roots_fd, groups_fd, instances_fd;	   /* likewise */
 	struct kpod_rows slots;
 	struct kpod_control *control;
 	struct kpod_loaded *loaded;

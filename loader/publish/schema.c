@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
@@ -36,12 +37,30 @@ static void bool_entry(msgpack_packer *pk, const char *key, bool value)
 		msgpack_pack_false(pk);
 }
 
-static void pack_column(msgpack_packer *pk, const struct kpod_column *c, bool optional)
+/* The name of a table or column that is of pods. */
+static const char *pod_name(const char *name, char *to, size_t size)
+{
+	static const char *const prefixes[][2] = {
+		{"kpod_cgroup_", "kpod_pod_"}, {"kpod_", "kpod_pod_"}, {"cgroup_", "pod_"}};
+
+	for (size_t i = 0; i < KPOD_COUNT(prefixes); i++) {
+		size_t length = strlen(prefixes[i][0]);
+
+		if (strncmp(name, prefixes[i][0], length))
+			continue;
+		snprintf(to, size, "%s%s", prefixes[i][1], name + length);
+		return to;
+	}
+	return name;
+}
+
+static void pack_column(msgpack_packer *pk, const struct kpod_column *c, bool optional, bool pods)
 {
 	static const char *const kinds[] = {"counter", "gauge", "histogram"};
+	char name[128];
 
 	msgpack_pack_map(pk, c->kind == KPOD_HISTOGRAM ? 12 : 7);
-	text_entry(pk, "name", c->name);
+	text_entry(pk, "name", pods ? pod_name(c->name, name, sizeof(name)) : c->name);
 	text_entry(pk, "help", c->help);
 	text_entry(pk, "kind", kinds[c->kind]);
 	int_entry(pk, "decimals", c->decimals);
@@ -75,10 +94,13 @@ static void pack_key(msgpack_packer *pk, const struct kpod_key *key)
 		text(pk, values->names[i]);
 }
 
-static void pack_table(msgpack_packer *pk, const char *collector, const struct kpod_table *t)
+static void pack_table(msgpack_packer *pk, const char *collector, const struct kpod_table *t,
+		       bool pods)
 {
+	char name[64];
+
 	msgpack_pack_map(pk, 6);
-	text_entry(pk, "name", t->name);
+	text_entry(pk, "name", pods ? pod_name(t->name, name, sizeof(name)) : t->name);
 	text_entry(pk, "collector", collector);
 	text_entry(pk, "scope", t->scope == KPOD_PER_SLOT ? "slot" : "node");
 	text(pk, "keys");
@@ -89,7 +111,7 @@ static void pack_table(msgpack_packer *pk, const char *collector, const struct k
 	text(pk, "columns");
 	msgpack_pack_array(pk, t->column_count);
 	for (size_t i = 0; i < t->column_count; i++)
-		pack_column(pk, &t->columns[i], !t->map);
+		pack_column(pk, &t->columns[i], !t->map, pods);
 }
 
 /* The hooks of each way to attach, as the sections of its programs name them. */
@@ -144,7 +166,8 @@ int kpod_schema_encode(const struct kpod_bpf *bpf, uint64_t min_interval_ns, voi
 	for (size_t i = 0; i < bpf->loaded_count; i++) {
 		const struct kpod_loaded *l = &bpf->loaded[i];
 
-		tables += l->collector->table_count;
+		for (size_t t = 0; t < l->collector->table_count; t++)
+			tables += 1 + l->collector->tables[t].inclusive;
 		msgpack_pack_map(pk, 9);
 		text_entry(pk, "name", l->collector->name);
 		text_entry(pk, "help", l->collector->help);
@@ -160,12 +183,13 @@ int kpod_schema_encode(const struct kpod_bpf *bpf, uint64_t min_interval_ns, voi
 	text(pk, "tables");
 	msgpack_pack_array(pk, tables);
 	for (size_t i = 0; i < KPOD_OWN_TABLES; i++)
-		pack_table(pk, "loader", &kpod_own_tables[i]);
+		pack_table(pk, "loader", &kpod_own_tables[i], false);
 	for (size_t i = 0; i < bpf->loaded_count; i++) {
 		const struct kpod_collector *c = bpf->loaded[i].collector;
 
 		for (size_t t = 0; t < c->table_count; t++)
-			pack_table(pk, c->name, &c->tables[t]);
+			for (int pods = 0; pods <= c->tables[t].inclusive; pods++)
+				pack_table(pk, c->name, &c->tables[t], pods);
 	}
 	*size = buffer.size;
 	*document = msgpack_sbuffer_release(&buffer);

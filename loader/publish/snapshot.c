@@ -15,6 +15,7 @@
 struct loader_row {
 	uint64_t slots_used, slots_dead, slots_capacity;
 	uint64_t slots_exhausted, slots_evicted, cgroups_full, paths_truncated;
+	uint64_t others_used, others_max, others_refused, user_refused, too_deep;
 	uint64_t snapshots, rung, failures, rows_unmapped, flush_failures, walk_failures;
 	uint64_t snapshot_ns, snapshot_size, ring_size;
 	uint64_t cpu_ns;
@@ -25,6 +26,11 @@ struct loader_row {
 		name, help, .kind = kind_, .word = KPOD_WORD(loader_row, field), ##__VA_ARGS__     \
 	}
 
+#define REFUSED "kpod_slots_refused_total"
+#define REFUSED_HELP                                                                               \
+	"Cgroups outside pods without a slot of their own, because all of these (share) or those " \
+	"of one login user (user) had as many as they may have: counted as what is above them."
+
 static const struct kpod_column columns[] = {
 	COLUMN(KPOD_GAUGE, slots_used, "kpod_slots_used",
 	       "Containers with a slot, the host included."),
@@ -33,6 +39,18 @@ static const struct kpod_column columns[] = {
 	COLUMN(KPOD_GAUGE, slots_capacity, "kpod_slots_capacity", "Slots there are."),
 	COLUMN(KPOD_COUNTER, slots_exhausted, "kpod_slots_exhausted_total",
 	       "Containers found while no slot was free: counted as the host until one is."),
+	COLUMN(KPOD_GAUGE, others_used, "kpod_slots_others_used",
+	       "Slots in use by units, containers and machines outside pods."),
+	COLUMN(KPOD_GAUGE, others_max, "kpod_slots_others_max",
+	       "Slots that units, containers and machines outside pods may use together "
+	       "(--others-share)."),
+	COLUMN(KPOD_COUNTER, others_refused, REFUSED, REFUSED_HELP, .label = "reason",
+	       .value = "share"),
+	COLUMN(KPOD_COUNTER, user_refused, REFUSED, REFUSED_HELP, .label = "reason",
+	       .value = "user"),
+	COLUMN(KPOD_COUNTER, too_deep, "kpod_cgroups_too_deep_total",
+	       "Cgroups that would have had a slot if they were not more than 16 levels below the "
+	       "root of the hierarchy: counted as what is above them."),
 	COLUMN(KPOD_COUNTER, slots_evicted, "kpod_slots_evicted_total",
 	       "Dead containers dropped before their time because slots were short."),
 	COLUMN(KPOD_COUNTER, cgroups_full, "kpod_cgroups_map_full_total",
@@ -177,6 +195,11 @@ static int write_own(struct kpod_publisher *p)
 		.slots_capacity = p->bpf->max_containers,
 		.slots_exhausted = ctl ? ctl->slots_exhausted : 0,
 		.slots_evicted = p->slots->evicted,
+		.others_used = ctl ? ctl->others_used : 0,
+		.others_max = p->bpf->config.others_max,
+		.others_refused = ctl ? ctl->others_refused : 0,
+		.user_refused = ctl ? ctl->user_refused : 0,
+		.too_deep = ctl ? ctl->too_deep : 0,
 		.cgroups_full = ctl ? ctl->cgroups_full : 0,
 		.paths_truncated = ctl ? ctl->paths_truncated : 0,
 		.snapshots = p->stats.snapshots,
@@ -300,6 +323,14 @@ static bool identify(struct kpod_loaded_table *t, uint32_t unit, uint64_t now, u
 	return true;
 }
 
+/* The table of the schema that a slot's row goes to: pods may have one of their own. */
+static uint16_t table_of(const struct kpod_publisher *p, const struct kpod_table *table,
+			 uint16_t index, uint32_t slot)
+{
+	return index +
+	       (table->inclusive && kpod_slot_info(p->slots, slot)->kind == KPOD_CGROUP_POD);
+}
+
 /* Rows of a source, as it has read them. */
 static int write_kept(struct kpod_publisher *p, uint16_t index, const struct kpod_loaded_table *t)
 {
@@ -308,7 +339,8 @@ static int write_kept(struct kpod_publisher *p, uint16_t index, const struct kpo
 	int err = 0;
 
 	for (size_t i = 0; !err && (words = kpod_kept_row(&t->kept, i, &slot, &generation)); i++)
-		err = kpod_writer_row(&p->writer, index, slot, generation, words, count);
+		err = kpod_writer_row(&p->writer, table_of(p, t->table, index, slot), slot,
+				      generation, words, count);
 	return err;
 }
 
@@ -338,7 +370,7 @@ static int write_table(struct kpod_publisher *p, uint16_t index, struct kpod_loa
 		}
 		if (!sum_rows(p->words + keys, t->table, at, t->shards))
 			continue;
-		err = kpod_writer_row(&p->writer, index, slot,
+		err = kpod_writer_row(&p->writer, table_of(p, t->table, index, slot), slot,
 				      kpod_slot_info(p->slots, slot)->generation, p->words,
 				      keys + t->table->words);
 		if (err)
@@ -385,9 +417,11 @@ static int write_snapshot(struct kpod_publisher *p)
 
 		err = err ? err : write_file_errors(p, l);
 		err = err ? err : write_costs(p, l);
-		for (size_t t = 0; t < l->collector->table_count; t++, index++)
+		for (size_t t = 0; t < l->collector->table_count; t++) {
 			if (!err && l->attachment)
 				err = write_table(p, index, &l->tables[t]);
+			index += 1 + l->collector->tables[t].inclusive;
+		}
 	}
 	return err ? err : kpod_writer_end(&p->writer);
 }

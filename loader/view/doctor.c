@@ -43,7 +43,7 @@ int kpod_doctor(const struct kpod_options *options)
 		row("maps", false, strerror(-err));
 		return 1;
 	}
-	err = kpod_slots_open(&slots, &bpf, options->tombstone_ns);
+	err = kpod_slots_open(&slots, &bpf, options);
 	row("cgroup2", !err, err ? "no cgroup2 hierarchy is mounted: mount one" : slots.root);
 	if (!err)
 		kpod_sources_open(&bpf, &slots, options);

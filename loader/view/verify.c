@@ -155,7 +155,7 @@ int kpod_verify(const struct kpod_options *options)
 
 	every.profile = KPOD_PROFILES;
 	err = kpod_bpf_open(&bpf, &every);
-	err = err ? err : kpod_slots_open(&slots, &bpf, options->tombstone_ns);
+	err = err ? err : kpod_slots_open(&slots, &bpf, options);
 	if (err) {
 		kpod_log("verify: %s", strerror(-err));
 		return 1;

@@ -279,7 +279,7 @@ def test_many_rows_over_many_chunks(tmp_path: Path) -> None:
     found = text_samples(rendered(tmp_path, segment))
     assert len(found) == count * (1 + 13 + 2)
     for i in (0, 1, 1234, count - 1):
-        labels = {("scope", "unit"), ("container", f"{i}.service"), ("cgroup_id", str(1000 + i))}
+        labels = {("scope", "unit"), ("unit", f"{i}.service"), ("cgroup_id", str(1000 + i))}
         assert found["a_total", frozenset(labels)] == i
         assert found["h_count", frozenset(labels)] == 98 * (i % 7)
         assert found["h_bucket", frozenset(labels | {("le", "+Inf")})] == 98 * (i % 7)

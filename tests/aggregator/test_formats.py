@@ -196,7 +196,7 @@ def test_created_is_the_later_of_loader_and_container(tmp_path: Path) -> None:
     found = scrapes(tmp_path, segment)
     check_same(found)
     created = {
-        dict(labels).get("container", name): value
+        dict(labels).get("unit", name): value
         for (name, labels), value in openmetrics_samples(found[OPENMETRICS].decode()).items()
         if name.endswith("_created")
     }

@@ -20,12 +20,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from aggregator._native import lib
 from aggregator.cli import arguments
 from aggregator.http.server import Application
-from aggregator.pods.names import Names
+from aggregator.pods.memory import Memory
+from aggregator.pods.names import GRACE_NS, NOBODY, Names
 from aggregator.pods.podinfo import PodInfo, Pods
 from aggregator.pods.policy import Policy, parse_selector
-from aggregator.pods.resolver import POD_CONTAINER
+from aggregator.pods.resolver import CONTAINER, MACHINE, POD, POD_CONTAINER, UNIT
 from aggregator.pods.source import SourceError
-from aggregator.pods.table import PodTable, decode_pod
+from aggregator.pods.table import KEEP_NS, PodTable, decode_pod
 from aggregator.pods.watch import Watcher
 from aggregator.segment.formats import FORMATS
 from aggregator.segment.owner import Owner
@@ -67,6 +68,7 @@ class World:
         self.now = 1000 * SECOND
         self.directory = directory
         self.table = PodTable(lambda: self.now)
+        self.table.synced_ns = self.now  # the source has answered
         self.names = Names(self.table, clock=lambda: self.now, policy=policy)
         self.source = Watcher("n1", lambda: httpx.AsyncClient(), self.table)
         self.info = PodInfo(self.table, policy, "n1")
@@ -76,6 +78,7 @@ class World:
             resolver=self.names,
             changed=self.names.changed,
             node="n1",
+            node_labels=NOBODY,
         )
         self.app = Application(self.store, Pods(self.source, self.names, self.info))
         self.slots: list[Slot] = [HOST_SLOT]
@@ -133,7 +136,7 @@ class World:
         ]
 
     def of_pods(self) -> list[tuple[dict[str, str], float]]:
-        return [(labels, value) for labels, value in self.series() if labels["scope"] == "pod"]
+        return [(labels, value) for labels, value in self.series() if labels.get("pod_uid")]
 
 
 def test_labels(tmp_path: Path) -> None:
@@ -143,7 +146,7 @@ def test_labels(tmp_path: Path) -> None:
     assert world.of_pods() == [
         (
             {
-                "scope": "pod",
+                "scope": "container",
                 "namespace": "n",
                 "pod": "a-1",
                 "container": "c",
@@ -160,17 +163,26 @@ def test_an_unknown_pod_waits_and_is_never_lost(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.cgroup(UID[1], ID[1], born_ns=world.now)
     world.cgroup(UID[2], ID[2], born_ns=world.now, died_ns=world.now + 1)
-    unnamed = {"scope": "pod", "pod_uid": UID[2], "container_id": ID[2], "node": "n1"}
-    assert world.of_pods() == [(unnamed, 102)], "a dead one may not be there next time"
+    assert world.of_pods() == [], "nor is a dead one, that is there for as long"
     assert world.series("kpod_pods_cgroups") == [
         ({"state": "named"}, 0),
-        ({"state": "unnamed"}, 1),
-        ({"state": "waiting"}, 1),
+        ({"state": "unnamed"}, 0),
+        ({"state": "waiting"}, 2),
         ({"state": "filtered"}, 0),
     ]
-    assert world.series("kpod_snapshot_hidden_rows") == [({}, 1)]
-    world.now += 31 * SECOND
+    assert world.series("kpod_snapshot_hidden_rows") == [({}, 2)]
+    world.now += GRACE_NS
+    unnamed = {
+        "scope": "container",
+        "namespace": "",
+        "pod": "",
+        "container": "",
+        "pod_uid": UID[2],
+        "container_id": ID[2],
+        "node": "n1",
+    }
     assert [labels["pod_uid"] for labels, _ in world.of_pods()] == [UID[1], UID[2]]
+    assert world.of_pods()[1] == (unnamed, 102)
     # The events come late.
     world.table.put(pod(UID[1], "late", {"c": ID[1]}))
     world.table.put(pod(UID[2], "dead", {"c": ID[2]}))
@@ -179,18 +191,124 @@ def test_an_unknown_pod_waits_and_is_never_lost(tmp_path: Path) -> None:
     assert found == [("late", "c", 101), ("dead", "c", 102)]
 
 
-def test_a_container_waits_for_its_own_name(tmp_path: Path) -> None:
-    """The pod is known before the ids of its containers are; its sandbox's never is."""
+def test_nothing_of_a_pod_is_shown_before_the_source_has_answered(tmp_path: Path) -> None:
     world = World(tmp_path)
-    world.table.put(pod(UID[1], "a"))
+    world.table.synced_ns = None
     world.cgroup(UID[1], ID[1], born_ns=world.now)
-    world.cgroup(UID[1], ID[2], born_ns=world.now)
+    world.cgroup(UID[2], ID[2], born_ns=world.now, died_ns=world.now + 1)
+    world.now += 100 * GRACE_NS
     assert world.of_pods() == []
-    world.table.put(pod(UID[1], "a", {"c": ID[1]}))
+    world.table.replace([pod(UID[2], "dead", {"c": ID[2]})])
+    assert [labels["pod"] for labels, _ in world.of_pods()] == ["dead"]
+    world.now += GRACE_NS
+    assert [labels["pod"] for labels, _ in world.of_pods()] == ["", "dead"]
+
+
+def test_a_container_waits_for_its_own_name(tmp_path: Path) -> None:
+    """The pod is known before the ids of its containers are; its sandbox's never is, but it is the
+    oldest, and known for what it is as soon as all others have their names.
+    """
+    world = World(tmp_path)
+    world.table.put(pod(UID[1], "a", {"c": "", "d": ""}))
+    for i in range(1, 4):
+        world.cgroup(UID[1], ID[i], born_ns=world.now + i)
+    assert world.of_pods() == []
+    world.table.put(pod(UID[1], "a", {"c": ID[2], "d": ""}))
     assert [labels["container"] for labels, _ in world.of_pods()] == ["c"]
-    world.now += 31 * SECOND
-    (_, _), (sandbox, value) = world.of_pods()
-    assert (sandbox["pod"], sandbox.get("container"), value) == ("a", None, 102)
+    world.table.put(pod(UID[1], "a", {"c": ID[2], "d": ID[3]}))
+    assert [labels["container"] for labels, _ in world.of_pods()] == ["", "c", "d"]
+    # One that was started again, and whose id the API does not say yet, is no sandbox.
+    world.cgroup(UID[1], ID[4], born_ns=world.now + 9)
+    world.now += 2 * GRACE_NS
+    assert [labels["container"] for labels, _ in world.of_pods()] == ["", "c", "d"]
+    world.table.put(pod(UID[1], "a", {"c": ID[4], "d": ID[3]}))
+    assert [labels["container"] for labels, _ in world.of_pods()] == ["", "c", "d", "c"]
+
+
+def test_whose_a_series_is_is_always_said(tmp_path: Path) -> None:
+    """Else Prometheus, told to honor_labels, says that the host's are the agent's."""
+    world = World(tmp_path)
+    world.table.put(pod(UID[1], "a-1", {"c": ID[1]}))
+    world.cgroup(UID[1], ID[1])
+    world.slots += [
+        Slot(2, f"/kubepods/pod{UID[1]}", POD),
+        Slot(3, "/system.slice/cron.service", UNIT),
+        Slot(4, f"/docker/{ID[2]}", CONTAINER),
+        Slot(5, "/lxc.payload.web", MACHINE),
+    ]
+    found = {labels["scope"]: labels for labels, _ in world.series()}
+    nobody = {"namespace": "", "pod": "", "container": "", "node": "n1"}
+    assert found["host"] == {"scope": "host", **nobody}
+    assert found["unit"].items() >= {**nobody, "unit": "cron.service"}.items()
+    assert found["machine"].items() >= {**nobody, "machine": "web"}.items()
+    assert found["pod"] == {
+        "scope": "pod",
+        "namespace": "n",
+        "pod": "a-1",
+        "container": "",
+        "pod_uid": UID[1],
+        "node": "n1",
+    }
+    assert all(labels["container"] == "" for labels, _ in world.series("kpod_pod_info"))
+
+
+def test_names_outlive_the_aggregator(tmp_path: Path) -> None:
+    """The API is away: what was known has its names, at once, and what is new waits."""
+    first = World(tmp_path)
+    memory = Memory(tmp_path / "names", first.table)
+    first.table.put(pod(UID[1], "a-1", {"c": ID[1]}))
+    first.table.put(pod(UID[1], "a-1", {"c": ID[2]}))
+    first.table.put(static("api-1", "web", {"w": ID[3]}))
+    memory.save()
+    assert (tmp_path / "names").stat().st_mode & 0o777 == 0o600
+    assert [p.name for p in tmp_path.iterdir()] == ["names"]
+
+    (tmp_path / "other").mkdir()
+    world = World(tmp_path / "other")
+    world.table.synced_ns = None
+    Memory(tmp_path / "names", world.table).load()
+    assert len(world.table) == 0, "nobody has said that they are"
+    world.cgroup(UID[1], ID[1], died_ns=5)
+    world.cgroup(UID[1], ID[2])
+    world.cgroup(HASH, ID[3])
+    world.cgroup(UID[2], ID[4])
+    names = [(labels["pod"], labels["container"]) for labels, _ in world.of_pods()]
+    assert names == [("a-1", "c"), ("a-1", "c"), ("web", "w")]
+    # However often, also if nobody has looked.
+    for _ in range(2):
+        table = PodTable(lambda: world.now)
+        memory = Memory(tmp_path / "names", table)
+        memory.load()
+        memory.save()
+        assert table.find(UID[1], ID[1])
+    world.now += KEEP_NS
+    table.expire()
+    assert not table.find(UID[1], ID[1]), "but not for ever"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b'{"version":7,"pods":[]}', b'{"version":1,"pods":[{}]}', b"[" * 100_000]
+)
+def test_a_spoiled_memory_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "names").write_bytes(content)
+    table = PodTable(lambda: 0)
+    memory = Memory(tmp_path / "names", table)
+    memory.load()
+    assert (memory.failures, len(table)) == (1, 0)
+    memory.save()
+    memory.load()
+    assert memory.failures == 1
+
+
+def test_a_memory_that_cannot_be_kept_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = Memory(tmp_path / "away" / "names", PodTable(lambda: 0))
+    memory.load()
+    memory.save()
+    memory.save()
+    assert memory.failures == 2
+    assert len(caplog.messages) == 1
 
 
 def test_a_replaced_pod_and_a_restarted_container_are_series_of_their_own(tmp_path: Path) -> None:
@@ -215,6 +333,7 @@ def test_a_pod_that_was_gone_before_its_first_snapshot_has_its_info(tmp_path: Pa
     world = World(tmp_path)
     world.table.put(pod(UID[1], "a", {"c": ID[1]}))
     world.table.remove(UID[1])
+    world.table.put(pod(UID[2], "without a cgroup"))
     assert world.series("kpod_pod_info") == []
     world.cgroup(UID[1], ID[1], died_ns=5)
     assert [labels["pod"] for labels, _ in world.series("kpod_pod_info")] == ["a"]
@@ -388,12 +507,15 @@ def test_info(tmp_path: Path) -> None:
     world = World(tmp_path)
     fixtures = Path(__file__).parent.parent / "fixtures"
     for raw in json.loads((fixtures / "podlist.json").read_text())["items"]:
-        world.table.put(decode_pod(json.dumps(raw).encode()))
+        known = decode_pod(json.dumps(raw).encode())
+        world.table.put(known)
+        world.cgroup(known.cgroup_uid, ID[9])
     infos = {labels["pod"]: labels for labels, value in world.series("kpod_pod_info") if value == 1}
     assert len(infos) == 7
     assert infos["frontend-6f54c57889-nmgsq"] == {
         "namespace": "shop",
         "pod": "frontend-6f54c57889-nmgsq",
+        "container": "",
         "pod_uid": "b6f92885-55cf-4dcd-a70e-b4a4eab6165a",
         "uid": "b6f92885-55cf-4dcd-a70e-b4a4eab6165a",
         "node": "n1",
@@ -424,6 +546,7 @@ def test_lines_of_pods_that_went_are_forgotten_by_scrapes_that_end_early(tmp_pat
     world = World(tmp_path)
     for i in range(100):
         world.table.put(pod(f"u{i}", f"p{i}"))
+        world.table.in_use = {f"u{i}"}
         next(world.info.render(lib.KPOD_TEXT))
         world.table.remove(f"u{i}")
     assert sum(map(len, world.info._made.values())) <= 1
@@ -511,7 +634,7 @@ def shown(world: World) -> dict[str, tuple[str, float]]:
         (s.labels["container_id"], s.labels.get("pod", ""), s.value)
         for family in text_string_to_metric_families(text)
         for s in family.samples
-        if s.labels["scope"] == "pod"
+        if s.labels["scope"] == "container"
     ]
     assert len({cid for cid, _, _ in found}) == len(found)
     return {cid: (name, value) for cid, name, value in found}
@@ -521,8 +644,9 @@ MANY = 3 * NAMED_AT_ONCE
 
 
 def many(directory: Path) -> World:
-    """More dead containers than are named at once; they do not wait."""
+    """More containers than are named at once; they have waited long enough."""
     world = World(directory)
+    world.now += 100 * GRACE_NS
     for i in range(MANY):
         world.cgroup(UID[i % 10], f"{i:064x}", died_ns=5)
     world.snapshot()
@@ -604,11 +728,12 @@ def test_anything_between_the_turns_of_naming(tmp_path: Path, seed: int) -> None
 @given(st.text(max_size=100), st.text(min_size=1, max_size=100))
 def test_any_path_and_name_have_labels(where: str, value: str) -> None:
     found = PodTable(lambda: 0)
+    found.synced_ns = 0
     found.put(pod(UID[1], value.encode(errors="replace").decode(), {"c": ID[1]}))
     names = Names(found, clock=lambda: 0, grace_ns=0)
     for text in (where, path(UID[1], ID[1]), path(UID[1], where)):
         labels = names(Owner(POD_CONTAINER, 7, text))
         assert labels
-        assert labels[0] == ("scope", "pod")
+        assert labels[0] == ("scope", "container")
     dict_: dict[str, Any] = dict(names(Owner(POD_CONTAINER, 7, path(UID[1], ID[1]))) or ())
     assert dict_["container"] == "c"

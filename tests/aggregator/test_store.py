@@ -113,7 +113,7 @@ def test_owners_are_resolved_once(tmp_path: Path) -> None:
     assert sorted(asked) == [77, 1007]
     shown = text(store)
     for name, value in (("1", 21), ("new", 22), ("3", 23), ("5", 25), ("7", 27)):
-        line = next(x for x in shown.splitlines() if f'container="{name}.service"' in x)
+        line = next(x for x in shown.splitlines() if f'unit="{name}.service"' in x)
         assert line.endswith(f" {value}")
     assert "4.service" not in shown
     assert "2.service" not in shown

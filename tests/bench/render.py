@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 
 from aggregator._native import ffi, lib
 from aggregator.http.server import gzipped
-from aggregator.pods.resolver import parse_path, pod_ids, standalone
+from aggregator.pods.resolver import container_ids, parse_path, standalone
 from aggregator.segment.exposition import Labels
 from aggregator.segment.owner import Owner, Resolver
 from aggregator.segment.store import Limits, Snapshot, Store
@@ -141,11 +141,11 @@ def named(owner: Owner) -> Labels:
     if not owner.path:
         return standalone(owner)
     return (
-        ("scope", "pod"),
+        ("scope", "container"),
         ("namespace", "production"),
         ("pod", f"checkout-7d9c6b5f4d-{owner.cgroup_id:05d}"),
         ("container", "server"),
-        *pod_ids(owner, parse_path(owner.path)),
+        *container_ids(owner, parse_path(owner.kind, owner.path)),
     )
 
 

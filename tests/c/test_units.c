@@ -91,59 +91,124 @@ static void log2_is_exact(void **state)
 #define UID_ "12345678_1234_1234_1234_1234567890ab"
 #define HASH "0123456789abcdef0123456789abcdef"
 
+static struct kpod_name named(const char *text)
+{
+	size_t size = strlen(text), kept = size < KPOD_NAME_TAIL ? size : KPOD_NAME_TAIL;
+	struct kpod_name name = {0};
+
+	memcpy(name.tail + KPOD_NAME_TAIL - kept, text + size - kept, kept);
+	memcpy(name.head, text, size < KPOD_NAME_HEAD ? size : KPOD_NAME_HEAD - 1);
+	return name;
+}
+
 static void names_are_classified(void **state)
 {
 	static const struct {
-		int above;
+		int above, flags;
 		const char *name;
 		int kind;
 	} cases[] = {
-		{KPOD_CGROUP_HOST, "nginx.service", KPOD_CGROUP_UNIT},
-		{KPOD_CGROUP_HOST, "session-1.scope", KPOD_CGROUP_UNIT},
-		{KPOD_CGROUP_HOST, "system.slice", KPOD_CGROUP_HOST},
-		{KPOD_CGROUP_HOST, "kubepods", KPOD_CGROUP_HOST},
-		{KPOD_CGROUP_HOST, "x", KPOD_CGROUP_HOST},
-		{KPOD_CGROUP_HOST, "", KPOD_CGROUP_HOST},
-		{KPOD_CGROUP_HOST, ID, KPOD_CGROUP_CONTAINER},
-		{KPOD_CGROUP_HOST, "docker-" ID ".scope", KPOD_CGROUP_CONTAINER},
-		{KPOD_CGROUP_HOST, "libpod-" ID ".scope", KPOD_CGROUP_CONTAINER},
-		{KPOD_CGROUP_HOST, "docker-g" ID, KPOD_CGROUP_CONTAINER},
-		{KPOD_CGROUP_HOST, "0123456789abcdef", KPOD_CGROUP_HOST},
-		{KPOD_CGROUP_HOST, "docker-" HASH ".scope", KPOD_CGROUP_UNIT},
-		{KPOD_CGROUP_HOST, "pod" UID, KPOD_CGROUP_POD},
-		{KPOD_CGROUP_HOST, "pod" HASH, KPOD_CGROUP_POD},
-		{KPOD_CGROUP_HOST, "kubepods-burstable-pod" UID_ ".slice", KPOD_CGROUP_POD},
-		{KPOD_CGROUP_HOST, "kubepods-pod" HASH ".slice", KPOD_CGROUP_POD},
-		{KPOD_CGROUP_HOST, "pod1234-5678", KPOD_CGROUP_HOST},
-		{KPOD_CGROUP_HOST, "podXXXXXXXX-1234-1234-1234-1234567890ab", KPOD_CGROUP_HOST},
-		{KPOD_CGROUP_POD, "cri-containerd-" ID ".scope", KPOD_CGROUP_POD_CONTAINER},
-		{KPOD_CGROUP_POD, ID, KPOD_CGROUP_POD_CONTAINER},
-		{KPOD_CGROUP_POD, "anything", KPOD_CGROUP_POD_CONTAINER},
-		{KPOD_CGROUP_POD_CONTAINER, "init.scope", KPOD_CGROUP_HOST},
-		{KPOD_CGROUP_POD_CONTAINER, ID, KPOD_CGROUP_HOST},
-		{KPOD_CGROUP_CONTAINER, "a.service", KPOD_CGROUP_HOST},
-		{KPOD_CGROUP_UNIT, ID, KPOD_CGROUP_HOST},
-		{KPOD_CGROUP_HOST, "kubepods-pod" UID_ ".slice:cri-containerd:" ID,
-		 KPOD_CGROUP_POD_CONTAINER},
-		{KPOD_CGROUP_UNIT, "kubepods-besteffort-pod" UID_ ".slice:crio:" ID,
-		 KPOD_CGROUP_POD_CONTAINER},
-		{KPOD_CGROUP_POD_CONTAINER, "kubepods-pod" UID_ ".slice:cri-containerd:" ID,
+		{KPOD_CGROUP_HOST, 0, "nginx.service", KPOD_CGROUP_UNIT},
+		{KPOD_CGROUP_HOST, 0, "session-1.scope", KPOD_CGROUP_UNIT},
+		{KPOD_CGROUP_HOST, 0, "system.slice", KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_HOST, 0, "x", KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_HOST, 0, "", KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_HOST, 0, ID, KPOD_CGROUP_CONTAINER},
+		{KPOD_CGROUP_HOST, 0, "docker-" ID ".scope", KPOD_CGROUP_CONTAINER},
+		{KPOD_CGROUP_HOST, 0, "libpod-" ID ".scope", KPOD_CGROUP_CONTAINER},
+		{KPOD_CGROUP_HOST, 0, "libpod-conmon-" ID ".scope", KPOD_CGROUP_UNIT},
+		{KPOD_CGROUP_HOST, 0, "docker-g" ID, KPOD_CGROUP_CONTAINER},
+		{KPOD_CGROUP_HOST, 0, "0123456789abcdef", KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_HOST, 0, "docker-" HASH ".scope", KPOD_CGROUP_UNIT},
+		{KPOD_CGROUP_HOST, 0, "system.slice:docker:" ID, KPOD_CGROUP_CONTAINER},
+		{KPOD_CGROUP_HOST, KPOD_PLACE_LIBPOD, ID, KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_HOST, KPOD_PLACE_LIBPOD, "libpod-" ID, KPOD_CGROUP_CONTAINER},
+		{KPOD_CGROUP_HOST, KPOD_PLACE_LXC, "101", KPOD_CGROUP_MACHINE},
+		{KPOD_CGROUP_HOST, 0, "lxc.payload.web", KPOD_CGROUP_MACHINE},
+		{KPOD_CGROUP_HOST, 0, "machine-c1.scope", KPOD_CGROUP_MACHINE},
+		{KPOD_CGROUP_HOST, 0, "systemd-nspawn@c1.service", KPOD_CGROUP_MACHINE},
+		{KPOD_CGROUP_HOST, 0, "user-1000.slice", KPOD_CGROUP_USER},
+		{KPOD_CGROUP_HOST, 0, "user-.slice", KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_HOST, 0, "user-x.slice", KPOD_CGROUP_HOST},
+		/* Names of the kubelet's mean nothing where no kubelet is. */
+		{KPOD_CGROUP_HOST, 0, "kubepods", KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_HOST, 0, "pod" UID, KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_HOST, 0, "kubepods-burstable-pod" UID_ ".slice", KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_HOST, 0, "kubepods-pod" UID_ ".slice:cri-containerd:" ID,
+		 KPOD_CGROUP_CONTAINER},
+		{KPOD_CGROUP_USER, 0, "kubepods", KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_USER, 0, "pod" UID, KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_USER, 0, "kubepods-pod" UID_ ".slice:crio:" ID, KPOD_CGROUP_CONTAINER},
+		{KPOD_CGROUP_USER, 0, "a.service", KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_USER, 0, "libpod-" ID ".scope", KPOD_CGROUP_CONTAINER},
+		{KPOD_CGROUP_CONTAINER, 0, "pod" UID, KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_CONTAINER, 0, "kubepods.slice", KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_UNIT, 0, "kubepods-besteffort-pod" UID_ ".slice:crio:" ID,
 		 KPOD_CGROUP_HOST},
-		{KPOD_CGROUP_HOST, "system.slice:docker:" ID, KPOD_CGROUP_CONTAINER},
-		/* kind: a node in a container */
-		{KPOD_CGROUP_CONTAINER, "pod" UID, KPOD_CGROUP_POD},
+		/* Where one is. */
+		{KPOD_CGROUP_HOST, KPOD_PLACE_NODE, "kubepods", KPOD_CGROUP_KUBELET},
+		{KPOD_CGROUP_HOST, KPOD_PLACE_NODE, "kubelet.slice", KPOD_CGROUP_KUBELET},
+		{KPOD_CGROUP_HOST, KPOD_PLACE_NODE, "kubepods2", KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_HOST, KPOD_PLACE_NODE, "pod" UID, KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_UNIT, KPOD_PLACE_NODE, "kubepods", KPOD_CGROUP_KUBELET},
+		{KPOD_CGROUP_CONTAINER, KPOD_PLACE_NODE, "kubelet.slice", KPOD_CGROUP_KUBELET},
+		{KPOD_CGROUP_UNIT, KPOD_PLACE_NODE, "kubepods-pod" UID_ ".slice:docker:" ID,
+		 KPOD_CGROUP_POD_CONTAINER},
+		{KPOD_CGROUP_KUBELET, 0, "burstable", KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_KUBELET, 0, "kubepods-burstable.slice", KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_KUBELET, 0, "kubelet-kubepods.slice", KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_KUBELET, 0, "pod" UID, KPOD_CGROUP_POD},
+		{KPOD_CGROUP_KUBELET, 0, "pod" HASH, KPOD_CGROUP_POD},
+		{KPOD_CGROUP_KUBELET, 0, "podmy-static-uid", KPOD_CGROUP_POD},
+		{KPOD_CGROUP_KUBELET, 0, "pod", KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_KUBELET, 0, "kubepods-burstable-pod" UID_ ".slice", KPOD_CGROUP_POD},
+		{KPOD_CGROUP_KUBELET, 0, "kubepods-podmy_static_uid.slice", KPOD_CGROUP_POD},
+		{KPOD_CGROUP_KUBELET, 0, "kubepods-pod.slice", KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_KUBELET, 0, "kubelet.service", KPOD_CGROUP_UNIT},
+		{KPOD_CGROUP_KUBELET, KPOD_PLACE_INNER, "kubelet.service", KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_POD, 0, "cri-containerd-" ID ".scope", KPOD_CGROUP_POD_CONTAINER},
+		{KPOD_CGROUP_POD, 0, ID, KPOD_CGROUP_POD_CONTAINER},
+		{KPOD_CGROUP_POD, 0, "anything", KPOD_CGROUP_POD_CONTAINER},
+		{KPOD_CGROUP_POD_CONTAINER, 0, "init.scope", KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_POD_CONTAINER, 0, ID, KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_POD_CONTAINER, KPOD_PLACE_NODE, "kubepods", KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_CONTAINER, 0, "a.service", KPOD_CGROUP_HOST},
+		{KPOD_CGROUP_UNIT, 0, ID, KPOD_CGROUP_HOST},
 	};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		char tail[KPOD_NAME_TAIL] = {0};
-		size_t size = strlen(cases[i].name);
-		size_t kept = size < sizeof(tail) ? size : sizeof(tail);
+		struct kpod_name name = named(cases[i].name);
+		int kind = kpod_classify(cases[i].above, cases[i].flags, &name);
 
-		memcpy(tail + sizeof(tail) - kept, cases[i].name + size - kept, kept);
-		if ((int)kpod_classify(cases[i].above, tail) != cases[i].kind)
-			fail_msg("'%s' below %d is %d", cases[i].name, cases[i].above,
-				 kpod_classify(cases[i].above, tail));
+		if (kind != cases[i].kind)
+			fail_msg("'%s' below %d with flags %d is %d", cases[i].name, cases[i].above,
+				 cases[i].flags, kind);
+	}
+}
+
+static void made_up_names_are_summed(void **state)
+{
+	static const struct {
+		const char *name, *prefix;
+	} cases[] = {
+		{"sshd@12-10.0.0.5:22-203.0.113.7:4711.service", "sshd@"},
+		{"run-r0123456789abcdef0123456789abcdef.scope", "run-"},
+		{"run-u7.service", "run-"},
+		{"session-77.scope", "session-"},
+		{"libpod-conmon-" ID ".scope", "libpod-conmon-"},
+		{"nginx.service", ""},
+		{"runner.service", ""},
+		{"init.scope", ""},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct kpod_name name = named(cases[i].name);
+		struct kpod_group group;
+
+		assert_int_equal(kpod_group_of(&name, &group), strlen(cases[i].prefix));
+		assert_string_equal(group.prefix, cases[i].prefix);
 	}
 }
 
@@ -155,6 +220,7 @@ int main(void)
 		cmocka_unit_test(buckets_hold_what_they_say),
 		cmocka_unit_test(log2_is_exact),
 		cmocka_unit_test(names_are_classified),
+		cmocka_unit_test(made_up_names_are_summed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -213,7 +213,7 @@ def test_snapshot_across_the_end_of_the_ring(tmp_path: Path) -> None:
         store = looked_at(s.write(tmp_path / "segment"))
         assert store.state == "live", (start, store.cause)
         assert store.snapshot
-        assert b'container="a.service",cgroup_id="1001"} 3\n' in b"".join(
+        assert b'unit="a.service",cgroup_id="1001"} 3\n' in b"".join(
             store.snapshot.render(lib.KPOD_TEXT)
         )
 

@@ -162,6 +162,6 @@ def test_a_new_loader_is_a_reset(tmpfs: Path, writer: Path) -> None:
         assert not [name for name, _ in gone if name.startswith("h_seconds")]
     series = (
         "h_seconds_created",
-        frozenset({("scope", "unit"), ("container", "1.service")} | {("cgroup_id", "101")}),
+        frozenset({("scope", "unit"), ("unit", "1.service")} | {("cgroup_id", "101")}),
     )
     assert lives[0][series] < lives[1][series]

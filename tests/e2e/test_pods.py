@@ -2,11 +2,16 @@
 
 import asyncio
 import json
+import os
+import shutil
 import ssl
+import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +19,7 @@ import pytest
 
 from tests.e2e.stack import Aggregator, aggregator, runc_container
 from tests.kubernetes.server import NODE, ApiServer, kubeconfig
-from tests.live import Loader, loader, wait_for
+from tests.live import Cgroup, Loader, loader, node_root, wait_for
 
 ONCPU = "kpod_cpu_oncpu_seconds_total"
 EXECS = "kpod_process_execs_total"
@@ -77,16 +82,33 @@ def cluster() -> Iterator[Cluster]:
         cluster.close()
 
 
+def inner(top: str) -> str:
+    return f"{top}/docker-{'f' * 64}.scope"
+
+
+@pytest.fixture(autouse=True)
+def tops() -> Iterator[None]:
+    """The kubelet's cgroups are below the roots of nodes; each container removes its own."""
+    TOPS[:] = [f"/kpod-test-{time.monotonic_ns()}-{i}" for i in range(8)]
+    with ExitStack() as stack:
+        for top in TOPS:
+            stack.enter_context(node_root(top))
+            stack.enter_context(node_root(inner(top)))
+        yield
+
+
+TOPS: list[str] = []
+
+
 def path(driver: str, uid: str, cid: str) -> str:
-    top = f"/kpod-test-{time.monotonic_ns()}"
+    top = TOPS.pop()
     if driver == "systemd":
         slice_ = f"kubepods-burstable-pod{uid.replace('-', '_')}.slice"
         return f"{top}/kubepods.slice/kubepods-burstable.slice/{slice_}/cri-containerd-{cid}.scope"
     if driver == "kind":
         slice_ = f"kubelet-kubepods-pod{uid.replace('-', '_')}.slice"
         return (
-            f"{top}/docker-{'f' * 64}.scope/kubelet.slice/kubelet-kubepods.slice/{slice_}/"
-            f"cri-containerd-{cid}.scope"
+            f"{inner(top)}/kubelet.slice/kubelet-kubepods.slice/{slice_}/cri-containerd-{cid}.scope"
         )
     return f"{top}/kubepods/burstable/pod{uid}/{cid}"
 
@@ -134,7 +156,7 @@ def test_a_container_has_its_names(
         running.fresh()
         labels, value = one(served, container="web")
         assert labels == {
-            "scope": "pod",
+            "scope": "container",
             "namespace": "shop",
             "pod": "web-0",
             "container": "web",
@@ -168,8 +190,7 @@ def test_a_short_life_within_one_interval(
             pytest.skip("this machine is too slow for a life within 8 s")
         if late:
             running.fresh()
-            labels, value = one(served, container_id=ID[0])
-            assert "pod" not in labels, "nobody knows it yet"
+            assert not served.series(ONCPU, container_id=ID[0]), "nobody knows it yet"
             cluster.event("ADDED", UID[0], "job-0", {"job": ID[0]})
             cluster.event("DELETED", UID[0], "job-0", {"job": ID[0]})
         running.fresh()
@@ -229,7 +250,7 @@ def test_a_restarted_container_and_its_sandbox(
         )
         sandbox, _ = one(served, container_id=ID[9])
         assert sandbox["pod"] == "web-0"
-        assert "container" not in sandbox
+        assert sandbox["container"] == ""
         found = {dict(k)["container_id"] for k in served.series(ONCPU, container="web")}
         assert found == set(ID[:2])
 
@@ -244,10 +265,9 @@ def test_without_an_api_no_row_is_lost(tmpfs: Path, tmp_path: Path, cluster: Clu
         spent = run(stack, tmp_path, path("systemd", UID[0], ID[0]), code)()
         wait_for("the row", lambda: served.series(ONCPU, container_id=ID[0]))
         labels, value = one(served, container_id=ID[0])
-        assert labels == {
-            **{"scope": "pod", "pod_uid": UID[0], "container_id": ID[0]},  # noqa: PIE800
-            "node": NODE,
-        }
+        nobody = dict.fromkeys(("namespace", "pod", "container"), "")
+        ids = {"pod_uid": UID[0], "container_id": ID[0]}
+        assert labels == {"scope": "container", "node": NODE} | nobody | ids
         assert spent - 0.01 <= value <= spent + 1
         wait_for("a 503", lambda: served.series("kpod_pods_errors_total", reason="503"), 60)
         cluster.event("ADDED", UID[0], "web-0", {"web": ID[0]})
@@ -283,3 +303,68 @@ def test_the_mode_is_said(tmpfs: Path, cluster: Cluster) -> None:
         assert "pods from the api: 0 pods known" in served.get("/")[1]
     documents = [json.dumps(r.params) for r in cluster.server.requests]
     assert all(f"spec.nodeName={NODE}" in d for d in documents), "no list of the whole cluster"
+
+
+def test_names_outlive_restarts(tmpfs: Path, cgroups: Cgroup, cluster: Cluster) -> None:
+    """Killed and started again while pods come and go and the API is there, away or silent: no row
+    loses the name that it had, and no container is shown without one.
+    """
+    config = kubeconfig(tmpfs, cluster.server.url)
+    config.chmod(0o644)
+    state = Path(tempfile.mkdtemp(prefix="kpod-test-", dir="/dev/shm"))
+    os.chown(state, 65534, 65534)
+    options = ["--pods", "api", "--node", NODE, "--kubeconfig", str(config)]
+    options += ["--state", str(state / "names")]
+    had: dict[str, tuple[str, str]] = {}
+    sandboxes: set[str] = set()
+
+    def add(i: int) -> None:
+        uid, ids = UID[i % 10], {n: f"{0xE000 + 10 * i + k:064x}" for k, n in enumerate("abc")}
+        sandbox = ids.pop("c")
+        sandboxes.add(sandbox)
+        cluster.event("ADDED", uid, f"web-{i}", dict.fromkeys(ids, ""))
+        for cid in (sandbox, *ids.values()):
+            cgroup = cgroups.below(f"kubepods/burstable/pod{uid}/{cid}")
+            subprocess.run(["/bin/true"], preexec_fn=cgroup.enter, check=True)
+        cluster.event("MODIFIED", uid, f"web-{i}", ids)
+
+    def look(served: Aggregator) -> int:
+        for labels in map(dict, served.series(EXECS, scope="container")):
+            if labels.get("pod_uid") not in UID:
+                continue  # of another test
+            cid, name = labels["container_id"], (labels["pod"], labels["container"])
+            assert had.get(cid, name) == name, "it had another"
+            assert name[0], labels
+            assert bool(name[1]) == (cid not in sandboxes)
+            had[cid] = name
+        return len(had)
+
+    try:
+        with loader(tmpfs, "--collectors", "exec") as running:
+            add(0)
+            for turn in range(6):
+                cluster.server.always = ("", "503", "silence")[turn % 3]
+                with aggregator(tmpfs, *options) as served:
+                    if not cluster.server.always:
+                        add(1 + turn)
+                        count = 3 * (1 + len(sandboxes)) - 3
+                        running.fresh()
+
+                        def all_named(served: Aggregator = served, count: int = count) -> bool:
+                            look(served)
+                            return len(had) == count
+
+                        wait_for("all names", all_named, 30)
+                        cluster.event("DELETED", UID[0], "web-0", {})
+                    else:
+                        before = dict(had)
+                        had.clear()
+                        wait_for("rows", partial(look, served), 20)
+                        named = {cid: name for cid, name in before.items() if name[1]}
+                        assert named.items() <= had.items(), "all containers, at once"
+                        running.fresh()
+                        look(served)
+                        assert had == before, "and sandboxes with the next snapshot"
+                    served.process.kill()
+    finally:
+        shutil.rmtree(state)

@@ -22,7 +22,7 @@ from tests.e2e.stack import (
     scrape_of,
     state,
 )
-from tests.live import HOG, LOADER, TEST_LOADER, Cgroup, Worker, loader, wait_for
+from tests.live import HOG, LOADER, TEST_LOADER, Cgroup, Worker, loader, node_root, wait_for
 from tests.scrape import openmetrics_samples
 
 ONCPU = "kpod_cpu_oncpu_seconds_total"
@@ -52,7 +52,7 @@ def test_metrics_are_clean_and_real(tmpfs: Path, cgroups: Cgroup) -> None:
         assert "<td>cpu</td><td>runs</td>" in served.get("/")[1]
 
         def moved(name: str) -> float:
-            key = next(k for k in after if k[0] == ONCPU and ("container", name) in k[1])
+            key = next(k for k in after if k[0] == ONCPU and ("unit", name) in k[1])
             return after[key] - before.get(key, 0)
 
         assert moved("hog.service") == pytest.approx((end[0] - start[0]) / 1e9, rel=0.01)
@@ -60,7 +60,7 @@ def test_metrics_are_clean_and_real(tmpfs: Path, cgroups: Cgroup) -> None:
         assert moved("idle.service") == 0
         for bucket in ("0.03125", "+Inf"):
             found = served.series("kpod_cpu_runqueue_latency_seconds_bucket", le=bucket)
-            assert any(("container", "hog.service") in labels for labels in found)
+            assert any(("unit", "hog.service") in labels for labels in found)
 
 
 def test_privileges_of_the_aggregator(tmpfs: Path) -> None:
@@ -108,6 +108,7 @@ def test_runc_container_is_named(tmpfs: Path, tmp_path: Path, path: str) -> None
     burn += "print(time.process_time(), flush=True)\ntime.sleep(60)\n"
     top = f"kpod-test-{time.monotonic_ns()}"
     with (
+        node_root(f"/{top}"),
         loader(tmpfs) as running,
         aggregator(tmpfs) as served,
         runc_container(tmp_path, f"/{top}/{path}", "/usr/bin/python3", "-S", "-c", burn) as out,
@@ -117,11 +118,11 @@ def test_runc_container_is_named(tmpfs: Path, tmp_path: Path, path: str) -> None
         found = served.series(ONCPU, container_id=ID)
         assert len(found) == 1
         ((labels, value),) = found.items()
-        assert dict(labels) == {"scope": "pod", "pod_uid": UID, "container_id": ID}
+        assert dict(labels) == {"scope": "container", "pod_uid": UID, "container_id": ID}
         # runc's own start-up happens in the container's cgroup too.
         assert spent - 0.01 <= value <= spent + 0.3
-        # The pod's own cgroup and the slices above are nobody's.
-        assert not served.series(ONCPU, scope="unit", container=path.split("/")[-2])
+        # The pod's own cgroup is no unit, and the slices above are nobody's.
+        assert not served.series(ONCPU, scope="unit", unit=path.split("/")[-2])
 
 
 def test_failing_collector_is_said(tmpfs: Path) -> None:

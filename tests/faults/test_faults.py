@@ -40,7 +40,7 @@ from tests.live import (
     wait_for,
 )
 
-FEW = ("--collectors", "cpu,exec")
+FEW = ("--collectors", "cpu,exec", "--others-share", "100")
 
 
 def run(*command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -127,7 +127,7 @@ def test_wall_clock_jumps_by_hours(tmpfs: Path, tmp_path: Path, cgroups: Cgroup)
             running.fresh()
             stamps |= set(served.series("kpod_snapshot_timestamp_seconds").values())
             assert list(served.series("kpod_loader_up").values()) == [1]
-            assert served.series("kpod_cpu_oncpu_seconds_total", container="a.service")
+            assert served.series("kpod_cpu_oncpu_seconds_total", unit="a.service")
         exact(running, a)
         assert max(stamps) - min(stamps) > 3600, "the clock did jump"
 
@@ -158,11 +158,11 @@ def test_two_thousand_cgroups_at_once(tmpfs: Path, cgroups: Cgroup) -> None:
 
 
 def test_map_of_cgroups_full(tmpfs: Path, cgroups: Cgroup) -> None:
-    """Pods take no slot but an entry. What does not fit counts as the host, and is counted."""
+    """What does not fit counts as what is above it, and is counted."""
     with loader(tmpfs, *FEW, "--max-containers", "64", "--tombstone", "0") as running:
         capacity = running.fresh().loader["kpod_slots_capacity"]
         pods = [
-            cgroups.child(f"kubepods-pod{str(uuid.uuid4()).replace('-', '_')}.slice")
+            cgroups.below(f"kubepods.slice/kubepods-pod{str(uuid.uuid4()).replace('-', '_')}.slice")
             for _ in range(4 * capacity + 50)
         ]
         full = running.fresh()
@@ -179,13 +179,15 @@ def test_map_of_cgroups_full(tmpfs: Path, cgroups: Cgroup) -> None:
         assert after.loader["kpod_cgroups_map_full_total"] > 50
         for pod in pods:
             pod.remove()
-        exact(running, cgroups.child("room-again.service"))
+        room = cgroups.child("room-again.service")
+        wait_for("room", lambda: running.dump().slot(room.id), 20)
+        exact(running, room)
 
 
 def test_map_of_cgroups_full_at_the_start(tmpfs: Path, cgroups: Cgroup) -> None:
     """A slot whose cgroup has no room in the map is not lost."""
     made = [
-        cgroups.child(f"kubepods-pod{str(uuid.uuid4()).replace('-', '_')}.slice")
+        cgroups.below(f"kubepods.slice/kubepods-pod{str(uuid.uuid4()).replace('-', '_')}.slice")
         for _ in range(4 * 128 + 50)
     ]
     made += [cgroups.child(f"{i}.service") for i in range(50)]
@@ -193,7 +195,7 @@ def test_map_of_cgroups_full_at_the_start(tmpfs: Path, cgroups: Cgroup) -> None:
         row = running.fresh().loader
         assert row["kpod_slots_capacity"] == 128
         assert row["kpod_cgroups_map_full_total"] >= 100
-        assert row["kpod_slots_exhausted_total"] == 0
+        assert row["kpod_slots_exhausted_total"] > 0
         for cgroup in made:
             cgroup.remove()
         wait_for("their end", lambda: not any(running.dump().slot(c.id) for c in made))
@@ -207,7 +209,7 @@ def again_all(running: Loader, cgroups: Cgroup) -> None:
     many = [cgroups.child(f"again-{i}.service") for i in range(free)]
     dump = running.fresh()
     assert all(dump.slot(cgroup.id) for cgroup in many)
-    assert dump.loader["kpod_slots_exhausted_total"] == 0
+    assert dump.loader["kpod_slots_exhausted_total"] == row["kpod_slots_exhausted_total"]
     exact(running, many[-1])
 
 

@@ -86,7 +86,7 @@ def test_loader_killed_again_and_again_under_load(tmpfs: Path, cgroups: Cgroup) 
     with aggregator(tmpfs) as served:
 
         def forks() -> dict[frozenset[tuple[str, str]], float]:
-            return served.series(FORKS, container="busy.service", kind="process")
+            return served.series(FORKS, unit="busy.service", kind="process")
 
         for life in range(TIMES):
             with loader(tmpfs, *FEW, interval=0.05) as running:
@@ -186,7 +186,7 @@ def test_loader_stopped_longer_than_its_heartbeat(tmpfs: Path, cgroups: Cgroup) 
         spent = hog.schedstat()[0] - spent
         assert same_time(after.total(a.id, ONCPU) - before.total(a.id, ONCPU), spent)
         comes_alive(served)
-        assert served.series("kpod_cpu_oncpu_seconds_total", container="a.service")
+        assert served.series("kpod_cpu_oncpu_seconds_total", unit="a.service")
 
 
 def test_both_stopped(tmpfs: Path, cgroups: Cgroup) -> None:
@@ -214,7 +214,7 @@ def test_both_stopped(tmpfs: Path, cgroups: Cgroup) -> None:
         slot = after.slot(gone.id)
         assert slot
         assert slot["died_ns"]
-        assert served.series("kpod_cpu_oncpu_seconds_total", container="gone.service")
+        assert served.series("kpod_cpu_oncpu_seconds_total", unit="gone.service")
 
 
 def test_aggregator_stopped_while_the_ring_goes_round(tmpfs: Path) -> None:

@@ -1,5 +1,6 @@
 """What the kernel's own files say of a cgroup is what is exported: no more, no less, no later."""
 
+import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -8,7 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import HOG, HOST, IDLER, LOADER, PRELUDE, Cgroup, Dump, Worker, loader, wait_for
+from tests.live import (
+    HOG,
+    HOST,
+    IDLER,
+    LOADER,
+    ONCPU,
+    PRELUDE,
+    SLOWNESS,
+    Cgroup,
+    Dump,
+    Worker,
+    exact,
+    loader,
+    wait_for,
+)
 
 # So much CPU time, however long it takes.
 BURN = (
@@ -150,7 +165,7 @@ def test_few_descriptors_are_enough(tmpfs: Path, cgroups: Cgroup) -> None:
 
 def test_nothing_grows(tmpfs: Path, cgroups: Cgroup) -> None:
     """Over 1,000 passes, neither memory nor descriptors. Cgroups of other tests get no slots."""
-    pod = cgroups.child("kubepods-pod12345678_1234_1234_1234_1234567890ab.slice")
+    pod = cgroups.below("kubepods.slice/kubepods-pod12345678_1234_1234_1234_1234567890ab.slice")
 
     def used(pid: int) -> tuple[int, int]:
         def files() -> int:
@@ -175,3 +190,29 @@ def test_nothing_grows(tmpfs: Path, cgroups: Cgroup) -> None:
         files_after, memory_after = used(running.process.pid)
     assert files_after == files >= 50
     assert memory_after <= memory + (256 << 10)
+
+
+def test_a_pods_own_cgroup_has_families_of_its_own(tmpfs: Path, cgroups: Cgroup) -> None:
+    """It counts its containers in, so they are not the same families, and sums are right. What the
+    pod has beside its containers is its own in those that count without what is below.
+    """
+    pod = cgroups.below("kubepods/burstable/pod12345678-1234-1234-1234-1234567890ab")
+    made = [pod.child(f"{i:064x}") for i in range(2)]
+    with loader(tmpfs, "--collectors", "cgroup,cpu,cgroup_cpu,cgroup_pressure") as running:
+        for cgroup in (*made, pod):
+            exact(running, cgroup)
+        dump = running.fresh()
+        rows = [dump.row(c.id, "cgroup_cpu")["kpod_cgroup_cpu_usage_seconds_total"] for c in made]
+        own = dump.row(pod.id, "pod_cpu")["kpod_pod_cpu_usage_seconds_total"]
+        assert all(rows)
+        assert own > sum(rows), "and what runs beside them"
+        exclusive = sum(dump.total(c.id, ONCPU) for c in (*made, pod))
+        assert abs(exclusive - own * 1000) <= 0.05 * exclusive + 20e6 * SLOWNESS
+        assert dump.row(pod.id, "cgroup_cpu") == {}
+        assert all(dump.row(c.id, "pod_cpu") == {} for c in made)
+        pressure = dump.by_key(pod.id, "pod_pressure") or dump.row(pod.id, "pod_pressure")
+        assert pressure or not (pod.path / "cpu.pressure").exists()
+        schema = json.loads(subprocess.check_output([LOADER, "schema"]))
+        names = [c["name"] for t in schema["tables"] for c in t["columns"]]
+        assert "kpod_pod_pressure_stall_seconds_total" in names
+        assert not [n for n in names if n.startswith("kpod_pod_cgroup")]

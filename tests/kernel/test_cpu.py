@@ -298,13 +298,14 @@ def test_thread_that_replaces_its_process(tmpfs: Path, cgroups: Cgroup) -> None:
     "name",
     [
         pytest.param("docker-" + "ab" * 32 + ".scope", marks=pytest.mark.guest("cpu")),
-        "kubepods-besteffort-pod12345678_1234_1234_1234_1234567890ab.slice",
+        "kubepods/besteffort/pod12345678-1234-1234-1234-1234567890ab",
+        "kubepods.slice/kubepods-besteffort-pod12345678_1234_1234_1234_1234567890ab.slice",
     ],
 )
 def test_nested_cgroup_is_the_containers(tmpfs: Path, cgroups: Cgroup, name: str) -> None:
     with loader(tmpfs) as running, idle_neighbour(cgroups) as neighbour:
-        container = cgroups.child(name)
-        if ".slice" in name:
+        container = cgroups.below(name)
+        if "pod" in name:
             container = container.child("cri-containerd-" + "cd" * 32 + ".scope")
         inner = container.child("init.scope").child("worker.service").child("deep")
         hog = Worker(inner, HOG.format(seconds=0.5), cpu=CPU)

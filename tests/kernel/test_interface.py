@@ -83,7 +83,7 @@ def container(above: Cgroup, number: int) -> Cgroup:
 
 @pytest.mark.guest("interface")
 def test_packets_are_counted_once_a_pod(tmpfs: Path, cgroups: Cgroup) -> None:
-    pod = cgroups.child("kubepods-pod12345678_1234_1234_1234_1234567890ab.slice")
+    pod = cgroups.below("kubepods.slice/kubepods-pod12345678_1234_1234_1234_1234567890ab.slice")
     a, sidecar, host = (container(pod, i) for i in range(3))
     b = cgroups.child("b.service")
     sender, receiver = Worker(a, SENDER), Worker(b, RECEIVER)

@@ -1,13 +1,17 @@
 """Slots: reuse, leaks, shortage, order. Each cgroup's numbers stay its own."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.aggregator.paths import FORGED, NODES, PATHS
+from tests.aggregator.test_resolver import SERVICES
 from tests.live import (
     HOST,
     IDLE,
@@ -18,8 +22,11 @@ from tests.live import (
     VOLUNTARY,
     Cgroup,
     Worker,
+    cgroup2,
     exact,
     loader,
+    node_root,
+    nodes,
     wait_for,
 )
 
@@ -140,7 +147,7 @@ def test_churn_leaks_nothing_and_sums_stay_right(tmpfs: Path, cgroups: Cgroup) -
 
 
 def test_shortage_is_counted_and_heals(tmpfs: Path, cgroups: Cgroup) -> None:
-    options = ("--tombstone", "0", "--max-containers", "64")
+    options = ("--tombstone", "0", "--max-containers", "64", "--others-share", "100")
     with loader(tmpfs, *options, interval=0.1) as running:
         capacity = running.fresh().loader["kpod_slots_capacity"]
         many = [cgroups.child(f"{i}.service") for i in range(capacity + 20)]
@@ -156,27 +163,241 @@ def test_shortage_is_counted_and_heals(tmpfs: Path, cgroups: Cgroup) -> None:
         exact(running, left_out)
 
 
+UID = "12345678-1234-1234-1234-1234567890ab"
+POD = f"kubepods.slice/kubepods-pod{UID.replace('-', '_')}.slice"
+IDS = [f"{i:064x}" for i in range(0xABC000, 0xABC400)]
+
+
 @pytest.mark.guest("cgroup_cpu")
 def test_pods_only(tmpfs: Path, cgroups: Cgroup) -> None:
-    pod = "kubepods-pod12345678_1234_1234_1234_1234567890ab.slice"
-    before = cgroups.child(pod).child("cri-containerd-" + "ab" * 32 + ".scope")
+    before = cgroups.below(f"{POD}/cri-containerd-{IDS[0]}.scope")
+    pod = cgroups.below(POD)
     cgroups.child("old.service")
     with loader(tmpfs, "--pods-only") as running:
         unit = cgroups.child("new.service")
-        after = Cgroup(before.path.parent / ("cri-containerd-" + "cd" * 32 + ".scope"))
+        after = pod.child(f"cri-containerd-{IDS[1]}.scope")
         dump = running.fresh()
         assert dump.slot(unit.id) is None
-        assert {s["cgroup_id"] for s in dump.slots.values()} == {1, before.id, after.id}
+        assert {s["cgroup_id"] for s in dump.slots.values()} == {1, pod.id, before.id, after.id}
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_pod_in_a_container(tmpfs: Path, cgroups: Cgroup, first: bool) -> None:
-    """As in kind: what runs in the pod's own cgroup is the container's, whoever was there first."""
-    name = "kubepods-pod12345678_1234_1234_1234_1234567890ab.slice"
-    outer = cgroups.child("kind.service")
-    pod = outer.child(name) if first else None
-    with loader(tmpfs) as running:
-        exact(running, outer, inside=pod or outer.child(name))
+@pytest.mark.parametrize("node", [True, False])
+def test_pod_in_a_container(tmpfs: Path, cgroups: Cgroup, first: bool, node: bool) -> None:
+    """As in kind: what runs in the pod's own cgroup is the pod's. Where no node is, it is none."""
+    outer = cgroups.child(f"docker-{IDS[0]}.scope")
+    pod = outer.below(POD) if first else None
+    root = f"/{outer.path.relative_to(cgroup2())}" if node else "/"
+    with node_root(root), loader(tmpfs) as running:
+        pod = pod or outer.below(POD)
+        dump = exact(running, pod if node else outer, inside=pod)
+        exact(running, outer)
+        found = dump.slot(pod.id)
+        assert (found["kind"] if found else None) == (3 if node else None)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(("path", "kind"), [row[1:] for row in FORGED], ids=[r[0] for r in FORGED])
+def test_nobody_else_is_a_pod(
+    tmpfs: Path, cgroups: Cgroup, path: str, kind: int, first: bool
+) -> None:
+    """Before the loader's start and after it; and with others' names the kernel agrees."""
+    made = cgroups.below(path) if first else None
+    with loader(tmpfs, "--collectors", "cgroup") as running:
+        made = made or cgroups.below(path)
+        dump = running.fresh()
+    ours = [s for s in dump.slots.values() if f"/{cgroups.path.name}/" in s["path"]]
+    assert [s["kind"] for s in ours][-1:] == ([kind] if kind else [])
+    assert not {3, 4} & {s["kind"] for s in ours}
+    assert made.path.exists()
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_real_paths(tmpfs: Path, cgroups: Cgroup, first: bool) -> None:
+    """Of each kind of the table, as kernel program and walk have it."""
+    there = f"/{cgroups.path.relative_to(cgroup2())}"
+    with ExitStack() as stack:
+        for node in NODES:
+            stack.enter_context(node_root(there + node))
+        if first:
+            for row in PATHS:
+                cgroups.below(row[1]) if row[1] != "/" else None
+        options = ("--collectors", "cgroup", "--cgroup-root", ",".join(nodes))
+        services = [f"{there}{path}" for path in SERVICES]
+        options = (*options[:-1], ",".join([*nodes, *services]))
+        running = stack.enter_context(loader(tmpfs, *options))
+        if not first:
+            for row in PATHS:
+                cgroups.below(row[1]) if row[1] != "/" else None
+        dump = running.fresh()
+    found = {s["path"].removeprefix(there): s["kind"] for s in dump.slots.values()}
+    for what, path, kind, *_ in PATHS:
+        at = path
+        while at and at not in found:
+            # Units that are summed have the path up to what their names have in common.
+            name = at.rpartition("/")[2]
+            summed = [p for p in found if p[-1] in "@-" and name.startswith(p.rpartition("/")[2])]
+            if summed:
+                at = summed[0]
+                break
+            at = at.rpartition("/")[0]
+        assert (found[at] if at and path != "/" else 0) == kind, (what, at)
+
+
+def on_cpu(cgroup: Cgroup) -> int:
+    """Time on all CPUs of all tasks in and below it, by the scheduler, in ns."""
+    text = (cgroup.path / "cpu.stat").read_text()
+    return 1000 * int(text.split()[1])
+
+
+@pytest.mark.parametrize("depth", [1, 15, pytest.param(16, marks=pytest.mark.guest("cpu")), 40])
+@pytest.mark.parametrize("where", [f"{POD}/cri-containerd-{IDS[0]}.scope", "docker/" + IDS[1]])
+def test_depth_hides_nothing(tmpfs: Path, cgroups: Cgroup, depth: int, where: str) -> None:
+    """However deep in its container a process is, its time is the container's: the kernel counts
+    no more in the whole tree.
+    """
+    container = cgroups.below(where)
+    deepest = container.below("/".join(f"d{i}" for i in range(depth)))
+    with loader(tmpfs, "--collectors", "cgroup,cpu") as running:
+        before, was = running.fresh(), on_cpu(cgroups)
+        dump = exact(running, container, inside=deepest)
+        made = container.below("/".join(f"n{i}" for i in range(depth)))
+        after = exact(running, container, inside=made)
+        spent = on_cpu(cgroups) - was
+        assert dump.slot(deepest.id) is None
+        assert dump.slot(made.id) is None
+        assert after.loader["kpod_cgroups_too_deep_total"] == 0
+        assert spent > 0.02e9
+        ours = after.total(container.id, ONCPU) - before.total(container.id, ONCPU)
+        assert abs(ours - spent) <= 0.01 * spent + 5e6 * SLOWNESS
+
+
+class Group(Cgroup):
+    """What has a slot together with others: known by the first of them."""
+
+    def __init__(self, first: int) -> None:
+        self.id = first
+
+
+def test_what_comes_and_goes_under_made_up_names_is_one_row(tmpfs: Path, cgroups: Cgroup) -> None:
+    """Hundreds of short sessions, mounts and instances: a slot for each kind of them, exact."""
+    with loader(tmpfs, "--collectors", "cgroup,cpu") as running:
+        slice_ = cgroups.child("system.slice")
+        made = [
+            slice_.child(name.format(i))
+            for i in range(100)
+            for name in ("run-r{:032x}.scope", "sshd@{}-10.0.0.5:22.service", "session-{}.scope")
+        ]
+        for name in ("run-", "sshd@", "session-"):
+            ours = [c for c in made if c.path.name.startswith(name)]
+            slots = running.fresh().slots.values()
+            (group,) = {s["cgroup_id"] for s in slots if s["path"].endswith(f"system.slice/{name}")}
+            for cgroup in (ours[0], ours[-1]):
+                exact(running, Group(group), inside=cgroup)
+        slots = running.fresh().slots.values()
+        assert sum(f"/{cgroups.path.name}/" in s["path"] for s in slots) == 3
+        for cgroup in made:
+            cgroup.remove()
+        again = slice_.child("session-78.scope")
+        exact(running, Group(group), inside=again)
+
+
+def test_instances_that_are_asked_for_have_rows(tmpfs: Path, cgroups: Cgroup) -> None:
+    with loader(tmpfs, "--collectors", "cgroup", "--instances", "pg@,run-") as running:
+        shown = [cgroups.child("pg@15-main.service"), cgroups.child("run-u1.scope")]
+        summed = cgroups.child("sshd@1.service"), cgroups.child("sshd@2.service")
+        dump = running.fresh()
+        assert all(dump.slot(c.id) for c in shown)
+        assert [dump.slot(c.id) is None for c in summed] == [False, True]
+
+
+# As whom it is told: makes cgroups named like containers, works a little in each, removes them.
+FLOOD = """
+import os, sys, time
+top, end, made = sys.argv[1], time.monotonic() + float(sys.argv[2]), 0
+os.setgid(1000); os.setuid(1000)
+while time.monotonic() < end:
+    paths = [f"{top}/libpod-{made + i:064x}.scope" for i in range(500)]
+    for path in paths: os.mkdir(path)
+    made += 500
+    for path in paths: os.rmdir(path)
+for i in range(2000): os.mkdir(f"{top}/pod-{i}"); os.mkdir(f"{top}/pod-{i}/{i:064x}")
+print(made)
+"""
+
+
+def test_a_user_with_very_many_cgroups_blinds_nobody(tmpfs: Path, cgroups: Cgroup) -> None:
+    """Of pods that were there, that come, and that come after it, every row is exact."""
+    user = cgroups.below("user.slice/user-1000.slice/user@1000.service")
+    for path in (user.path, user.path / "cgroup.procs", user.path / "cgroup.subtree_control"):
+        os.chown(path, 1000, 1000)
+    pod = cgroups.below(POD)
+    there = pod.child(f"cri-containerd-{IDS[0]}.scope")
+    with loader(tmpfs, "--collectors", "cgroup,cpu", "--max-containers", "256") as running:
+        exact(running, there)
+        flood = subprocess.Popen(
+            [sys.executable, "-S", "-c", FLOOD, str(user.path), str(4 * SLOWNESS)],
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=user.enter,
+        )
+        for i in range(1, 4):
+            exact(running, pod.child(f"cri-containerd-{IDS[i]}.scope"))
+        exact(running, there)
+        made = int(flood.communicate(timeout=60 * SLOWNESS)[0])
+        late = pod.child(f"cri-containerd-{IDS[9]}.scope")
+        last = exact(running, late)
+        exact(running, there)
+        mine = [s for s in last.slots.values() if "/user.slice/" in s["path"]]
+        assert len(mine) <= 1 + 32, "the user's slice and its share"
+        assert made >= 1000
+        assert last.loader["kpod_slots_refused_total{user}"] >= made // 2
+        assert last.loader["kpod_slots_exhausted_total"] == 0
+        assert last.loader["kpod_cgroups_map_full_total"] == 0
+        assert last.loader["kpod_snapshot_duration_seconds"] < 1e9 * SLOWNESS
+
+
+def test_all_but_pods_have_a_share_of_the_slots(tmpfs: Path, cgroups: Cgroup) -> None:
+    """What is beyond it is the host's until there is room; pods have the rest."""
+    options = ("--tombstone", "0", "--max-containers", "127", "--others-share", "50")
+    with loader(tmpfs, "--collectors", "cgroup,cpu", *options, interval=0.1) as running:
+        share = running.fresh().loader["kpod_slots_others_max"]
+        assert share == 64
+        many = [cgroups.child(f"{i}.service") for i in range(share + 20)]
+        pod = cgroups.below(POD)
+        containers = [pod.child(f"cri-containerd-{cid}.scope") for cid in IDS[:50]]
+        full = running.fresh()
+        assert full.loader["kpod_slots_others_used"] == share
+        assert full.loader["kpod_slots_refused_total{share}"] >= 20
+        assert full.loader["kpod_slots_exhausted_total"] == 0
+        assert all(full.slot(c.id) for c in containers)
+        for cgroup in many[:-1]:
+            cgroup.remove()
+        wait_for("the last one's slot", lambda: running.dump().slot(many[-1].id))
+        exact(running, many[-1])
+
+
+def test_in_a_cluster_pods_and_services_are_shown(
+    tmpfs: Path, cgroups: Cgroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    with loader(tmpfs, "--collectors", "cgroup") as running:
+        wanted = [
+            cgroups.below(POD),
+            cgroups.below(f"{POD}/cri-containerd-{IDS[0]}.scope"),
+            cgroups.below("system.slice/cron.service"),
+        ]
+        for path in (
+            "user.slice/user-1000.slice/user@1000.service",
+            f"user.slice/user-1000.slice/user@1000.service/libpod-{IDS[1]}.scope",
+            f"docker/{IDS[2]}/inner.service",
+            "lxc.payload.web/system.slice/cron.service",
+        ):
+            cgroups.below(path)
+        dump = running.fresh()
+        ours = [s for s in dump.slots.values() if f"/{cgroups.path.name}/" in s["path"]]
+        assert {s["cgroup_id"] for s in ours} == {c.id for c in wanted}
+        assert dump.loader["kpod_slots_others_max"] == dump.loader["kpod_slots_capacity"] // 4
 
 
 def test_only_the_host_idles(tmpfs: Path, cgroups: Cgroup) -> None:

@@ -41,6 +41,11 @@ class Request:
     def watch(self) -> bool:
         return "watch" in self.params
 
+    def selects(self, pod: dict[str, Any]) -> bool:
+        """Whether the pod's phase is none that the field selector excludes."""
+        phase = pod.get("status", {}).get("phase", "")
+        return f"status.phase!={phase}" not in self.params["fieldSelector"].split(",")
+
 
 @dataclass
 class ApiServer:
@@ -76,7 +81,8 @@ class ApiServer:
         for uid, raw in self.pods.items():
             if self._decoded.get(uid, (None,))[0] is not raw:
                 self._decoded[uid] = raw, decode_pod(json.dumps(raw).encode())
-        return {uid: self._decoded[uid][1] for uid in self.pods}
+        found = {uid: self._decoded[uid][1] for uid in self.pods}
+        return {uid: pod for uid, pod in found.items() if not pod.finished}
 
     async def happen(self, event: dict[str, Any]) -> None:
         """As recorded, or of our own: then it gets the next version."""
@@ -151,7 +157,7 @@ class ApiServer:
             )
         elif request.path != "/api/v1/pods":
             await self._status(writer, 404)
-        elif request.params["fieldSelector"] != f"spec.nodeName={NODE}":
+        elif request.params["fieldSelector"].split(",")[0] != f"spec.nodeName={NODE}":
             await self._status(writer, 403)
         elif request.watch:
             await self._watch(writer, request)
@@ -188,7 +194,11 @@ class ApiServer:
         if wanted not in ("", "0") and int(wanted) < self._oldest:
             await self._status(writer, 410)
             return
-        items = [p for p in self.pods.values() if p["spec"].get("nodeName") == NODE]
+        items = [
+            p
+            for p in self.pods.values()
+            if p["spec"].get("nodeName") == NODE and request.selects(p)
+        ]
         first = int(request.params.get("continue", 0))
         if first and "resourceVersion" in request.params:
             await self._status(writer, 400)  # as the real one
@@ -202,12 +212,18 @@ class ApiServer:
 
     async def _watch(self, writer: asyncio.StreamWriter, request: Request) -> None:
         at = int(request.params["resourceVersion"])
+        # At a version that it has not reached, a real one waits for it and says nothing.
         await self._start(writer)
         self._watchers.add(writer)
         try:
             while at >= self._oldest:
                 for version, event in [e for e in self._log if e[0] > at]:
                     at = version
+                    if event["type"] != "BOOKMARK" and not request.selects(event["object"]):
+                        if event["type"] == "ADDED":
+                            continue
+                        # It was selected, as far as the server remembers.
+                        event = event | {"type": "DELETED"}
                     if not self.mute:
                         await self._send(writer, json.dumps(event).encode() + b"\n")
                 async with self._news:

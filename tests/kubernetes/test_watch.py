@@ -3,6 +3,7 @@
 import asyncio
 import json
 import ssl
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -32,6 +33,7 @@ from tests.kubernetes.server import (
     recorded,
 )
 
+ROOT = Path(__file__).parent.parent.parent
 SILENCE = 0.3
 
 
@@ -70,16 +72,20 @@ async def until(what: str, look: Callable[[], Any], timeout: float = 20) -> None
 
 
 def watcher(
-    directory: Path, server: ApiServer, clock: Time | None = None, silence: float = SILENCE
+    directory: Path,
+    server: ApiServer,
+    clock: Time | None = None,
+    silence: float = SILENCE,
+    **options: Any,
 ) -> Watcher:
     clock = clock or Time()
     connect = connector(str(kubeconfig(directory, server.url)), silence=silence)
     table = PodTable(time.monotonic_ns)
-    return Watcher(NODE, connect, table, clock=clock, sleep=clock.sleep)
+    return Watcher(NODE, connect, table, clock=clock, sleep=clock.sleep, **options)
 
 
 def equal(source: Source, server: ApiServer) -> bool:
-    return {pod.uid: pod for pod in source.table.shown()} == server.truth()
+    return {pod.uid: pod for pod in source.table.present()} == server.truth()
 
 
 def window(requests: list[float], seconds: float = 60) -> int:
@@ -97,7 +103,7 @@ def test_start_and_every_event_after_it(tmp_path: Path) -> None:
         server.version = 445
         async with server.running(), running(watcher(tmp_path, server)) as source:
             await until("the list", lambda: source.synced)
-            assert len(server.truth()) == 7
+            assert len(server.truth()) == 6, "one has finished"
             assert equal(source, server)
             later = [e for e in EVERYTHING if int(e["object"]["metadata"]["resourceVersion"]) > 445]
             assert len(later) > 50
@@ -107,15 +113,13 @@ def test_start_and_every_event_after_it(tmp_path: Path) -> None:
                 while source.events.total() < wanted:
                     await asyncio.sleep(0.001)
                 assert equal(source, server)
-            # What the fixture leaves: the static pod, and a job's from before it began.
-            assert {pod.name for pod in source.table.shown()} == {
-                "static-web-node-a",
-                "report-29924673-95h6w",
-            }
+            # What the fixture leaves: the static pod; a job's from before it began has finished.
+            assert {pod.name for pod in source.table.present()} == {"static-web-node-a"}
             assert source.requests == {"list": 1, "watch": 1}
             first, second = server.requests
             assert first.params == {
-                "fieldSelector": "spec.nodeName=node-a",
+                "fieldSelector": "spec.nodeName=node-a"
+                ",status.phase!=Succeeded,status.phase!=Failed",
                 "resourceVersion": "0",
                 "limit": "100",
             }
@@ -220,15 +224,117 @@ def test_a_watch_that_never_works(tmp_path: Path, fault: str) -> None:
     asyncio.run(run())
 
 
-def test_a_list_without_an_end(tmp_path: Path) -> None:
+def test_a_list_without_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends after a while, and is asked for again."""
+    monkeypatch.setattr("aggregator.pods.source.LIST_TIMEOUT", 0.5)
+
     async def run() -> None:
         server = ApiServer(page=0)
         await server.replay(EVERYTHING[:20])
         async with server.running(), running(watcher(tmp_path, server)) as source:
             await until("an error", lambda: source.error)
-            assert source.error == "garbage: a list of more than 100 pages"
+            assert source.errors["silence"]
             server.page = 500
             await until("the truth", lambda: equal(source, server))
+
+    asyncio.run(run())
+
+
+PODS = [
+    event["object"]
+    for event in EVERYTHING
+    if "containerID" in event["object"].get("status", {}).get("containerStatuses", [{}])[0]
+]
+
+
+def many(count: int, phase: str) -> dict[str, dict[str, Any]]:
+    """Pods of the node, as large as real ones."""
+    found = {}
+    for i in range(count):
+        raw = PODS[i % len(PODS)]
+        uid = f"{i:08x}-{len(phase):04x}-3333-4444-555555555555"
+        meta = raw["metadata"] | {"uid": uid, "name": f"{phase.lower()}-{i}"}
+        found[uid] = {
+            **raw,
+            "metadata": meta,
+            "spec": raw["spec"] | {"nodeName": NODE},
+            "status": raw["status"] | {"phase": phase},
+        }
+    return found
+
+
+SYNC = """
+import asyncio, resource, sys, time
+from aggregator.pods.cluster import connector
+from aggregator.pods.table import PodTable
+from aggregator.pods.watch import Watcher
+
+def rss():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+
+async def run():
+    table = PodTable(time.monotonic_ns)
+    source = Watcher(sys.argv[1], connector(sys.argv[2]), table)
+    await asyncio.to_thread(source._connect)  # what a request needs in any case
+    before, start = rss(), time.monotonic()
+    task = asyncio.create_task(source.run())
+    while not source.synced and time.monotonic() < start + 30:
+        await asyncio.sleep(0.01)
+    print(time.monotonic() - start, len(table), rss() - before, flush=True)
+    await asyncio.sleep(2)
+    task.cancel()
+
+asyncio.run(run())
+"""
+
+
+def test_finished_pods_keep_nobody_away(tmp_path: Path) -> None:
+    """A node with all that a cluster keeps of them (--terminated-pod-gc-threshold, 12,500)."""
+
+    async def run() -> None:
+        server = ApiServer(page=100)
+        server.pods = many(12_000, "Succeeded") | many(500, "Failed") | many(110, "Running")
+        server.version = 10
+        async with server.running():
+            config = str(kubeconfig(tmp_path, server.url))
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", SYNC, NODE, config),
+                stdout=asyncio.subprocess.PIPE,
+                cwd=ROOT,
+            )
+            out, _ = await process.communicate()
+            seconds, known, grown = out.split()
+            assert int(known) == 110
+            assert float(seconds) < 5
+            assert int(grown) < 5 << 20
+            lists = [r for r in server.requests if not r.watch]
+            assert len(lists) == 2, "pages of live pods"
+            assert len(server.requests) == 3
+
+    asyncio.run(run())
+
+
+def test_a_pod_that_finishes_is_one_that_was(tmp_path: Path) -> None:
+    """Its rows keep their names; a server that does not know the selector changes nothing."""
+
+    async def run() -> None:
+        server = ApiServer()
+        server.pods = many(3, "Running")
+        source = watcher(tmp_path, server)
+        async with server.running(), running(source):
+            await until("a watch", lambda: server.watching and source.synced)
+            uid, raw = next(iter(server.pods.items()))
+            ended = json.loads(json.dumps(raw))
+            ended["status"]["phase"] = "Succeeded"
+            ended["metadata"].pop("resourceVersion")
+            await server.happen({"type": "MODIFIED", "object": ended})
+            await until("its end", lambda: len(source.table) == 2)
+            cid = decode_pod(json.dumps(raw).encode()).containers[0].id
+            known = source.table.find(uid, cid)
+            assert known
+            assert known[1]
+            source._apply(json.dumps({"type": "MODIFIED", "object": ended}).encode())
+            assert len(source.table) == 2
 
     asyncio.run(run())
 
@@ -257,7 +363,7 @@ def test_410_relists_without_a_gap(tmp_path: Path) -> None:
         await server.replay(EVERYTHING[:30])
         async with server.running(), running(watcher(tmp_path, server)) as source:
             await until("a watch", lambda: server.watching and source.synced)
-            before = {pod.uid for pod in source.table.shown()}
+            before = {pod.uid for pod in source.table.present()}
             server.faults.extend(["watch:drop", "drop"])
             server.cut()
             await server.replay(EVERYTHING[30:])
@@ -269,7 +375,7 @@ def test_410_relists_without_a_gap(tmp_path: Path) -> None:
                 return equal(source, server)
 
             await until("the truth", done)
-            assert min(sizes) >= min(len(before), len(server.pods))
+            assert min(sizes) >= min(len(before), len(server.truth()))
             assert source.errors["410"] == 1
             assert source.requests["list"] >= 2
             # As new as can be, and not from a cache that may be older than what was seen.
@@ -294,7 +400,28 @@ def test_silence_is_noticed(tmp_path: Path) -> None:
             await until("the time-out", lambda: source.errors["silence"])
             server.mute = False
             await until("the truth", lambda: equal(source, server))
-            assert source.requests["list"] == 1, "the watch goes on where it was"
+
+    asyncio.run(run())
+
+
+def test_a_watch_that_said_nothing_is_not_believed(tmp_path: Path) -> None:
+    """At a version that the server has not reached yet, of before it was restored from a backup, it
+    answers 200 and then nothing, for as long as it takes. A list says what is.
+    """
+
+    async def run() -> None:
+        server = ApiServer()
+        server.version = 10**9
+        await server.replay(EVERYTHING[:5])
+        async with server.running(), running(watcher(tmp_path, server, quiet=SILENCE)) as source:
+            await until("a watch", lambda: server.watching and source.synced)
+            server.version, server._log = 1, []  # the backup
+            for uid in server.pods:
+                server.pods[uid]["metadata"]["resourceVersion"] = "1"
+            await server.replay(EVERYTHING[5:30])
+            await until("the truth", lambda: equal(source, server))
+            relist = [r for r in server.requests if not r.watch][-1]
+            assert relist.params["resourceVersion"] == "", "not one that is not there yet"
 
     asyncio.run(run())
 
@@ -507,11 +634,9 @@ def test_kubelet(tmp_path: Path) -> None:
             source = make(insecure=True)
 
             def same() -> bool:
-                truth = {
-                    raw["metadata"]["uid"]: decode_pod(json.dumps(raw).encode())
-                    for raw in server.kubelet_pods
-                }
-                return {pod.uid: pod for pod in source.table.shown()} == truth
+                pods = [decode_pod(json.dumps(raw).encode()) for raw in server.kubelet_pods]
+                truth = {pod.uid: pod for pod in pods if not pod.finished}
+                return {pod.uid: pod for pod in source.table.present()} == truth
 
             async with running(source):
                 await until("the pods", lambda: source.synced)
