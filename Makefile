@@ -54,7 +54,7 @@ LOADER_C := $(wildcard loader/*.c loader/*/*.c) $(SHARED_C)
 INCLUDES := -I. -Iloader
 LOADER_O := $(LOADER_C:%.c=$(B)/%.o)
 TEST_LOADER_O := $(LOADER_C:%.c=$(B)/testing/%.o)
-C_SOURCES := $(wildcard bpf/*.[ch] loader/*.[ch] loader/*/*.[ch] shared/*.[ch] \
+C_SOURCES := $(wildcard bpf/*.[ch] bpf/*/*.[ch] loader/*.[ch] loader/*/*.[ch] shared/*.[ch] \
 	aggregator/native/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 PYTHON_SOURCES := aggregator tests docs deploy setup.py
 
@@ -134,7 +134,7 @@ $(VENV)/ready-dev: $(VENV)/ready
 
 # ---- build ------------------------------------------------------------------------------------
 
-$(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
+$(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h bpf/*/*.h)
 	@mkdir -p $(@D)
 	@echo '  BPF  $@'
 	@$(CLANG) $(BPF_CFLAGS) -c $< -o $@
@@ -294,13 +294,19 @@ soak: setup-test
 	$(SUDO) $(PY) -m tests.soak $(MINUTES)
 
 # What the tests of the kernel run.
-LIVE := all $(B)/kpod-loader-test $(B)/kpod-loader-static $(B)/calls
+LIVE := all $(B)/kpod-loader-test $(B)/kpod-loader-static $(B)/calls $(B)/l7/replay
 
 live: $(LIVE)
 
 $(B)/calls: tests/kernel/calls.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -pthread -static $< -o $@
+
+# The kernel's parsers of layer 7 in a process, for recordings.
+$(B)/l7/replay: tests/l7/replay.c $(wildcard bpf/l7/*.h tests/l7/*.h)
+	@mkdir -p $(@D)
+	@echo '  CC   $@'
+	@$(CC) $(CFLAGS) $(SAN_address) -Wno-unused-parameter -o $@ $<
 
 test-python: $(LIVE)
 	$(SUDO) $(PY) -m pytest -ra --ignore tests/vm tests
