@@ -3,8 +3,10 @@
  * The engine: detection, the order of segments, tokens, and what is done when a protocol has said
  * that a request has ended. Who includes it has declared
  *
- *   int l7_load(struct l7_run *run, __u32 offset, void *to, __u32 bytes);
- *	1 to L7_WINDOW bytes of the segment's payload; 0, or it is not there
+ *   struct l7_packet, and
+ *   int l7_load(struct l7_packet *packet, __u32 offset, void *to, __u32 bytes);
+ *	1 to L7_WINDOW bytes; 0, or they are not there
+ *   __u64 l7_now(void);
  *   int l7_book(struct l7_conn *c, __u32 direction);
  *	the stream's booked_*: requests that have ended
  *   int l7_count(struct l7_conn *c, __u32 event, __u32 times);
@@ -19,12 +21,15 @@
 #define L7_TRIES_MAX 16		 /* turns of a connection at which its protocol is looked for */
 #define L7_HELD_MAX (1u << 20)	 /* bytes that may have come too early */
 
+/* Of payload, beside where it begins in its packet. */
+enum l7_how { L7_RECEIVED = 1, L7_BEGINNING = 2, L7_HOW_SHIFT = 8 };
+
 struct l7_run {
+	struct l7_packet *packet;
 	struct l7_conn *conn;
-	void *segment; /* l7_load()'s */
-	__u64 now;
+	__u32 payload; /* where it begins in the packet */
 	__u32 direction;
-	__u32 verdict; /* -1: not of the protocol */
+	__u32 bad; /* these are not the protocol's bytes */
 };
 
 static L7_INLINE struct l7_stream *l7_stream(struct l7_run *run)
@@ -41,7 +46,8 @@ static L7_INLINE __u8 *l7_window(struct l7_stream *s, __u32 position)
 static L7_INLINE void l7_peek(struct l7_stream *s, __u32 position, __u64 words[4])
 {
 	position &= 63;
-	__builtin_memcpy(words, l7_window(s, position), L7_KEPT);
+	for (__u32 i = 0; i < 4; i++)
+		words[i] = l7_word_at(l7_window(s, position + 8 * i));
 }
 
 static L7_INLINE void l7_advance(struct l7_stream *s, __u32 bytes)
@@ -61,10 +67,11 @@ static L7_INLINE void l7_advance(struct l7_stream *s, __u32 bytes)
 /* What is not consumed to the window's beginning. */
 static L7_INLINE void l7_carry(struct l7_stream *s)
 {
-	__u64 words[4];
+	__u32 from = s->position & 63;
 
-	l7_peek(s, s->position, words);
-	__builtin_memcpy(l7_window(s, 0), words, L7_KEPT);
+	/* From the first to the last: each word is read before it is overwritten. */
+	for (__u32 i = 0; i < L7_KEPT; i += 8)
+		l7_put_word(l7_window(s, i), l7_word_at(l7_window(s, from + i)));
 	s->base += s->position;
 	s->loaded -= s->position;
 	s->position = 0;
@@ -90,7 +97,7 @@ static L7_INLINE int l7_refill(struct l7_run *run, struct l7_stream *s)
 	l7_hide(bytes);
 	if (bytes > L7_WINDOW - to)
 		bytes = L7_WINDOW - to;
-	if (!bytes || l7_load(run, from, l7_window(s, to), bytes))
+	if (!bytes || l7_load(run->packet, run->payload + from, l7_window(s, to), bytes))
 		return -1;
 	s->loaded = to + bytes;
 	return 0;
@@ -140,7 +147,7 @@ static L7_INLINE long l7_turn(struct l7_run *run)
 		left -= bytes;
 		if (s->skip)
 			return 1;
-		s->token_ns = run->now;
+		s->token_ns = s->last_ns;
 	}
 	if (s->mode == L7_TAKE && !s->want && !rest)
 		goto step;
@@ -152,7 +159,7 @@ static L7_INLINE long l7_turn(struct l7_run *run)
 	bytes = left < L7_KEPT ? left : L7_KEPT;
 	if (ready < bytes) {
 		if (l7_refill(run, s)) {
-			run->verdict = -1;
+			run->bad = 1;
 			return 1;
 		}
 		ready = s->loaded - s->position;
@@ -189,51 +196,60 @@ static L7_INLINE long l7_turn(struct l7_run *run)
 	l7_advance(s, bytes);
 	if (rest) {
 		if (!(s->flags & L7_REST))
-			s->token_ns = run->now;
+			s->token_ns = s->last_ns;
 		return 0;
 	}
 step:
 	if (l7_step(c, &t, run->direction)) {
-		run->verdict = -1;
+		run->bad = 1;
 		return 1;
 	}
 	if (!(s->flags & L7_REST))
-		s->token_ns = run->now;
+		s->token_ns = s->last_ns;
 	if (t.done || t.event)
 		l7_note(c, s, &t, run->direction);
-	return c->opaque;
+	return c->opaque ? 1 : 0;
 }
 
-#ifdef __bpf__
-static long l7_turn_once(__u32 number, struct l7_run *run)
-#else
-static inline long l7_turn_once(__u32 number, struct l7_run *run)
-#endif
+static long l7_turn_once(__u32 number, void *run)
 {
 	(void)number;
 	return l7_turn(run);
 }
 
-/* From this offset of the segment's payload to its end; what is carried comes before it. */
-static L7_INLINE int l7_feed(struct l7_run *run, struct l7_stream *s, __u32 offset, __u32 bytes)
+/*
+ * From this offset of the packet's payload to its end; what is carried comes before it. `how`: the
+ * direction, and where the payload begins.
+ */
+L7_FUNCTION int l7_feed(struct l7_packet *packet, struct l7_conn *c, __u32 how, __u32 offset,
+			__u32 bytes)
 {
+	struct l7_run run = {.packet = packet,
+			     .conn = c,
+			     .payload = how >> L7_HOW_SHIFT,
+			     .direction = how & L7_RESPONSE};
+	struct l7_stream *s;
+
+	if (!c)
+		return -1;
+	s = l7_stream(&run);
 	s->base = offset - s->loaded;
 	s->end = offset + bytes;
-	s->last_ns = run->now;
 	if (!s->loaded)
-		s->token_ns = run->now;
-	run->verdict = 0;
-	if (l7_loop(L7_TURNS_MAX, l7_turn_once, run) >= L7_TURNS_MAX)
-		run->verdict = -1;
-	l7_flush(run->conn, s, run->direction);
+		s->token_ns = s->last_ns;
+	if (l7_loop(L7_TURNS_MAX, l7_turn_once, &run) >= L7_TURNS_MAX)
+		run.bad = 1;
+	l7_flush(c, s, run.direction);
 	/* Also of a skip that goes on: when its last byte came. */
 	if (s->skip)
-		s->token_ns = run->now;
+		s->token_ns = s->last_ns;
 	if (s->base + s->position == s->end)
 		s->position = s->loaded = 0;
 	else
 		l7_carry(s);
-	return run->verdict ? -1 : 0;
+	if (run.bad)
+		l7_count(c, L7_BROKEN, 1);
+	return run.bad;
 }
 
 static L7_INLINE void l7_idle(struct l7_stream *s)
@@ -250,13 +266,13 @@ static L7_INLINE void l7_idle(struct l7_stream *s)
  * asks something again after an answer. Of answers: those who waited do not get theirs, until there
  * is an answer after another request.
  */
-static L7_INLINE void l7_lose(struct l7_run *run, struct l7_stream *s)
+static L7_INLINE void l7_lose(struct l7_conn *c, struct l7_stream *s, __u32 direction)
 {
 	l7_idle(s);
 	s->flags |= L7_LOST;
-	s->begin_ns = run->now;
-	if (run->direction == L7_REQUEST)
-		run->conn->unaligned = 1;
+	s->begin_ns = s->last_ns;
+	if (direction == L7_REQUEST)
+		c->unaligned = 1;
 }
 
 /* What waits for an answer, and asked before that time, does not get one. */
@@ -324,19 +340,18 @@ static L7_INLINE void l7_unanswered(struct l7_conn *c)
 }
 
 /* Whether a segment that begins with these bytes is where a lost stream can be taken up again. */
-static L7_INLINE bool l7_resumes(struct l7_run *run, struct l7_stream *s, struct l7_token *head,
-				 __u32 bytes)
+static L7_INLINE bool l7_resumes(struct l7_conn *c, struct l7_stream *s, struct l7_token *head,
+				 __u32 bytes, __u32 direction)
 {
-	struct l7_conn *c = run->conn;
-	__u32 role = run->direction == L7_REQUEST ? L7_CLIENT : L7_SERVER;
+	__u32 role = direction == L7_REQUEST ? L7_CLIENT : L7_SERVER;
 	bool numbers = l7_has_numbers(c->protocol);
 
-	if (!numbers && (run->direction == L7_REQUEST ? c->turn_ns != run->now :
+	if (!numbers && (direction == L7_REQUEST ? c->turn_ns != s->last_ns :
 			 c->turn_ns <= s->begin_ns))
 		return false;
 	if (l7_detect_one(c->protocol, head, bytes, L7_KNOWN) != role)
 		return false;
-	if (run->direction == L7_REQUEST) {
+	if (direction == L7_REQUEST) {
 		if (!numbers)
 			c->drop_until = c->pushed;
 		l7_publish(c->unaligned, 0);
@@ -344,119 +359,124 @@ static L7_INLINE bool l7_resumes(struct l7_run *run, struct l7_stream *s, struct
 		l7_drop(c, numbers ? s->begin_ns : c->turn_ns, L7_GAP);
 	}
 	s->flags &= ~L7_LOST;
-	l7_start(c, run->direction);
+	l7_start(c, direction);
 	return true;
 }
 
-/* The first bytes of a segment, as a token. */
-static L7_INLINE int l7_head(struct l7_run *run, struct l7_stream *s, __u32 offset, __u32 bytes,
-			     struct l7_token *head)
+/* The first bytes of payload, as a token. */
+static L7_INLINE int l7_head(struct l7_packet *packet, struct l7_stream *s, __u32 offset,
+			     __u32 bytes, struct l7_token *head)
 {
 	__u32 take = bytes;
 
 	l7_hide(take);
 	if (take > L7_KEPT)
 		take = L7_KEPT;
-	if (!take || l7_load(run, offset, l7_window(s, 0), take))
+	if (!take || l7_load(packet, offset, l7_window(s, 0), take))
 		return -1;
 	l7_peek(s, 0, head->words);
 	head->kept = take;
 	return 0;
 }
 
+/* Bytes that would have been skipped. */
+static L7_INLINE void l7_skip_missing(struct l7_stream *s, __u32 bytes)
+{
+	s->skip -= bytes;
+	if (s->left != L7_UNBOUND)
+		s->left = s->left > bytes ? s->left - bytes : 0;
+}
+
+static L7_INLINE bool l7_is_skipping(const struct l7_stream *s, __u32 bytes)
+{
+	return s->skip >= bytes && !(s->flags & (L7_LOST | L7_REST));
+}
+
+/* Payload that was received before some that belongs before it is remembered as an interval. */
+static L7_INLINE bool l7_hold(struct l7_conn *c, __u32 from, __u32 to)
+{
+	if (c->held_from == c->held_to) {
+		c->held_from = from;
+		c->held_to = to;
+		return true;
+	}
+	if ((__s32)(from - c->held_to) > 0 || (__s32)(c->held_from - to) > 0 ||
+	    c->held_to - c->held_from > L7_HELD_MAX) {
+		c->held_from = c->held_to = 0;
+		return false;
+	}
+	if ((__s32)(from - c->held_from) < 0)
+		c->held_from = from;
+	if ((__s32)(to - c->held_to) > 0)
+		c->held_to = to;
+	return true;
+}
+
+/* What was held comes next now, or the most of it: it can only have been skipped. */
+static L7_INLINE void l7_release(struct l7_conn *c, struct l7_stream *s, __u32 direction)
+{
+	__u32 ahead = c->held_to - s->next;
+
+	if (c->held_from == c->held_to || (__s32)(c->held_from - s->next) > 0)
+		return;
+	c->held_from = c->held_to = 0;
+	if ((__s32)ahead <= 0)
+		return;
+	s->next += ahead;
+	if (l7_is_skipping(s, ahead))
+		l7_skip_missing(s, ahead);
+	else
+		l7_lose(c, s, direction);
+}
+
 /*
  * Payload of a connection whose protocol is known: in order, but for what was seen too early
  * (received, not yet in its place) or was seen before (sent again).
  */
-static L7_INLINE void l7_segment(struct l7_run *run, __u32 sequence, __u32 bytes, bool received)
+L7_FUNCTION int l7_segment(struct l7_packet *packet, struct l7_conn *c, __u32 sequence,
+			   __u32 bytes, __u32 how)
 {
-	struct l7_conn *c = run->conn;
-	struct l7_stream *s = l7_stream(run);
-	__u32 offset = 0, ahead;
+	__u32 offset = 0, ahead, direction;
 	struct l7_token head = {};
+	struct l7_stream *s;
 
+	if (!c)
+		return 0;
+	direction = how & L7_RECEIVED ? !c->sends : !!c->sends;
+	s = direction ? &c->stream[L7_RESPONSE] : &c->stream[L7_REQUEST];
 	if (!(s->flags & L7_STARTED)) {
 		s->next = sequence;
 		s->flags |= L7_STARTED;
 	}
 	ahead = sequence - s->next;
 	if ((__s32)ahead < 0) {
-		if (bytes <= -ahead)
-			return;
 		offset = -ahead;
+		if (bytes <= offset)
+			return 0;
 		bytes -= offset;
-	} else if (ahead && s->skip >= ahead && !(s->flags & (L7_LOST | L7_REST))) {
-		/* What is missing would have been skipped. */
-		s->skip -= ahead;
-		if (s->left != L7_UNBOUND)
-			s->left = s->left > ahead ? s->left - ahead : 0;
+	} else if (ahead && l7_is_skipping(s, ahead)) {
+		l7_skip_missing(s, ahead);
 	} else if (ahead && !(s->flags & L7_LOST)) {
-		if (received && ahead < L7_HELD_MAX) {
-			__u32 end = sequence + bytes;
-
-			if (c->held_from == c->held_to) {
-				c->held_from = sequence;
-				c->held_to = end;
-				return;
-			}
-			if ((__s32)(sequence - c->held_to) <= 0 &&
-			    (__s32)(c->held_from - end) <= 0 &&
-			    c->held_to - c->held_from < L7_HELD_MAX) {
-				if ((__s32)(sequence - c->held_from) < 0)
-					c->held_from = sequence;
-				if ((__s32)(end - c->held_to) > 0)
-					c->held_to = end;
-				return;
-			}
-			c->held_from = c->held_to = 0;
-		}
-		l7_lose(run, s);
+		if (how & L7_RECEIVED && l7_hold(c, sequence, sequence + bytes))
+			return 0;
+		l7_lose(c, s, direction);
 	}
 	s->next = sequence + offset + bytes;
-	if (c->last != run->direction) {
-		c->last = run->direction;
-		if (run->direction == L7_REQUEST)
-			c->turn_ns = run->now;
+	s->last_ns = l7_now();
+	if (c->last != direction) {
+		c->last = (__u8)direction;
+		if (direction == L7_REQUEST)
+			c->turn_ns = s->last_ns;
 	}
-	if (s->flags & L7_LOST) {
-		if (l7_head(run, s, offset, bytes, &head) || !l7_resumes(run, s, &head, bytes))
-			return;
-	}
-	if (l7_feed(run, s, offset, bytes)) {
-		l7_count(c, L7_BROKEN, 1);
-		l7_lose(run, s);
-		return;
-	}
-	if (!received || c->held_from == c->held_to)
-		return;
-	ahead = c->held_to - s->next;
-	if ((__s32)(c->held_from - s->next) > 0)
-		return;
-	c->held_from = c->held_to = 0;
-	if ((__s32)ahead <= 0)
-		return;
-	s->next += ahead;
-	if (s->skip >= ahead && !(s->flags & L7_REST)) {
-		s->skip -= ahead;
-		if (s->left != L7_UNBOUND)
-			s->left = s->left > ahead ? s->left - ahead : 0;
-	} else {
-		l7_lose(run, s);
-	}
-}
-
-/* The sender has closed its stream: what lasted to its end is whole now. */
-static L7_INLINE void l7_finish(struct l7_conn *c, __u32 direction)
-{
-	struct l7_stream *s = direction ? &c->stream[L7_RESPONSE] : &c->stream[L7_REQUEST];
-	struct l7_token t = {};
-
-	if (!(s->flags & L7_TO_CLOSE) || c->opaque)
-		return;
-	s->flags &= ~L7_TO_CLOSE;
-	l7_pop(c, &t, s->status);
-	l7_note(c, s, &t, direction);
-	l7_flush(c, s, direction);
+	if (s->flags & L7_LOST &&
+	    (l7_head(packet, s, (how >> L7_HOW_SHIFT) + offset, bytes, &head) ||
+	     !l7_resumes(c, s, &head, bytes, direction)))
+		return 0;
+	if (l7_feed(packet, c, (how & ~0xffu) | direction, offset, bytes))
+		l7_lose(c, s, direction);
+	else if (how & L7_RECEIVED)
+		l7_release(c, s, direction);
+	return 0;
 }
 
 /* A ClientHello in its record, or one of application data (RFC 8446 5.1). */
@@ -499,54 +519,65 @@ L7_FUNCTION __u32 l7_detect(struct l7_token *head, __u32 size, __u32 flags)
 	return found ? found : more ? L7_MORE << 8 : 0;
 }
 
-/* Its protocol is known now; `sent`: by what this end sent. */
-static L7_INLINE void l7_establish(struct l7_conn *c, __u32 found, bool sent, bool late)
+static L7_INLINE void l7_swap(void *a, void *b)
 {
-	__u32 next[2] = {c->stream[0].next, c->stream[1].next};
-	__u8 flags[2] = {c->stream[0].flags, c->stream[1].flags};
-	bool client = (found >> 8 == L7_CLIENT) == sent;
+	__u64 was = l7_word_at(a);
+
+	l7_put_word(a, l7_word_at(b));
+	l7_put_word(b, was);
+}
+
+/*
+ * Its protocol is known now, by what this end sent or received. Until now stream[0] was what this
+ * end sends.
+ */
+static L7_INLINE void l7_establish(struct l7_conn *c, __u32 found, __u32 how)
+{
+	bool sent = !(how & L7_RECEIVED), client = (found >> 8 == L7_CLIENT) == sent;
+	struct l7_stream *a = &c->stream[0], *b = &c->stream[1];
+	__u32 next = a->next;
+	__u8 loaded = a->loaded, flags = a->flags;
 
 	c->protocol = found & 0xff;
 	c->sends = client ? L7_REQUEST : L7_RESPONSE;
 	c->opaque = c->protocol == L7_TLS;
-	c->late = late;
+	c->late = !(how & L7_BEGINNING);
 	c->last = L7_RESPONSE;
-	for (__u32 i = 0; i < 2; i++) {
-		c->stream[i].next = client ? next[i] : next[1 - i];
-		c->stream[i].flags = client ? flags[i] : flags[1 - i];
-		c->stream[i].loaded = 0;
-		c->stream[i].left = L7_UNBOUND;
+	if (!client) {
+		a->next = b->next;
+		a->loaded = b->loaded;
+		a->flags = b->flags;
+		b->next = next;
+		b->loaded = loaded;
+		b->flags = flags;
+		l7_swap(&a->token_ns, &b->token_ns);
+		l7_swap(&a->last_ns, &b->last_ns);
+		for (__u32 i = 0; i < L7_KEPT; i += 8)
+			l7_swap(l7_window(a, i), l7_window(b, i));
 	}
 	l7_start(c, L7_REQUEST);
 	l7_start(c, L7_RESPONSE);
 }
 
-/* With these bytes, that came before those of the segment. */
-static L7_INLINE void l7_resume(struct l7_stream *s, const struct l7_token *carried, __u32 bytes,
-				__u64 began)
-{
-	__builtin_memcpy(l7_window(s, 0), carried->words, L7_KEPT);
-	s->loaded = bytes;
-	s->token_ns = began;
-}
-
 /*
- * Payload of a connection whose protocol is not known. Until it is, stream[0] is what this end
- * sends. Looked at are the first bytes after each turn of the conversation, however they are cut.
+ * Payload of a connection whose protocol is not known. Looked at are the first bytes after each
+ * turn of the conversation, however they are cut.
  */
-static L7_INLINE void l7_look(struct l7_run *run, __u32 sequence, __u32 bytes, bool received,
-			      bool fresh)
+L7_FUNCTION int l7_look(struct l7_packet *packet, struct l7_conn *c, __u32 sequence, __u32 bytes,
+			__u32 how)
 {
-	struct l7_conn *c = run->conn;
-	struct l7_stream *s = received ? &c->stream[1] : &c->stream[0], *other, *to;
-	struct l7_token head = {}, answer = {};
-	__u32 offset = 0, take, found, had, flags;
-	__u64 began = run->now;
+	__u32 offset = 0, take, found = 0, had, direction, received = how & L7_RECEIVED;
+	struct l7_stream *s, *other;
+	struct l7_token head = {};
 
+	if (!c)
+		return 0;
+	s = received ? &c->stream[1] : &c->stream[0];
+	other = received ? &c->stream[0] : &c->stream[1];
 	if (s->flags & L7_STARTED && (__s32)(sequence - s->next) < 0) {
-		if (bytes <= s->next - sequence)
-			return;
 		offset = s->next - sequence;
+		if (bytes <= offset)
+			return 0;
 		bytes -= offset;
 	} else if (!(s->flags & L7_STARTED) || sequence != s->next) {
 		s->loaded = 0;
@@ -554,7 +585,7 @@ static L7_INLINE void l7_look(struct l7_run *run, __u32 sequence, __u32 bytes, b
 		s->flags |= L7_STARTED;
 	}
 	s->next = sequence + offset + bytes;
-	other = received ? &c->stream[0] : &c->stream[1];
+	s->last_ns = l7_now();
 	if (c->last != received + 1) {
 		c->last = received + 1;
 		c->tries++;
@@ -562,68 +593,63 @@ static L7_INLINE void l7_look(struct l7_run *run, __u32 sequence, __u32 bytes, b
 		s->state = 0;
 	}
 	if (s->state)
-		return;
+		return 0;
 	had = s->loaded;
 	l7_hide(had);
 	if (had >= L7_KEPT)
-		return;
+		return 0;
 	take = bytes < L7_KEPT - had ? bytes : L7_KEPT - had;
 	l7_hide(take);
-	if (!take || take > L7_KEPT || l7_load(run, offset, l7_window(s, had), take))
-		return;
+	if (!take || take > L7_KEPT ||
+	    l7_load(packet, (how >> L7_HOW_SHIFT) + offset, l7_window(s, had), take))
+		return 0;
 	s->loaded = had + take;
 	if (!had)
-		s->token_ns = run->now;
-	flags = fresh && c->tries == 1 ? L7_FRESH : 0;
+		s->token_ns = s->last_ns;
+	if (c->tries > 1)
+		how &= ~L7_BEGINNING;
 	/* What the one side said was too little, and this is the answer. */
-	if (other->loaded && fresh && c->tries == 2) {
+	if (other->loaded && !c->late && c->tries == 2) {
 		if (s->loaded < 2)
-			return;
-		l7_peek(s, 0, answer.words);
+			return 0;
 		l7_peek(other, 0, head.words);
 		head.kept = other->loaded;
-		found = l7_redis_inline(&head, answer.bytes[0], answer.bytes[1]);
-		if (found) {
-			began = other->token_ns;
-			l7_establish(c, found, received, false);
-			l7_resume(&c->stream[L7_REQUEST], &head, head.kept, began);
-			run->direction = L7_REQUEST;
-			l7_feed(run, &c->stream[L7_REQUEST], 0, 0);
-			l7_resume(&c->stream[L7_RESPONSE], &answer, had, run->now);
-			run->direction = L7_RESPONSE;
-			l7_feed(run, &c->stream[L7_RESPONSE], offset, bytes);
-			return;
+		if (l7_redis_answers(&head, l7_window(s, 0)[0], l7_window(s, 0)[1])) {
+			s->loaded = had;
+			l7_establish(c, L7_REDIS | L7_SERVER << 8, how | L7_BEGINNING);
+			c->stream[L7_REQUEST].position = 0;
+			l7_feed(packet, c, L7_REQUEST, 0, 0);
+			c->last = L7_RESPONSE;
+			return l7_feed(packet, c, (how & ~0xffu) | L7_RESPONSE, offset, bytes);
 		}
 		other->loaded = 0;
 	}
 	head.kept = s->loaded;
 	l7_peek(s, 0, head.words);
-	found = l7_detect(&head, had + bytes, flags);
+	found = l7_detect(&head, had + bytes, how & L7_BEGINNING ? L7_FRESH : 0);
 	if (!(found & 0xff)) {
 		/* Nothing, or too little. */
 		if (found >> 8 != L7_MORE || s->loaded == L7_KEPT) {
 			s->loaded = 0;
 			s->state = 1;
 		}
-		if (c->tries > L7_TRIES_MAX)
-			c->opaque = 1;
-		return;
+		c->opaque = c->tries > L7_TRIES_MAX;
+		return 0;
 	}
-	began = s->token_ns;
-	l7_establish(c, found, !received, !flags);
+	s->loaded = had;
+	other->loaded = 0;
+	l7_establish(c, found, how);
 	if (c->opaque)
-		return;
-	run->direction = found >> 8 == L7_CLIENT ? L7_REQUEST : L7_RESPONSE;
-	to = l7_stream(run);
-	l7_resume(to, &head, had, began);
-	if (run->direction == L7_REQUEST) {
+		return 0;
+	direction = found >> 8 == L7_CLIENT ? L7_REQUEST : L7_RESPONSE;
+	s = direction ? &c->stream[L7_RESPONSE] : &c->stream[L7_REQUEST];
+	if (direction == L7_REQUEST) {
 		c->last = L7_REQUEST;
-		c->turn_ns = run->now;
+		c->turn_ns = s->last_ns;
 	}
-	if (l7_feed(run, to, offset, bytes)) {
-		l7_count(c, L7_BROKEN, 1);
-		l7_lose(run, to);
-	}
+	if (l7_feed(packet, c, (how & ~0xffu) | direction, offset, bytes))
+		l7_lose(c, s, direction);
+	return 0;
 }
 
 /* Before there was any payload: what the first byte's sequence number will be. */
@@ -636,26 +662,34 @@ static L7_INLINE void l7_expect(struct l7_conn *c, bool received, __u32 next)
 }
 
 /* All payload, in either direction. */
-static L7_INLINE void l7_receive(struct l7_run *run, __u32 sequence, __u32 bytes, bool received,
-				 bool fresh)
+static L7_INLINE void l7_receive(struct l7_packet *packet, struct l7_conn *c, __u32 sequence,
+				 __u32 bytes, __u32 how)
 {
-	struct l7_conn *c = run->conn;
-
 	if (c->opaque)
 		return;
-	if (c->protocol == L7_UNKNOWN) {
-		l7_look(run, sequence, bytes, received, fresh);
+	if (c->protocol == L7_UNKNOWN)
+		l7_look(packet, c, sequence, bytes, how);
+	else
+		l7_segment(packet, c, sequence, bytes, how);
+}
+
+/* The sender has closed its stream: what lasted to its end is whole, since its last byte. */
+static L7_INLINE void l7_finish(struct l7_conn *c, __u32 direction)
+{
+	struct l7_stream *s = direction ? &c->stream[L7_RESPONSE] : &c->stream[L7_REQUEST];
+	struct l7_token t = {};
+
+	if (!(s->flags & L7_TO_CLOSE) || c->opaque)
 		return;
-	}
-	run->direction = received ? !c->sends : c->sends;
-	l7_segment(run, sequence, bytes, received);
+	s->flags &= ~L7_TO_CLOSE;
+	l7_pop(c, &t, s->status);
+	l7_note(c, s, &t, direction);
+	l7_flush(c, s, direction);
 }
 
 /* The connection is no more. */
-static L7_INLINE void l7_end(struct l7_run *run)
+static L7_INLINE void l7_end(struct l7_conn *c)
 {
-	struct l7_conn *c = run->conn;
-
 	if (c->protocol == L7_UNKNOWN)
 		return;
 	l7_finish(c, L7_RESPONSE);

@@ -34,21 +34,20 @@ static L7_INLINE void l7_http_start(struct l7_conn *c, struct l7_stream *s, __u3
 /* The method of a request line, L7_OTHER for those that are none of RFC 9110's; -1: it is none. */
 L7_FUNCTION int l7_http_method(struct l7_token *t)
 {
-	__u32 size, bad = 0;
 	__u64 word;
+	__u32 size;
 
 	if (!t)
 		return -1;
 	size = l7_find(t, ' ');
 	if (size < 3 || size > 17 || size + 1 >= t->kept)
 		return -1;
-	for (__u32 i = 0; i < 17; i++) {
+	for (__u32 i = 0; i < size && i < 17; i++) {
 		__u8 byte = t->bytes[i];
 
-		bad |= i < size && (byte < 'A' || byte > 'Z') && byte != '-' && byte != '_';
+		if ((byte < 'A' || byte > 'Z') && byte != '-' && byte != '_')
+			return -1;
 	}
-	if (bad)
-		return -1;
 	word = l7_first(t->words[0], size);
 #define IS(text)                                                                                   \
 	if (word == L7_WORD(#text))                                                                \
@@ -79,31 +78,42 @@ static L7_INLINE __u32 l7_http_code(const struct l7_token *t)
 }
 
 /* Only methods of RFC 9110, of which NATS' CONNECT is none: it is followed by JSON. */
-static L7_INLINE __u32 l7_http_detect(struct l7_token *head, __u32 size, __u32 flags)
+L7_FUNCTION __u32 l7_http_begins(struct l7_token *head, __u32 flags)
 {
-	int method = l7_http_method(head);
-	__u32 at = l7_find(head, ' ') & 31, first = head->bytes[0], bad = 0;
+	__u32 at, first;
+	int method;
 
+	if (!head)
+		return L7_NO;
+	first = head->bytes[0];
 	if (l7_http_code(head))
 		return L7_SERVER;
-	if (method > (flags & L7_KNOWN ? -1 : L7_OTHER)) {
-		__u8 target = head->bytes[(at + 1) & 31];
-
-		return target > ' ' && target < 0x7f && target != '{' ? L7_CLIENT : L7_NO;
+	method = l7_http_method(head);
+	if (method > L7_OTHER || (flags & L7_KNOWN && method >= 0)) {
+		at = l7_find(head, ' ') + 1;
+		at = at < L7_KEPT ? at : 0;
+		return head->bytes[at] > ' ' && head->bytes[at] < 0x7f && head->bytes[at] != '{'
+			       ? L7_CLIENT
+			       : L7_NO;
 	}
 	if (flags & L7_KNOWN && (first == '\r' || first == '\n'))
 		return L7_CLIENT;
-	/* The beginning of a method, or of a status line. */
 	if (head->kept >= 12 || head->kept < 1)
 		return L7_NO;
-	for (__u32 i = 0; i < 12; i++) {
+	/* The beginning of a method, or of a status line. */
+	for (__u32 i = 0; i < head->kept && i < 12; i++) {
 		__u8 byte = head->bytes[i];
 
-		bad |= i < head->kept && (byte < 'A' || byte > 'Z') &&
-		       (i < 3 || (byte != ' ' && byte != '/' && byte != '.' &&
-				  (byte < '0' || byte > '9')));
+		if ((byte < 'A' || byte > 'Z') &&
+		    (i < 3 || (byte != ' ' && (byte < '.' || byte > '9'))))
+			return L7_NO;
 	}
-	return bad ? L7_NO : L7_MORE;
+	return L7_MORE;
+}
+
+static L7_INLINE __u32 l7_http_detect(struct l7_token *head, __u32 size, __u32 flags)
+{
+	return l7_http_begins(head, flags);
 }
 
 static L7_INLINE __u32 l7_http_status(__u32 code)
@@ -120,7 +130,7 @@ static L7_INLINE __u32 l7_http_status(__u32 code)
 /* What a header says of the body's length. */
 static L7_INLINE int l7_http_header(struct l7_stream *s, struct l7_token *t)
 {
-	__u64 first = HTTP_LOWER(t->words[0]), second = HTTP_LOWER(t->words[1]), length;
+	__u64 first = HTTP_LOWER(t->words[0]), second = HTTP_LOWER(t->words[1]), length, last;
 
 	if (first == HTTP_LOWER(L7_WORD("content-")) &&
 	    l7_first(second, 7) == l7_first(HTTP_LOWER(L7_WORD("length:")), 7)) {
@@ -138,17 +148,19 @@ static L7_INLINE int l7_http_header(struct l7_stream *s, struct l7_token *t)
 		s->value[HTTP_BODY_KIND] = HTTP_HAS_LENGTH;
 	} else if (first == HTTP_LOWER(L7_WORD("transfer")) &&
 		   second == HTTP_LOWER(L7_WORD("-encodin"))) {
-		/* The last coding is chunked, or there is no length. */
-		__u32 at = t->kept - (t->kept && t->kept < L7_KEPT &&
-				      t->bytes[(t->kept - 1) & 31] == '\r');
-		__u64 last = 0;
+		__u32 end = t->kept;
 
-		for (__u32 i = 0; i < L7_KEPT; i++)
-			if (i + 7 >= at && i < at)
-				last = last << 8 | (t->bytes[i] | 0x20);
-		/* "chunked", most significant first; a cut line cannot be judged by its end. */
-		s->value[HTTP_BODY_KIND] =
-			last == 0x6368756e6b6564ULL || t->cut ? HTTP_CHUNKED : HTTP_NO_LENGTH;
+		/* The last coding is chunked, or there is no length. A line that is cut cannot be
+		 * judged by its end. */
+		if (end && end <= L7_KEPT && t->bytes[end - 1] == '\r')
+			end--;
+		end -= 7;
+		if (end > L7_KEPT - 8)
+			return -1;
+		last = l7_word_at(t->bytes + end);
+		s->value[HTTP_BODY_KIND] = l7_first(HTTP_LOWER(last), 7) == L7_WORD("chunked") || t->cut
+						   ? HTTP_CHUNKED
+						   : HTTP_NO_LENGTH;
 	}
 	return 0;
 }

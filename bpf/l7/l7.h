@@ -112,7 +112,7 @@ struct l7_conn {
 	__u32 taken;	  /* RESPONSE: of the oldest entry; with numbers, a bit for each */
 	__u64 turn_ns;	  /* REQUEST: when it last began to speak after the other had */
 	__u32 held_from, held_to; /* bytes received too early: [from, to); RECEIVER */
-	__u32 slot;		  /* whose it is */
+	__u32 slot, epoch;	  /* whose it is, as of when; by who includes the engine */
 	__u8 protocol;		  /* enum l7_protocol */
 	__u8 sends; /* enum l7_direction of what this end of the connection sends */
 	__u8 opaque;	 /* nothing more is to be learned from it */
@@ -358,42 +358,40 @@ L7_FUNCTION __u32 l7_find(struct l7_token *t, __u32 byte)
 L7_FUNCTION __u64 l7_decimal(struct l7_token *t, __u32 from)
 {
 	__u64 number = 0;
-	__u32 digits = 0, on = 1;
+	__u32 i;
 
 	if (!t)
 		return L7_NO_NUMBER;
-	for (__u32 i = 0; i < L7_KEPT; i++) {
-		__u32 digit = t->bytes[i] - '0';
+	for (i = 0; i < 18; i++) {
+		__u32 at = from + i, digit;
 
-		if (i < from || !on)
-			continue;
-		if (digit > 9 || i >= t->kept || digits > 18) {
-			on = 0;
-			continue;
-		}
+		l7_hide(at);
+		if (at >= L7_KEPT || at >= t->kept)
+			break;
+		digit = t->bytes[at] - '0';
+		if (digit > 9)
+			break;
 		number = number * 10 + digit;
-		digits++;
 	}
-	return digits ? number : L7_NO_NUMBER;
+	return i ? number : L7_NO_NUMBER;
 }
 
 /* The hexadecimal one. */
 L7_FUNCTION __u64 l7_hexadecimal(struct l7_token *t)
 {
 	__u64 number = 0;
-	__u32 digits = 0;
+	__u32 i;
 
 	if (!t)
 		return L7_NO_NUMBER;
-	for (__u32 i = 0; i < 15; i++) {
+	for (i = 0; i < 15; i++) {
 		__u32 digit = t->bytes[i] - '0', letter = (t->bytes[i] | 0x20) - 'a';
 
 		if (i >= t->kept || (digit > 9 && letter > 5))
 			break;
 		number = number << 4 | (digit > 9 ? letter + 10 : digit);
-		digits++;
 	}
-	return digits ? number : L7_NO_NUMBER;
+	return i ? number : L7_NO_NUMBER;
 }
 
 #endif

@@ -38,6 +38,28 @@
 #define l7_publish(field, value) __atomic_store_n(&(field), value, __ATOMIC_RELEASE)
 #endif
 
+/* Eight bytes, wherever they are. Of a copy clang would make eight loads, not knowing the machine. */
+static L7_INLINE __u64 l7_word_at(const void *at)
+{
+#ifdef __bpf__
+	return *(const volatile __u64 *)at;
+#else
+	__u64 word;
+
+	memcpy(&word, at, sizeof(word));
+	return word;
+#endif
+}
+
+static L7_INLINE void l7_put_word(void *at, __u64 word)
+{
+#ifdef __bpf__
+	*(volatile __u64 *)at = word;
+#else
+	memcpy(at, &word, sizeof(word));
+#endif
+}
+
 #ifndef NULL
 #define NULL ((void *)0)
 #endif

@@ -172,41 +172,37 @@ static L7_INLINE void l7_redis_push(struct l7_conn *c, struct l7_token *t, __u32
 	l7_push(c, t, (__u16)command, (__u16)flags);
 }
 
-static L7_INLINE bool l7_redis_is_end(__u8 byte)
+/* The command's name in a line of words. Returns its size, 0: there is no word; -1: no command. */
+L7_FUNCTION int l7_redis_inline_name(struct l7_token *t, struct l7_token *name)
 {
-	return byte == ' ' || byte == '\r' || byte == '\n' || byte == '\t';
-}
-
-/* The command's name in a line of words; where it ends is in the upper half. 0: no word. */
-L7_FUNCTION __u32 l7_redis_inline_name(struct l7_token *t, struct l7_token *name)
-{
-	__u32 at = 0, size = 0, bad = 0;
+	__u32 from, size;
 
 	if (!t || !name)
-		return 0;
-	name->words[0] = name->words[1] = 0;
-	for (__u32 i = 0; i < L7_KEPT; i++) {
-		__u8 byte = t->bytes[i];
-
-		if (i >= t->kept || (l7_redis_is_end(byte) && size))
+		return -1;
+	for (from = 0; from < 8; from++)
+		if (from >= t->kept || t->bytes[from] > ' ')
 			break;
-		if (l7_redis_is_end(byte))
-			continue;
-		bad |= (byte | 0x20) < 'a' || (byte | 0x20) > 'z';
-		if (size < 16)
-			name->bytes[size & 15] = byte;
-		size++;
-		at = i + 1;
+	for (size = 0; size < 17; size++) {
+		__u32 at = from + size, letter;
+
+		l7_hide(at);
+		if (at >= t->kept || at >= L7_KEPT || t->bytes[at] <= ' ')
+			break;
+		letter = (t->bytes[at] | 0x20) - 'a';
+		if (letter > 25)
+			return -1;
 	}
-	return bad ? 1u << 31 | size | at << 16 : size | at << 16;
+	name->words[0] = l7_word_at(t->bytes + from);
+	name->words[1] = l7_word_at(t->bytes + from + 8);
+	return (int)size;
 }
 
 static L7_INLINE int l7_redis_request_line(struct l7_conn *c, struct l7_stream *s,
 					   struct l7_token *t)
 {
 	struct l7_token name = {};
-	__u32 found;
 	__u64 count;
+	int size;
 
 	l7_begin(s);
 	if (t->kept && t->bytes[0] == '*') {
@@ -220,13 +216,11 @@ static L7_INLINE int l7_redis_request_line(struct l7_conn *c, struct l7_stream *
 			s->state = REDIS_NAME_SIZE;
 		return 0;
 	}
-	found = l7_redis_inline_name(t, &name);
-	if (!(found & 0xffff))
-		return 0;
-	if (found >> 31)
+	size = l7_redis_inline_name(t, &name);
+	if (size < 0)
 		return -1;
-	name.kept = found & 0xffff;
-	l7_redis_push(c, t, l7_redis_command(&name, name.kept), 1);
+	if (size)
+		l7_redis_push(c, t, l7_redis_command(&name, (__u32)size), 1);
 	return 0;
 }
 
@@ -496,39 +490,41 @@ L7_FUNCTION int l7_redis_step(struct l7_conn *c, struct l7_token *t, __u32 direc
 			 : l7_redis_request(c, &c->stream[L7_REQUEST], t);
 }
 
-/* "*3\r\n$3\r\n": an array of strings. */
-L7_FUNCTION __u32 l7_redis_is_array(struct l7_token *head)
+/*
+ * A type, a number and the end of a line from this byte: where it ends, L7_MORE: there are too few
+ * bytes, L7_NO: it is something else.
+ */
+L7_FUNCTION __u32 l7_redis_sized(struct l7_token *t, __u32 from, __u32 type)
 {
-	__u32 state = 0, digits = 0;
+	__u32 i;
 
-	if (!head)
+	if (!t || from > 8)
 		return L7_NO;
-	for (__u32 i = 0; i < 16; i++) {
-		__u8 byte = head->bytes[i];
-
-		if (i >= head->kept)
+	if (from >= t->kept)
+		return L7_MORE;
+	if (t->bytes[from] != (__u8)type)
+		return L7_NO;
+	for (i = 1; i < 8; i++) {
+		if (from + i >= t->kept)
 			return L7_MORE;
-		if (state % 3 == 0) { /* the type */
-			if (byte != (state ? '$' : '*'))
-				return L7_NO;
-			digits = 0;
-			state++;
-		} else if (state % 3 == 1) {
-			if (byte >= '0' && byte <= '9' && digits < 6)
-				digits++;
-			else if (byte == '\r' && digits)
-				state++;
-			else
-				return L7_NO;
-		} else {
-			if (byte != '\n')
-				return L7_NO;
-			if (state == 5)
-				return L7_CLIENT;
-			state++;
-		}
+		if (t->bytes[from + i] < '0' || t->bytes[from + i] > '9')
+			break;
 	}
-	return L7_NO;
+	if (i < 2 || i > 7 || t->bytes[from + i] != '\r')
+		return L7_NO;
+	if (from + i + 1 >= t->kept)
+		return L7_MORE;
+	return t->bytes[from + i + 1] == '\n' ? from + i + 2 : L7_NO;
+}
+
+/* "*3\r\n$3\r\n": an array of strings. */
+static L7_INLINE __u32 l7_redis_is_array(struct l7_token *head)
+{
+	__u32 at = l7_redis_sized(head, 0, '*');
+
+	if (at > L7_MORE)
+		at = l7_redis_sized(head, at, '$');
+	return at > L7_MORE ? L7_CLIENT : at;
 }
 
 static L7_INLINE __u32 l7_redis_detect(struct l7_token *head, __u32 size, __u32 flags)
@@ -557,20 +553,18 @@ static L7_INLINE __u32 l7_redis_detect(struct l7_token *head, __u32 size, __u32 
 	return L7_NO;
 }
 
-/* A line of words, and what begins an answer: only where the conversation was seen to begin so. */
-static L7_INLINE __u32 l7_redis_inline(struct l7_token *head, __u8 first, __u8 second)
+/* Whether a line of words is one of commands, by what begins the answer. */
+L7_FUNCTION bool l7_redis_answers(struct l7_token *head, __u8 first, __u8 second)
 {
 	struct l7_token name = {};
-	__u32 found = l7_redis_inline_name(head, &name);
-	bool answer = (first == '+' && second >= 'A' && second <= 'Z') ||
-		      (first == '-' && second >= 'A' && second <= 'Z') ||
-		      ((first == '$' || first == ':' || first == '*') &&
-		       ((second >= '0' && second <= '9') || second == '-'));
+	int size = head ? l7_redis_inline_name(head, &name) : -1;
+	bool upper = second >= 'A' && second <= 'Z';
+	bool number = (second >= '0' && second <= '9') || second == '-';
+	bool answer = first == '+' || first == '-' ? upper
+						   : (first == '$' || first == ':' || first == '*') && number;
 
-	if (!answer || !(found & 0xffff) || found >> 31 || !head->kept ||
-	    head->bytes[(head->kept - 1) & (L7_KEPT - 1)] != '\n')
-		return 0;
-	return L7_REDIS | L7_CLIENT << 8;
+	return head && answer && size > 0 && head->kept &&
+	       head->bytes[(head->kept - 1) & (L7_KEPT - 1)] == '\n';
 }
 
 #endif

@@ -41,6 +41,12 @@ static struct record records[RECORDS];
 static size_t record_count;
 static struct result results[CONNS];
 static bool as_client;
+static uint64_t now;
+
+static __u64 l7_now(void)
+{
+	return now;
+}
 
 static struct result *result_of(struct l7_conn *c)
 {
@@ -100,12 +106,13 @@ static uint32_t outstanding(const struct l7_conn *c)
 static void play(const struct record *r, uint32_t from, uint32_t bytes, uint32_t sequence)
 {
 	struct result *result = &results[r->conn];
-	struct payload payload = {r->data + from, bytes};
-	struct l7_run run = {.conn = &result->conn, .segment = &payload, .now = r->ns};
+	struct l7_packet packet = {r->data + from, bytes};
 	uint32_t waiting;
 
 	result->played = true;
-	l7_receive(&run, sequence, bytes, r->server == as_client, true);
+	now = r->ns;
+	l7_receive(&packet, &result->conn, sequence, bytes,
+		   L7_BEGINNING | (r->server == as_client ? L7_RECEIVED : 0));
 	waiting = outstanding(&result->conn);
 	if (waiting > result->most)
 		result->most = waiting;
@@ -133,11 +140,8 @@ static void reset(void)
 
 static void end_all(void)
 {
-	for (size_t i = 0; i < CONNS; i++) {
-		struct l7_run run = {.conn = &results[i].conn};
-
-		l7_end(&run);
-	}
+	for (size_t i = 0; i < CONNS; i++)
+		l7_end(&results[i].conn);
 }
 
 static void print(FILE *out)

@@ -8,8 +8,13 @@
 
 #include "../../bpf/l7/l7.h"
 
-struct l7_run;
-static int l7_load(struct l7_run *run, __u32 offset, void *to, __u32 bytes);
+struct l7_packet {
+	const uint8_t *bytes;
+	uint32_t size;
+};
+
+static int l7_load(struct l7_packet *packet, __u32 offset, void *to, __u32 bytes);
+static __u64 l7_now(void);
 static int l7_book(struct l7_conn *c, __u32 direction);
 static int l7_count(struct l7_conn *c, __u32 event, __u32 times);
 
@@ -24,15 +29,8 @@ static int l7_count(struct l7_conn *c, __u32 event, __u32 times);
 
 #include "../../bpf/l7/engine.h"
 
-struct payload {
-	const uint8_t *bytes;
-	uint32_t size;
-};
-
-static int l7_load(struct l7_run *run, __u32 offset, void *to, __u32 bytes)
+static int l7_load(struct l7_packet *p, __u32 offset, void *to, __u32 bytes)
 {
-	const struct payload *p = run->segment;
-
 	if (!bytes || bytes > L7_WINDOW || offset > p->size || bytes > p->size - offset)
 		return -1;
 	memcpy(to, p->bytes + offset, bytes);

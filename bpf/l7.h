@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Layer 7: what the kernel keeps of each kind of request, and of each slot. */
+#ifndef KPOD_L7_ROWS_H
+#define KPOD_L7_ROWS_H
+
+#include "histogram.h"
+#include "l7/names.h"
+
+#define KPOD_L7_UNITS 4096
+#define KPOD_L7_UNITS_OF_SLOT 256 /* more kinds than these are operation and status `other` */
+#define KPOD_L7_CONNECTIONS 32768 /* that are read at once */
+
+enum kpod_l7_side { KPOD_L7_CLIENT, KPOD_L7_SERVER };
+
+/* A unit: side, protocol, operation and status of one slot. */
+struct l7_row {
+	__u64 requests;
+	__u64 duration[KPOD_HIST_BUCKETS];
+	__u64 ns;
+	__u64 reserved[4];
+};
+
+/* What is no request's end; bpf/l7/l7.h says what they mean. */
+#define KPOD_L7_EVENTS 6
+
+struct l7_slot_row {
+	__u64 connections[L7_PROTOCOL_COUNT]; /* by protocol, when it was recognised */
+	__u64 events[KPOD_L7_EVENTS];
+	__u64 untracked;
+	__u64 units;
+	__u64 reserved[24 - L7_PROTOCOL_COUNT - KPOD_L7_EVENTS - 2];
+};
+
+#endif
