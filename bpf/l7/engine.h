@@ -448,6 +448,7 @@ L7_FUNCTION int l7_segment(struct l7_packet *packet, struct l7_conn *c, __u32 se
 		s->next = sequence;
 		s->flags |= L7_STARTED;
 	}
+	s->last_ns = l7_now();
 	ahead = sequence - s->next;
 	if ((__s32)ahead < 0) {
 		offset = -ahead;
@@ -462,7 +463,6 @@ L7_FUNCTION int l7_segment(struct l7_packet *packet, struct l7_conn *c, __u32 se
 		l7_lose(c, s, direction);
 	}
 	s->next = sequence + offset + bytes;
-	s->last_ns = l7_now();
 	if (c->last != direction) {
 		c->last = (__u8)direction;
 		if (direction == L7_REQUEST)
