@@ -28,7 +28,7 @@ struct l7_slot_row {
 	__u64 events[KPOD_L7_EVENTS];
 	__u64 untracked;
 	__u64 units;
-	__u64 reserved[24 - L7_PROTOCOL_COUNT - KPOD_L7_EVENTS - 2];
+	__u64 reserved[24 - L7_PROTOCOL_COUNT - KPOD_L7_EVENTS - 2]; /* 192 bytes with these */
 };
 
 #endif
