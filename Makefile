@@ -132,6 +132,17 @@ $(VENV)/ready-dev: $(VENV)/ready
 .cache/readers/ready: tests/readers/setup.sh
 	@bash $< $(@D)
 
+# Servers and clients that layer 7 is tested with: what is not on the system, with its libraries.
+# Unpacked, not installed, as these packages start servers and make clusters.
+L7_PACKAGES := redis-tools nginx dnsmasq-base postgresql
+L7_APT := apt-get -qq -y --no-install-recommends --download-only -o Dir::Cache=$(CURDIR)/.cache/l7/apt
+.cache/l7/ready:
+	mkdir -p .cache/l7/apt/archives/partial
+	$(SUDO) $(L7_APT) install $(L7_PACKAGES) >/dev/null || \
+		{ $(SUDO) apt-get update -qq && $(SUDO) $(L7_APT) install $(L7_PACKAGES) >/dev/null; }
+	for deb in .cache/l7/apt/archives/*.deb; do dpkg-deb -x $$deb .cache/l7 || exit 1; done
+	touch $@
+
 # ---- build ------------------------------------------------------------------------------------
 
 $(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h bpf/*/*.h)

@@ -1,0 +1,247 @@
+"""Layer 7 against real servers and clients: exact at both ends, and a neighbour that has none."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.l7.servers import Inside, nginx, postgresql, program, redis
+from tests.live import Cgroup, Dump, Loader, loader
+from tests.net import namespaces
+
+REQUESTS = "kpod_l7_requests_total"
+DURATION = "kpod_l7_request_duration_seconds"
+LOST = tuple(f"kpod_l7_requests_lost_total{{{r}}}" for r in ("gap", "overflow", "unmatched"))
+
+
+@dataclass
+class Site:
+    """A server's container, a client's, and a neighbour's, in a network of their own."""
+
+    running: Loader
+    server: Inside
+    client: Inside
+    neighbour: Cgroup
+    before: Dump
+
+    def look(self) -> None:
+        self.before = self.running.fresh()
+
+    def moved(self, cgroup: Cgroup) -> Counter[tuple[str, ...]]:
+        """Requests by (side, protocol, operation, status), since look()."""
+        found: Counter[tuple[str, ...]] = Counter()
+        for dump, sign in ((self.after, 1), (self.before, -1)):
+            for keys, row in dump.by_key(cgroup.id, "l7").items():
+                found[keys] += sign * row.get(REQUESTS, 0)
+        return +found
+
+    def ends(self) -> tuple[dict[tuple[str, ...], int], dict[tuple[str, ...], int]]:
+        """What each end has, by (operation, status): of the client's, and of the server's."""
+        self.after = self.running.fresh()
+        client, server = (self.moved(inside.cgroup) for inside in (self.client, self.server))
+        assert {keys[0] for keys in client} <= {"client"}
+        assert {keys[0] for keys in server} <= {"server"}
+        assert not self.moved(self.neighbour)
+        return {k[2:]: n for k, n in client.items()}, {k[2:]: n for k, n in server.items()}
+
+    def lost(self) -> list[int]:
+        return [self.after.total(i.cgroup.id, *LOST) for i in (self.client, self.server)]
+
+
+@contextmanager
+def site(tmpfs: Path, cgroups: Cgroup) -> Iterator[Site]:
+    server, client, neighbour = (
+        cgroups.child(f"{name}.service") for name in ("server", "client", "neighbour")
+    )
+    with (
+        namespaces("a") as (own,),
+        loader(tmpfs, "--collectors", "l7") as running,
+    ):
+        yield Site(running, Inside(own, server), Inside(own, client), neighbour, running.fresh())
+
+
+def script(client: Inside, code: str) -> str:
+    return client.run(sys.executable, "-S", "-c", code)
+
+
+HTTP_SERVER = """
+import socket, sys, threading, time
+def serve(s):
+    data = b""
+    def more():
+        nonlocal data
+        new = s.recv(65536)
+        if not new: sys.exit()
+        data += new
+    def send(answer):
+        for i in range(len(answer)): s.send(answer[i:i+1])
+    while True:
+        while b"\\r\\n\\r\\n" not in data: more()
+        head, data = data.split(b"\\r\\n\\r\\n", 1)
+        if b"expect" in head: send(b"HTTP/1.1 100 Continue\\r\\n\\r\\n")
+        if b"chunked" in head:
+            while not data.endswith(b"0\\r\\n\\r\\n"): more()
+            data = b""
+        elif b"content-length" in head:
+            size = int(head.split(b"content-length: ")[1].split(b"\\r")[0])
+            while len(data) < size: more()
+            data = data[size:]
+        method = head.split(b" ")[0]
+        if method == b"GET": send(b"HTTP/1.1 200 OK\\r\\nContent-Length: 3\\r\\n\\r\\nabc")
+        if method == b"HEAD": send(b"HTTP/1.1 404 No\\r\\nContent-Length: 300\\r\\n\\r\\n")
+        if method == b"POST": send(b"HTTP/1.1 201 Made\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n2\\r\\nab\\r\\n0\\r\\n\\r\\n")
+        if method == b"PUT": send(b"HTTP/1.1 500 No\\r\\nContent-Length: 0\\r\\n\\r\\n")
+l = socket.socket(socket.AF_INET6)
+l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+l.setsockopt(41, 26, 0) # IPV6_V6ONLY
+l.bind(("::", 8000)); l.listen(512)
+while True:
+    s = l.accept()[0]
+    s.setsockopt(6, 1, 1)
+    threading.Thread(target=serve, args=(s,), daemon=True).start()
+"""
+HTTP_CLIENT = """
+import socket
+def one(host):
+    s = socket.create_connection((host, 8000)); s.setsockopt(6, 1, 1)
+    def ask(request, end):
+        for i in range(len(request)): s.send(request[i:i+1])
+        answer = b""
+        while not answer.endswith(end): answer += s.recv(65536)
+    ask(b"GET / HTTP/1.1\\r\\n\\r\\n", b"abc")
+    ask(b"HEAD / HTTP/1.1\\r\\n\\r\\n", b"\\r\\n\\r\\n")
+    ask(b"POST / HTTP/1.1\\r\\nexpect: 100-continue\\r\\ncontent-length: 5\\r\\n\\r\\nGET /", b"\\r\\n0\\r\\n\\r\\n")
+    ask(b"PUT / HTTP/1.1\\r\\ntransfer-encoding: chunked\\r\\n\\r\\n3\\r\\nabc\\r\\n0\\r\\n\\r\\n", b"\\r\\n\\r\\n")
+for i in range({times}):
+    one("127.0.0.1"); one("::1")
+"""
+
+
+@pytest.mark.guest("l7")
+def test_http_a_byte_at_a_time_is_exact(tmpfs: Path, cgroups: Cgroup) -> None:
+    times = 20
+    with site(tmpfs, cgroups) as s:
+        with s.server.serving(sys.executable, "-S", "-c", HTTP_SERVER, port=8000):
+            s.look()
+            script(s.client, HTTP_CLIENT.format(times=times))
+            client, server = s.ends()
+    expected = {
+        ("GET", "2xx"): 2 * times,
+        ("HEAD", "4xx"): 2 * times,
+        ("POST", "2xx"): 2 * times,
+        ("PUT", "5xx"): 2 * times,
+    }
+    assert client == expected
+    assert server == expected
+    assert s.lost() == [0, 0]
+
+
+def test_nginx_and_curl(tmpfs: Path, cgroups: Cgroup, tmp_path: Path) -> None:
+    with site(tmpfs, cgroups) as s, nginx(s.server, tmp_path) as log:
+        s.look()
+        curl = program("/usr/bin/curl")
+        urls = [f"http://127.0.0.1/{p}" for p in ("small", "large", "missing", "fail")]
+        for _ in range(5):
+            s.client.run(curl, "-s", *(word for u in urls for word in (u, "-o", "/dev/null")))
+        s.client.run(curl, "-s", "-d", "@" + str(tmp_path / "root/large"), "http://127.0.0.1/post")
+        client, server = s.ends()
+        lines = log.read_text().splitlines()
+    expected = {("GET", "2xx"): 10, ("GET", "4xx"): 5, ("GET", "5xx"): 5, ("POST", "2xx"): 1}
+    assert client == server == expected
+    assert len(lines) == sum(expected.values())
+    assert s.lost() == [0, 0]
+
+
+@pytest.mark.parametrize("pipeline", [1, 16])
+def test_redis_benchmark_is_what_the_server_counted(
+    tmpfs: Path, cgroups: Cgroup, tmp_path: Path, pipeline: int
+) -> None:
+    count = 4000
+    with site(tmpfs, cgroups) as s, redis(s.server, tmp_path):
+        s.look()
+        benchmark = program("/usr/bin/redis-benchmark")
+        s.client.run(
+            *(benchmark, "-q", "-n", str(count), "-c", "10", "-P", str(pipeline)),
+            *("-t", "set,get,lpush,mset"),
+        )
+        client, server = s.ends()
+        stats = s.client.run(program("/usr/bin/redis-cli"), "info", "commandstats")
+    expected = {(word, "ok"): count for word in ("SET", "GET", "LPUSH", "MSET")}
+    for end in (client, server):
+        assert {key: end[key] for key in expected} == expected
+        assert set(end) - set(expected) <= {("CONFIG", "ok")}
+    for word in ("set", "get", "lpush", "mset"):
+        assert f"cmdstat_{word}:calls={count}," in stats
+    assert s.lost() == [0, 0]
+
+
+def test_postgresql_statements_and_errors(tmpfs: Path, cgroups: Cgroup) -> None:
+    with site(tmpfs, cgroups) as s, postgresql(s.server, tmpfs / "pg") as psql:
+        connect = (psql, "-h", "127.0.0.1", "-U", "postgres", "-q")
+        s.client.run(*connect, "-c", "create table t(a int primary key)")
+        s.look()
+        for number in range(5):
+            s.client.run(*connect, "-c", f"insert into t values({number})")
+            s.client.run(*connect, "-c", "select no_such_column", check=False)
+            s.client.run(*connect, "-c", "select 1/0", check=False)
+            s.client.run(*connect, "-c", "select 1; select * from t; select 1/0", check=False)
+        s.client.run(*connect, "-c", "copy t to stdout", "-c", "delete from t")
+        client, server = s.ends()
+    expected = {
+        ("INSERT", "ok"): 5,
+        ("SELECT", "42"): 5,
+        ("SELECT", "22"): 10,
+        ("COPY", "ok"): 1,
+        ("DELETE", "ok"): 1,
+    }
+    assert client == server == expected
+    assert s.lost() == [0, 0]
+
+
+SLOW = """
+import socket, sys, time
+l = socket.socket(); l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+l.bind(("127.0.0.1", 8000)); l.listen(8)
+while True:
+    s = l.accept()[0]
+    while s.recv(65536):
+        time.sleep(0.005)
+        s.send(b"HTTP/1.1 200 OK\\r\\nContent-Length: 4\\r\\n\\r\\nab")
+        time.sleep(0.02)
+        s.send(b"cd")
+"""
+ASK_SLOW = """
+import json, socket, time
+s = socket.create_connection(("127.0.0.1", 8000))
+spent = 0
+for _ in range(20):
+    began = time.monotonic_ns()
+    s.send(b"GET / HTTP/1.1\\r\\n\\r\\n")
+    answer = b""
+    while not answer.endswith(b"cd"): answer += s.recv(65536)
+    spent += time.monotonic_ns() - began
+print(json.dumps(spent))
+"""
+
+
+@pytest.mark.guest("l7")
+def test_latency_ends_with_the_last_byte(tmpfs: Path, cgroups: Cgroup) -> None:
+    with site(tmpfs, cgroups) as s:
+        with s.server.serving(sys.executable, "-S", "-c", SLOW, port=8000):
+            s.look()
+            spent = json.loads(script(s.client, ASK_SLOW)) / 1e9
+            s.ends()
+    for inside, keys in (
+        (s.client, ("client", "http", "GET", "2xx")),
+        (s.server, ("server", "http", "GET", "2xx")),
+    ):
+        row = s.after.by_key(inside.cgroup.id, "l7")[keys]
+        seconds = row[DURATION]["sum"] / 1e9 if isinstance(row[DURATION], dict) else None
+        assert row[REQUESTS] == 20
+        # The sleeps, and no more than the client has measured, which includes its own wake-up.
+        assert seconds is None or 20 * 0.025 <= seconds <= spent
