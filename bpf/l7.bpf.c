@@ -4,12 +4,9 @@
  * is read by the parsers of bpf/l7, in the kernel. Nothing is copied to processes, and nothing is
  * ever changed: these programs return 1 whatever happens.
  */
-#include "slots.bpf.h"
-#include "units.bpf.h"
+#include "rows.bpf.h"
 
 #include <bpf/bpf_endian.h>
-
-#include "l7.h"
 
 #define PASS 1
 #define TCP_LISTEN 10
@@ -80,77 +77,40 @@ int l7_count(struct l7_conn *c, __u32 event, __u32 times)
 	return 0;
 }
 
-/* The unit of a kind of request. A slot that has too many gets `other` for those that are new. */
-static __always_inline __u32 unit_of(struct l7_conn *c, __u32 side, __u32 operation, __u32 status)
-{
-	struct kpod_unit unit = {};
-	struct l7_slot_row *row;
-	__u32 first = c->slot * kpod_config.shards, number;
-
-	unit.key.slot = c->slot;
-	unit.key.minor = side << 8 | c->protocol;
-	unit.key.major = operation << 16 | status;
-	number = kpod_unit_find(l7, &unit.key);
-	if (number)
-		return number;
-	row = bpf_map_lookup_elem(&l7_slot_rows, &first);
-	if (!row)
-		return 0;
-	if (row->units >= KPOD_L7_UNITS_OF_SLOT) {
-		operation = L7_OTHER;
-		status = status == L7_OK || status == L7_NO_RESPONSE ? status : L7_RCODE;
-		unit.key.major = operation << 16 | status;
-		number = kpod_unit_find(l7, &unit.key);
-		if (number)
-			return number;
-	}
-	unit.words[0] = side;
-	unit.words[1] = c->protocol;
-	unit.words[2] = operation;
-	unit.words[3] = status;
-	number = kpod_unit_add(l7, &unit);
-	if (number)
-		kpod_add_shared(row->units, 1);
-	return number;
-}
-
 int l7_book(struct l7_conn *c, __u32 direction)
 {
+	struct kpod_l7_kind kind = {};
+	struct kpod_unit_key key = {};
+	struct l7_slot_row *slot;
 	struct l7_stream *s;
 	struct l7_row *row;
-	__u32 number, count;
-	__u64 ns;
+	__u32 number, first;
 
 	if (!c)
 		return 0;
 	s = direction ? &c->stream[L7_RESPONSE] : &c->stream[L7_REQUEST];
-	count = s->booked_count;
-	number = unit_of(c, c->sends == L7_REQUEST ? KPOD_L7_CLIENT : KPOD_L7_SERVER,
-			 s->booked_operation, s->booked_status);
-	row = number ? kpod_shared_row(l7_rows, number) : NULL;
-	if (!row)
-		return 0;
-	kpod_add_shared(row->requests, count);
-	if (s->flags & L7_UNTIMED)
-		return 0;
-	ns = s->last_ns > s->booked_ns ? s->last_ns - s->booked_ns : 0;
-	kpod_add_shared(row->duration[kpod_bucket(ns)], count);
-	kpod_add_shared(row->ns, ns * count);
-	return 0;
-}
-
-/* Whose a socket is: its cgroup's, or the nearest ancestor's that has a slot. */
-static __always_inline __u32 slot_of(struct bpf_sock *sk)
-{
-	__u64 id = bpf_sk_cgroup_id(sk);
-	struct kpod_cgroup *found = bpf_map_lookup_elem(&cgroups, &id);
-
-	for (int level = KPOD_LEVELS_MAX; !found && level > 0; level--) {
-		id = bpf_sk_ancestor_cgroup_id(sk, level);
-		if (id)
-			found = bpf_map_lookup_elem(&cgroups, &id);
+	kind.slot = c->slot;
+	kind.side = c->sends == L7_REQUEST ? KPOD_L7_CLIENT : KPOD_L7_SERVER;
+	kind.protocol = c->protocol;
+	kind.operation = s->booked_operation;
+	kind.status = s->booked_status;
+	key.slot = kind.slot;
+	key.minor = (__u32)kind.side << 8 | kind.protocol;
+	key.major = (__u32)kind.operation << 16 | kind.status;
+	number = kpod_unit_find(l7, &key);
+	if (!number) {
+		first = c->slot * kpod_config.shards;
+		slot = bpf_map_lookup_elem(&l7_slot_rows, &first);
+		if (!slot)
+			return 0;
+		number = kpod_l7_unit(&l7_index, &l7_free, &l7_units, kind, &slot->units);
 	}
-	return found ? found->slot : 0;
+	row = number ? kpod_shared_row(l7_rows, number) : NULL;
+	if (row)
+		kpod_l7_add(row, s->booked_count,
+			    s->last_ns > s->booked_ns ? s->last_ns - s->booked_ns : 0,
+			    s->flags & L7_UNTIMED);
+	return 0;
 }
 
 static __always_inline void check_owner(struct l7_conn *c, struct bpf_sock *sk)
@@ -161,7 +121,7 @@ static __always_inline void check_owner(struct l7_conn *c, struct bpf_sock *sk)
 	if (c->epoch == epoch)
 		return;
 	c->epoch = epoch;
-	c->slot = slot_of(sk);
+	c->slot = kpod_l7_slot(sk);
 }
 
 static __always_inline void set_opaque(struct bpf_sock *sk, struct l7_conn *c, __u32 protocol)
@@ -195,11 +155,28 @@ static __always_inline struct l7_conn *conn_of(struct bpf_sock *sk)
 	return c;
 untracked:
 	__sync_fetch_and_add(&live, -1);
-	row = slot_row(slot_of(sk));
+	row = slot_row(kpod_l7_slot(sk));
 	if (row)
 		kpod_add_shared(row->untracked, 1);
 	bpf_sk_storage_get(&l7_opaque, sk, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	return NULL;
+}
+
+static long try_lock(__u32 number, void *context)
+{
+	struct l7_conn **c = context;
+
+	return !__sync_lock_test_and_set(&(*c)->busy, 1);
+}
+
+/*
+ * Two CPUs may receive for one connection at once, as on loopback when the sender has moved. Who
+ * comes second waits a little; if that is not enough, its segment is as one that was not seen. What
+ * is sent comes with the socket's lock held.
+ */
+static __always_inline bool lock_received(struct l7_conn *c)
+{
+	return bpf_loop(SPINS_MAX, try_lock, &c, 0) < SPINS_MAX;
 }
 
 struct tcp_payload {
@@ -252,15 +229,26 @@ static __always_inline int payload(struct __sk_buff *skb, bool received)
 	if (!sk)
 		return PASS;
 	sk = bpf_sk_fullsock(sk);
-	if (!sk || sk->state == TCP_LISTEN)
+	if (!sk)
 		return PASS;
+	if (sk->state == TCP_LISTEN) {
+		/* TCP_DEFER_ACCEPT, TCP Fast Open, a lost ACK: the connection is not there yet. */
+		row = slot_row(kpod_l7_slot(sk));
+		if (row)
+			kpod_add_shared(row->early, 1);
+		return PASS;
+	}
 	c = conn_of(sk);
 	if (!c)
 		return PASS;
 	check_owner(c, sk);
 	protocol = c->protocol;
+	if (received && !lock_received(c))
+		return PASS;
 	l7_receive(skb, c, p.sequence, p.bytes,
 		   p.offset << L7_HOW_SHIFT | received | (c->late ? 0 : L7_BEGINNING));
+	if (received)
+		__sync_lock_test_and_set(&c->busy, 0);
 	if (c->protocol != protocol || c->opaque) {
 		row = slot_row(c->slot);
 		protocol = c->protocol;

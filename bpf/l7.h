@@ -27,8 +27,24 @@ struct l7_slot_row {
 	__u64 connections[L7_PROTOCOL_COUNT]; /* by protocol, when it was recognised */
 	__u64 events[KPOD_L7_EVENTS];
 	__u64 untracked;
-	__u64 units;
-	__u64 reserved[24 - L7_PROTOCOL_COUNT - KPOD_L7_EVENTS - 2]; /* 192 bytes with these */
+	__u64 early;
+	__u64 units; /* that are the slot's, in its first row */
+	__u64 reserved[24 - L7_PROTOCOL_COUNT - KPOD_L7_EVENTS - 3]; /* 192 bytes with these */
+};
+
+/* ---- DNS over UDP -------------------------------------------------------------------------- */
+
+#define KPOD_DNS_PENDING 16384
+#define KPOD_DNS_PENDING_OF_SLOT 2048
+#define KPOD_DNS_TIMEOUT_NS 5000000000ULL /* resolv.conf(5): a resolver waits for 5 s */
+
+struct dns_slot_row {
+	__u64 repeated;
+	__u64 unmatched;
+	__u64 untracked;
+	__u64 units;   /* in the slot's first row, … */
+	__u64 pending; /* … both */
+	__u64 reserved[3];
 };
 
 #endif

@@ -22,6 +22,7 @@ enum l7_dns_state {
 enum { DNS_ID, DNS_FLAGS, DNS_RECORDS, DNS_TYPE };
 
 #define DNS_QR 0x8000
+#define DNS_OPCODE 0x7800
 #define DNS_RECORDS_MAX 4 /* of an answer without any in which the code's upper bits are sought */
 
 static L7_INLINE __u16 l7_dns_type(__u32 type)
@@ -78,11 +79,16 @@ static L7_INLINE __u16 l7_dns_rcode(__u32 code)
 	return L7_RCODE;
 }
 
-/* A header that a question may have: RFC 1035 4.1.1, one question and nothing that it answers. */
+/*
+ * A header that a question may have (RFC 1035 4.1.1): opcode QUERY or STATUS, one question and
+ * nothing that it answers. Without a question there is an OPT record (RFC 6891).
+ */
 static L7_INLINE bool l7_dns_asks(const __u8 *h)
 {
-	return !(l7_be16(h + 2) & 0xfecf) && l7_be16(h + 4) == 1 && !l7_be16(h + 6) &&
-	       !l7_be16(h + 8) && l7_be16(h + 10) <= 4;
+	__u32 questions = l7_be16(h + 4), additional = l7_be16(h + 10);
+
+	return !(l7_be16(h + 2) & 0xeecf) && !l7_be16(h + 6) && !l7_be16(h + 8) &&
+	       additional <= 4 && (questions == 1 || (!questions && additional == 1));
 }
 
 static L7_INLINE void l7_dns_start(struct l7_conn *c, struct l7_stream *s, __u32 direction)
@@ -162,6 +168,11 @@ L7_FUNCTION int l7_dns_step(struct l7_conn *c, struct l7_token *t, __u32 directi
 			l7_dns_header(c, s, t);
 			return l7_dns_response_end(c, s, t);
 		}
+		if (!l7_be16(t->bytes + 4)) {
+			l7_push_number(c, t, l7_be16(t->bytes), L7_OTHER, 0);
+			l7_dns_next(s);
+			return 0;
+		}
 		return l7_dns_header(c, s, t);
 	case DNS_LABEL:
 		if (size > 63 || s->left < size + 4)
@@ -178,7 +189,10 @@ L7_FUNCTION int l7_dns_step(struct l7_conn *c, struct l7_token *t, __u32 directi
 		s->value[DNS_TYPE] = l7_be16(t->bytes);
 		if (direction == L7_RESPONSE)
 			return l7_dns_response_end(c, s, t);
-		l7_push_number(c, t, s->value[DNS_ID], l7_dns_type(s->value[DNS_TYPE]), 0);
+		l7_push_number(c, t, s->value[DNS_ID],
+			       s->value[DNS_FLAGS] & DNS_OPCODE ? L7_OTHER
+								: l7_dns_type(s->value[DNS_TYPE]),
+			       0);
 		l7_dns_next(s);
 		return 0;
 	case DNS_OWNER:

@@ -112,7 +112,8 @@ struct l7_conn {
 	__u32 taken;	  /* RESPONSE: of the oldest entry; with numbers, a bit for each */
 	__u64 turn_ns;	  /* REQUEST: when it last began to speak after the other had */
 	__u32 held_from, held_to; /* bytes received too early: [from, to); RECEIVER */
-	__u32 slot, epoch;	  /* whose it is, as of when; by who includes the engine */
+	/* Of who includes the engine: whose it is, as of when; its lock. */
+	__u32 slot, epoch, busy;
 	__u8 protocol;		  /* enum l7_protocol */
 	__u8 sends; /* enum l7_direction of what this end of the connection sends */
 	__u8 opaque;	 /* nothing more is to be learned from it */
@@ -124,6 +125,21 @@ struct l7_conn {
 };
 
 #include "names.h"
+
+/* What a protocol says to the first bytes of a segment. */
+enum l7_verdict {
+	L7_NO,	   /* none of its messages begins so */
+	L7_MORE,   /* there are too few bytes to say */
+	L7_CLIENT, /* who sends it asks, … */
+	L7_SERVER, /* … or answers */
+};
+
+/* What is known when it is asked. */
+enum l7_detect_flags {
+	L7_FRESH = 1, /* these are the first bytes of the connection */
+	L7_KNOWN = 2, /* it is this protocol; the question is whether a message begins here */
+	L7_ANSWERED = 4, /* and the other side's answer is what follows them */
+};
 
 /* ---- for protocols ------------------------------------------------------------------------- */
 

@@ -5,21 +5,6 @@
 
 #include "l7.h"
 
-/* What a protocol says to the first bytes of a segment. */
-enum l7_verdict {
-	L7_NO,	   /* none of its messages begins so */
-	L7_MORE,   /* there are too few bytes to say */
-	L7_CLIENT, /* who sends it asks, … */
-	L7_SERVER, /* … or answers */
-};
-
-/* What is known when it is asked. */
-enum l7_detect_flags {
-	L7_FRESH = 1, /* these are the first bytes of the connection */
-	L7_KNOWN = 2, /* it is this protocol; the question is whether a message begins here */
-	L7_ANSWERED = 4, /* and the other side's answer is what follows them */
-};
-
 #include "http.h"
 #include "redis.h"
 #include "postgresql.h"

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/collector.h"
+#include "collectors/l7.h"
 
 #include "bpf/l7.h"
 
 KPOD_OBJECT(l7);
 
 #define NAMES(function, ...)                                                                       \
-	static const struct kpod_names *function(void)                                             \
+	const struct kpod_names *function(void)                                                    \
 	{                                                                                          \
 		static const char *const names[] = {__VA_ARGS__};                                  \
 		static const struct kpod_names all = {names, KPOD_COUNT(names)};                   \
@@ -14,20 +15,20 @@ KPOD_OBJECT(l7);
 		return &all;                                                                       \
 	}
 
-NAMES(sides, [KPOD_L7_CLIENT] = "client", [KPOD_L7_SERVER] = "server")
+NAMES(kpod_l7_sides, [KPOD_L7_CLIENT] = "client", [KPOD_L7_SERVER] = "server")
 #define X(number, name, prefix) [L7_##number] = name,
-NAMES(protocols, [L7_UNKNOWN] = "unknown", L7_PROTOCOLS(X)[L7_TLS] = "tls")
+NAMES(kpod_l7_protocols, [L7_UNKNOWN] = "unknown", L7_PROTOCOLS(X)[L7_TLS] = "tls")
 #undef X
 #define X(number, name) [L7_##number] = name,
-NAMES(operations, L7_OPERATIONS(X))
-NAMES(statuses, L7_STATUSES(X))
+NAMES(kpod_l7_operations, L7_OPERATIONS(X))
+NAMES(kpod_l7_statuses, L7_STATUSES(X))
 #undef X
 
 static const struct kpod_key keys[] = {
-	{.label = "side", .values = sides},
-	{.label = "protocol", .values = protocols},
-	{.label = "operation", .values = operations},
-	{.label = "status", .values = statuses},
+	{.label = "side", .values = kpod_l7_sides},
+	{.label = "protocol", .values = kpod_l7_protocols},
+	{.label = "operation", .values = kpod_l7_operations},
+	{.label = "status", .values = kpod_l7_statuses},
 };
 
 static const struct kpod_column columns[] = {
@@ -83,6 +84,10 @@ static const struct kpod_column slot_columns[] = {
 	{"kpod_l7_untracked_connections_total",
 	 "TCP connections whose payload is not read because too many are read already.",
 	 .kind = KPOD_COUNTER, .word = KPOD_WORD(l7_slot_row, untracked)},
+	{"kpod_l7_early_segments_total",
+	 "Segments with payload that came to a listening socket, before their connection was made "
+	 "(TCP_DEFER_ACCEPT, TCP Fast Open): the request in them is not read.",
+	 .kind = KPOD_COUNTER, .word = KPOD_WORD(l7_slot_row, early)},
 };
 
 static const struct kpod_table tables[] = {
