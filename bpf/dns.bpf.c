@@ -71,11 +71,7 @@ static __always_inline struct dns_slot_row *first_row(__u32 slot)
 
 static __always_inline void book(const struct question *q, __u16 status, __u64 ns)
 {
-	struct kpod_l7_kind kind = {.slot = q->slot,
-				    .side = q->side,
-				    .protocol = L7_DNS,
-				    .operation = l7_dns_type(q->type),
-				    .status = status};
+	struct kpod_unit unit = {.key = {.slot = q->slot}};
 	struct dns_slot_row *slot = first_row(q->slot);
 	struct l7_row *row;
 	__u32 number;
@@ -83,7 +79,8 @@ static __always_inline void book(const struct question *q, __u16 status, __u64 n
 	if (!slot)
 		return;
 	kpod_add_shared(slot->pending, -1);
-	number = kpod_l7_unit(&dns_index, &dns_free, &dns_units, kind, &slot->units);
+	kpod_l7_kind(&unit, q->side, L7_DNS, l7_dns_type(q->type), status);
+	number = kpod_l7_unit(&dns_index, &dns_free, &dns_units, &unit, &slot->units);
 	row = number ? kpod_shared_row(dns_rows, number) : NULL;
 	if (row)
 		kpod_l7_add(row, 1, ns, status == L7_NO_RESPONSE);

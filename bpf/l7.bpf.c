@@ -79,32 +79,23 @@ int l7_count(struct l7_conn *c, __u32 event, __u32 times)
 
 int l7_book(struct l7_conn *c, __u32 direction)
 {
-	struct kpod_l7_kind kind = {};
-	struct kpod_unit_key key = {};
+	struct kpod_unit unit = {};
 	struct l7_slot_row *slot;
 	struct l7_stream *s;
 	struct l7_row *row;
-	__u32 number, first;
+	__u32 number;
 
 	if (!c)
 		return 0;
 	s = direction ? &c->stream[L7_RESPONSE] : &c->stream[L7_REQUEST];
-	kind.slot = c->slot;
-	kind.side = c->sends == L7_REQUEST ? KPOD_L7_CLIENT : KPOD_L7_SERVER;
-	kind.protocol = c->protocol;
-	kind.operation = s->booked_operation;
-	kind.status = s->booked_status;
-	key.slot = kind.slot;
-	key.minor = (__u32)kind.side << 8 | kind.protocol;
-	key.major = (__u32)kind.operation << 16 | kind.status;
-	number = kpod_unit_find(l7, &key);
-	if (!number) {
-		first = c->slot * kpod_config.shards;
-		slot = bpf_map_lookup_elem(&l7_slot_rows, &first);
-		if (!slot)
-			return 0;
-		number = kpod_l7_unit(&l7_index, &l7_free, &l7_units, kind, &slot->units);
-	}
+	number = c->slot * kpod_config.shards;
+	slot = bpf_map_lookup_elem(&l7_slot_rows, &number);
+	if (!slot)
+		return 0;
+	unit.key.slot = c->slot;
+	kpod_l7_kind(&unit, c->sends == L7_REQUEST ? KPOD_L7_CLIENT : KPOD_L7_SERVER, c->protocol,
+		     s->booked_operation, s->booked_status);
+	number = kpod_l7_unit(&l7_index, &l7_free, &l7_units, &unit, &slot->units);
 	row = number ? kpod_shared_row(l7_rows, number) : NULL;
 	if (row)
 		kpod_l7_add(row, s->booked_count,

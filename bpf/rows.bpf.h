@@ -9,40 +9,37 @@
 #include "l7.h"
 
 /* What tells one row of a slot from another. */
-struct kpod_l7_kind {
-	__u32 slot;
-	__u16 side;
-	__u16 protocol;
-	__u16 operation;
-	__u16 status;
-};
+static __always_inline void kpod_l7_kind(struct kpod_unit *unit, __u32 side, __u32 protocol,
+					 __u32 operation, __u32 status)
+{
+	unit->key.minor = side << 8 | protocol;
+	unit->key.major = operation << 16 | status;
+	unit->words[0] = side;
+	unit->words[1] = protocol;
+	unit->words[2] = operation;
+	unit->words[3] = status;
+}
 
 /*
- * A new unit for a kind. A slot that has `used` too many of them gets `other` for those that are
- * new, so that what one container's peers can think of does not take all units from others.
+ * The unit of such a kind, which is a new one if there is none yet. A slot that has `used` too many
+ * of them gets `other` for those that are new, so that what one container's peers can think of does
+ * not take all units from others.
  */
 static __always_inline __u32 kpod_l7_unit(void *index, void *free, void *units,
-					  struct kpod_l7_kind kind, __u64 *used)
+					  struct kpod_unit *unit, __u64 *used)
 {
-	struct kpod_unit unit = {};
-	__u32 *found, number;
+	__u32 *found = bpf_map_lookup_elem(index, &unit->key), number;
 
-	if (*used >= KPOD_L7_UNITS_OF_SLOT) {
-		kind.operation = L7_OTHER;
-		if (kind.status != L7_NO_RESPONSE)
-			kind.status = L7_RCODE;
-	}
-	unit.key.slot = kind.slot;
-	unit.key.minor = (__u32)kind.side << 8 | kind.protocol;
-	unit.key.major = (__u32)kind.operation << 16 | kind.status;
-	found = bpf_map_lookup_elem(index, &unit.key);
 	if (found)
 		return *found;
-	unit.words[0] = kind.side;
-	unit.words[1] = kind.protocol;
-	unit.words[2] = kind.operation;
-	unit.words[3] = kind.status;
-	number = kpod_unit_add_to(index, free, units, &unit);
+	if (*used >= KPOD_L7_UNITS_OF_SLOT) {
+		kpod_l7_kind(unit, unit->words[0], unit->words[1], L7_OTHER,
+			     unit->words[3] == L7_NO_RESPONSE ? L7_NO_RESPONSE : L7_RCODE);
+		found = bpf_map_lookup_elem(index, &unit->key);
+		if (found)
+			return *found;
+	}
+	number = kpod_unit_add_to(index, free, units, unit);
 	if (number)
 		kpod_add_shared(*used, 1);
 	return number;

@@ -77,6 +77,13 @@ static L7_INLINE void l7_carry(struct l7_stream *s)
 	s->position = 0;
 }
 
+/* A number from 1 to 64, as all kernels' verifiers see. What it would change is not asked for. */
+static L7_INLINE __u32 l7_some(__u32 bytes)
+{
+	l7_hide(bytes);
+	return ((bytes - 1) & 63) + 1;
+}
+
 /* As much of the segment as fits into the window. */
 static L7_INLINE int l7_refill(struct l7_run *run, struct l7_stream *s)
 {
@@ -94,10 +101,9 @@ static L7_INLINE int l7_refill(struct l7_run *run, struct l7_stream *s)
 	}
 	from = s->base + to;
 	bytes = s->end - from;
-	l7_hide(bytes);
 	if (bytes > L7_WINDOW - to)
 		bytes = L7_WINDOW - to;
-	if (!bytes || l7_load(run->packet, run->payload + from, l7_window(s, to), bytes))
+	if (!bytes || l7_load(run->packet, run->payload + from, l7_window(s, to), l7_some(bytes)))
 		return -1;
 	s->loaded = to + bytes;
 	return 0;
@@ -367,12 +373,9 @@ static L7_INLINE bool l7_resumes(struct l7_conn *c, struct l7_stream *s, struct 
 static L7_INLINE int l7_head(struct l7_packet *packet, struct l7_stream *s, __u32 offset,
 			     __u32 bytes, struct l7_token *head)
 {
-	__u32 take = bytes;
+	__u32 take = bytes < L7_KEPT ? bytes : L7_KEPT;
 
-	l7_hide(take);
-	if (take > L7_KEPT)
-		take = L7_KEPT;
-	if (!take || l7_load(packet, offset, l7_window(s, 0), take))
+	if (!take || l7_load(packet, offset, l7_window(s, 0), l7_some(take)))
 		return -1;
 	l7_peek(s, 0, head->words);
 	head->kept = take;
@@ -429,6 +432,21 @@ static L7_INLINE void l7_release(struct l7_conn *c, struct l7_stream *s, __u32 d
 		l7_lose(c, s, direction);
 }
 
+/* Whether a lost stream can be taken up again at the beginning of this payload. */
+L7_FUNCTION int l7_take_up(struct l7_packet *packet, struct l7_conn *c, __u32 how, __u32 offset,
+			   __u32 bytes)
+{
+	__u32 direction = how & L7_RESPONSE;
+	struct l7_token head = {};
+	struct l7_stream *s;
+
+	if (!c)
+		return 0;
+	s = direction ? &c->stream[L7_RESPONSE] : &c->stream[L7_REQUEST];
+	return !l7_head(packet, s, (how >> L7_HOW_SHIFT) + offset, bytes, &head) &&
+	       l7_resumes(c, s, &head, bytes, direction);
+}
+
 /*
  * Payload of a connection whose protocol is known: in order, but for what was seen too early
  * (received, not yet in its place) or was seen before (sent again).
@@ -437,7 +455,6 @@ L7_FUNCTION int l7_segment(struct l7_packet *packet, struct l7_conn *c, __u32 se
 			   __u32 bytes, __u32 how)
 {
 	__u32 offset = 0, ahead, direction;
-	struct l7_token head = {};
 	struct l7_stream *s;
 
 	if (!c)
@@ -469,8 +486,7 @@ L7_FUNCTION int l7_segment(struct l7_packet *packet, struct l7_conn *c, __u32 se
 			c->turn_ns = s->last_ns;
 	}
 	if (s->flags & L7_LOST &&
-	    (l7_head(packet, s, (how >> L7_HOW_SHIFT) + offset, bytes, &head) ||
-	     !l7_resumes(c, s, &head, bytes, direction)))
+	    !l7_take_up(packet, c, (how & ~0xffu) | direction, offset, bytes))
 		return 0;
 	if (l7_feed(packet, c, (how & ~0xffu) | direction, offset, bytes))
 		l7_lose(c, s, direction);
@@ -599,9 +615,7 @@ L7_FUNCTION int l7_look(struct l7_packet *packet, struct l7_conn *c, __u32 seque
 	if (had >= L7_KEPT)
 		return 0;
 	take = bytes < L7_KEPT - had ? bytes : L7_KEPT - had;
-	l7_hide(take);
-	if (!take || take > L7_KEPT ||
-	    l7_load(packet, (how >> L7_HOW_SHIFT) + offset, l7_window(s, had), take))
+	if (l7_load(packet, (how >> L7_HOW_SHIFT) + offset, l7_window(s, had), l7_some(take)))
 		return 0;
 	s->loaded = had + take;
 	if (!had)

@@ -49,15 +49,16 @@ static L7_INLINE void l7_redis_start(struct l7_conn *c, struct l7_stream *s, __u
 	l7_line(s);
 }
 
-/* Number of the command and, in the upper half, enum l7_redis_flags. `size`: of its name. */
-L7_FUNCTION __u32 l7_redis_command(struct l7_token *t, __u32 size)
+/*
+ * Number of the command and, in the upper half, enum l7_redis_flags, by the first eight bytes of its
+ * name, the next eight, and its size.
+ */
+L7_FUNCTION __u32 l7_redis_command(__u64 first, __u64 second, __u32 size)
 {
-	__u64 first, second;
-
-	if (!t || size > 16)
-		return 0;
-	first = L7_UPPER(l7_first(t->words[0], size));
-	second = size > 8 ? L7_UPPER(l7_first(t->words[1], size - 8)) : 0;
+	if (size > 16)
+		return L7_OTHER;
+	first = L7_UPPER(l7_first(first, size));
+	second = size > 8 ? L7_UPPER(l7_first(second, size - 8)) : 0;
 #define IS(text, number, flags)                                                                    \
 	if (first == L7_WORD(text) && !second)                                                     \
 		return (number) | (flags) << 16;
@@ -172,12 +173,12 @@ static L7_INLINE void l7_redis_push(struct l7_conn *c, struct l7_token *t, __u32
 	l7_push(c, t, (__u16)command, (__u16)flags);
 }
 
-/* The command's name in a line of words. Returns its size, 0: there is no word; -1: no command. */
-L7_FUNCTION int l7_redis_inline_name(struct l7_token *t, struct l7_token *name)
+/* Where the command's name is in a line of words, and, from bit 8 on, its size. -1: no command. */
+L7_FUNCTION int l7_redis_inline_name(struct l7_token *t)
 {
 	__u32 from, size;
 
-	if (!t || !name)
+	if (!t)
 		return -1;
 	for (from = 0; from < 8; from++)
 		if (from >= t->kept || t->bytes[from] > ' ')
@@ -192,17 +193,15 @@ L7_FUNCTION int l7_redis_inline_name(struct l7_token *t, struct l7_token *name)
 		if (letter > 25)
 			return -1;
 	}
-	name->words[0] = l7_word_at(t->bytes + from);
-	name->words[1] = l7_word_at(t->bytes + from + 8);
-	return (int)size;
+	return (int)(from | size << 8);
 }
 
 static L7_INLINE int l7_redis_request_line(struct l7_conn *c, struct l7_stream *s,
 					   struct l7_token *t)
 {
-	struct l7_token name = {};
 	__u64 count;
-	int size;
+	__u32 from;
+	int name;
 
 	l7_begin(s);
 	if (t->kept && t->bytes[0] == '*') {
@@ -216,11 +215,15 @@ static L7_INLINE int l7_redis_request_line(struct l7_conn *c, struct l7_stream *
 			s->state = REDIS_NAME_SIZE;
 		return 0;
 	}
-	size = l7_redis_inline_name(t, &name);
-	if (size < 0)
+	name = l7_redis_inline_name(t);
+	if (name < 0)
 		return -1;
-	if (size)
-		l7_redis_push(c, t, l7_redis_command(&name, (__u32)size), 1);
+	from = name & 15;
+	if (name >> 8)
+		l7_redis_push(c, t,
+			      l7_redis_command(l7_word_at(t->bytes + from),
+					       l7_word_at(t->bytes + from + 8), name >> 8),
+			      1);
 	return 0;
 }
 
@@ -255,7 +258,7 @@ static L7_INLINE int l7_redis_request(struct l7_conn *c, struct l7_stream *s, st
 		l7_take(s, size + 2 < 18 ? (__u32)size + 2 : 18);
 		return 0;
 	case REDIS_NAME:
-		command = l7_redis_command(t, s->value[REDIS_ARGUMENTS]);
+		command = l7_redis_command(t->words[0], t->words[1], s->value[REDIS_ARGUMENTS]);
 		if (s->value[REDIS_ARGUMENTS] > 16)
 			l7_skip(s, s->value[REDIS_ARGUMENTS] - 16);
 		s->value[REDIS_LEFT]--;
@@ -556,14 +559,13 @@ static L7_INLINE __u32 l7_redis_detect(struct l7_token *head, __u32 size, __u32 
 /* Whether a line of words is one of commands, by what begins the answer. */
 L7_FUNCTION bool l7_redis_answers(struct l7_token *head, __u8 first, __u8 second)
 {
-	struct l7_token name = {};
-	int size = head ? l7_redis_inline_name(head, &name) : -1;
+	int name = head ? l7_redis_inline_name(head) : -1;
 	bool upper = second >= 'A' && second <= 'Z';
 	bool number = (second >= '0' && second <= '9') || second == '-';
 	bool answer = first == '+' || first == '-' ? upper
 						   : (first == '$' || first == ':' || first == '*') && number;
 
-	return head && answer && size > 0 && head->kept &&
+	return head && answer && name >> 8 > 0 && head->kept &&
 	       head->bytes[(head->kept - 1) & (L7_KEPT - 1)] == '\n';
 }
 
