@@ -265,6 +265,7 @@ FUZZ := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c))
 FUZZ_SECONDS := 600
 FUZZ_RUNS := 3000
 FUZZ_RUNS_parse := 20000
+FUZZ_RUNS_l7 := 20000
 FUZZED_parse := loader/base/parse.c
 FUZZED_reader := $(filter-out shared/writer.c,$(SHARED_C))
 FUZZED_render := aggregator/native/render.c aggregator/native/snapshot.c $(FUZZED_reader)
@@ -276,7 +277,7 @@ FUZZ_RUN = ASAN_OPTIONS=allocator_may_return_null=1:max_allocation_size_mb=64 $(
 
 # clang 14 does not have target_clones together with sanitizers.
 $(B)/fuzz/%: tests/fuzz/%.c $$(FUZZED_$$*) $(wildcard shared/*.h loader/*/*.h tests/fuzz/*.h \
-		aggregator/native/*.h)
+		aggregator/native/*.h bpf/l7/*.h tests/l7/*.h)
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
 	@$(CLANG) $(CFLAGS) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
@@ -317,7 +318,7 @@ $(B)/calls: tests/kernel/calls.c
 $(B)/l7/replay: tests/l7/replay.c $(wildcard bpf/l7/*.h tests/l7/*.h)
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
-	@$(CC) $(CFLAGS) $(SAN_address) -Wno-unused-parameter -o $@ $<
+	@$(CC) $(CFLAGS) $(SAN_address) -o $@ $<
 
 test-python: $(LIVE)
 	$(SUDO) $(PY) -m pytest -ra --ignore tests/vm tests

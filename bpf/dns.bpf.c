@@ -80,7 +80,7 @@ static __always_inline void book(const struct question *q, __u16 status, __u64 n
 		return;
 	kpod_add_shared(slot->pending, -1);
 	kpod_l7_kind(&unit, q->side, L7_DNS, l7_dns_type(q->type), status);
-	number = kpod_l7_unit(&dns_index, &dns_free, &dns_units, &unit, &slot->units);
+	number = kpod_l7_unit(dns, &unit, &slot->units);
 	row = number ? kpod_shared_row(dns_rows, number) : NULL;
 	if (row)
 		kpod_l7_add(row, 1, ns, status == L7_NO_RESPONSE);

@@ -95,7 +95,7 @@ int l7_book(struct l7_conn *c, __u32 direction)
 	unit.key.slot = c->slot;
 	kpod_l7_kind(&unit, c->sends == L7_REQUEST ? KPOD_L7_CLIENT : KPOD_L7_SERVER, c->protocol,
 		     s->booked_operation, s->booked_status);
-	number = kpod_l7_unit(&l7_index, &l7_free, &l7_units, &unit, &slot->units);
+	number = kpod_l7_unit(l7, &unit, &slot->units);
 	row = number ? kpod_shared_row(l7_rows, number) : NULL;
 	if (row)
 		kpod_l7_add(row, s->booked_count,

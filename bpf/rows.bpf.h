@@ -20,30 +20,31 @@ static __always_inline void kpod_l7_kind(struct kpod_unit *unit, __u32 side, __u
 	unit->words[3] = status;
 }
 
-/*
- * The unit of such a kind, which is a new one if there is none yet. A slot that has `used` too many
- * of them gets `other` for those that are new, so that what one container's peers can think of does
- * not take all units from others.
- */
-static __always_inline __u32 kpod_l7_unit(void *index, void *free, void *units,
-					  struct kpod_unit *unit, __u64 *used)
+/* A slot that has too many kinds gets `other` for those that are new. */
+static __always_inline void kpod_l7_as_other(struct kpod_unit *unit)
 {
-	__u32 *found = bpf_map_lookup_elem(index, &unit->key), number;
-
-	if (found)
-		return *found;
-	if (*used >= KPOD_L7_UNITS_OF_SLOT) {
-		kpod_l7_kind(unit, unit->words[0], unit->words[1], L7_OTHER,
-			     unit->words[3] == L7_NO_RESPONSE ? L7_NO_RESPONSE : L7_RCODE);
-		found = bpf_map_lookup_elem(index, &unit->key);
-		if (found)
-			return *found;
-	}
-	number = kpod_unit_add_to(index, free, units, unit);
-	if (number)
-		kpod_add_shared(*used, 1);
-	return number;
+	kpod_l7_kind(unit, unit->words[0], unit->words[1], L7_OTHER,
+		     unit->words[3] == L7_NO_RESPONSE ? L7_NO_RESPONSE : L7_RCODE);
 }
+
+/*
+ * The unit of such a kind, which is a new one if there is none yet; `used` is how many its slot has,
+ * and bounds them, so that what one container's peers can think of does not take all from others.
+ */
+#define kpod_l7_unit(name, unit, used)                                                             \
+	({                                                                                         \
+		__u32 __number = kpod_unit_find(name, &(unit)->key);                               \
+                                                                                                   \
+		if (!__number && *(used) >= KPOD_L7_UNITS_OF_SLOT) {                               \
+			kpod_l7_as_other(unit);                                                    \
+			__number = kpod_unit_find(name, &(unit)->key);                             \
+		}                                                                                  \
+		if (!__number) {                                                                   \
+			__number = kpod_unit_add(name, unit);                                      \
+			kpod_add_shared(*(used), 1);                                               \
+		}                                                                                  \
+		__number;                                                                          \
+	})
 
 /* `count` requests that took that long each; untimed: no matter how long. */
 static __always_inline void kpod_l7_add(struct l7_row *row, __u32 count, __u64 ns, bool untimed)

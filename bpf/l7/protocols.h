@@ -5,10 +5,14 @@
 
 #include "l7.h"
 
+/* All have the same parameters, whether they need them or not. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-parameter"
 #include "http.h"
 #include "redis.h"
 #include "postgresql.h"
 #include "dns.h"
+#pragma GCC diagnostic pop
 
 /* Answers are matched by numbers, and not by their order. */
 static L7_INLINE bool l7_has_numbers(__u32 protocol)

@@ -76,7 +76,10 @@ def site(tmpfs: Path, cgroups: Cgroup) -> Iterator[Site]:
 
 # name: by (type, status), repeated, unanswered; as tests/fixtures/l7/README.md says.
 PLAYED = {
-    "dns-badvers-badcookie": ({"BADVERS": 1, "BADCOOKIE": 2, "NOERROR": 3, "NOTIMP": 1, "REFUSED": 1}, 0),
+    "dns-badvers-badcookie": (
+        {"BADVERS": 1, "BADCOOKIE": 2, "NOERROR": 3, "NOTIMP": 1, "REFUSED": 1},
+        0,
+    ),
     "dns-glibc-ndots5": ({"NXDOMAIN": 6, "NOERROR": 2}, 0),
     "dns-glibc-plain": ({"NOERROR": 2}, 0),
     "dns-glibc-refused-repeat": ({"REFUSED": 4}, 0),
@@ -91,7 +94,9 @@ PLAYED = {
 def test_recorded_conversations(tmpfs: Path, cgroups: Cgroup, name: str) -> None:
     recording = Recording.of(name)
     records = [
-        (r.conn, r.server, r.data) for r in recording.records if recording.transport[r.conn] == "udp"
+        (r.conn, r.server, r.data)
+        for r in recording.records
+        if recording.transport[r.conn] == "udp"
     ]
     statuses, repeated = PLAYED[name]
     with site(tmpfs, cgroups) as s:

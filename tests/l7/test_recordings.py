@@ -166,9 +166,7 @@ def one_record(server: int, number: int, data: bytes) -> bytes:
 
 
 def command(*words: str) -> bytes:
-    return f"*{len(words)}\r\n".encode() + b"".join(
-        f"${len(w)}\r\n{w}\r\n".encode() for w in words
-    )
+    return f"*{len(words)}\r\n".encode() + b"".join(f"${len(w)}\r\n{w}\r\n".encode() for w in words)
 
 
 @pytest.mark.parametrize("how", [("whole",), ("bytes",)])
