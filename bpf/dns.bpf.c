@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * DNS over UDP, by what datagrams are and not by their ports, at the socket that asks and at the one
- * that answers: each question once at each end, however many devices it passes. A question without
- * an answer is no_response when its time is over. Programs return 1 whatever happens.
+ * DNS over UDP, by what datagrams are and not by their ports, at the socket that asks and at the
+ * one that answers: each question once at each end, however many devices it passes. A question
+ * without an answer is no_response when its time is over. Programs return 1 whatever happens.
  */
 #include "rows.bpf.h"
 
 #include <bpf/bpf_endian.h>
 
-#include "l7/l7.h"
 #include "l7/dns.h"
+#include "l7/l7.h"
 
 #define PASS 1
 #define IPPROTO_UDP 17
@@ -93,7 +93,8 @@ struct datagram {
 	__u8 header[12];
 };
 
-/* Not what goes to a group: mDNS and LLMNR answer whom they like, and their numbers mean nothing. */
+/* Not what goes to a group: mDNS and LLMNR answer whom they like, and their numbers mean nothing.
+ */
 static __always_inline bool find_message(struct __sk_buff *skb, bool received, struct datagram *d)
 {
 	const __u8 *data = (const __u8 *)(long)skb->data, *end = (const __u8 *)(long)skb->data_end;

@@ -28,8 +28,9 @@ static __always_inline void kpod_l7_as_other(struct kpod_unit *unit)
 }
 
 /*
- * The unit of such a kind, which is a new one if there is none yet; `used` is how many its slot has,
- * and bounds them, so that what one container's peers can think of does not take all from others.
+ * The unit of such a kind, which is a new one if there is none yet; `used` is how many its slot
+ * has, and bounds them, so that what one container's peers can think of does not take all from
+ * others.
  */
 #define kpod_l7_unit(name, unit, used)                                                             \
 	({                                                                                         \

@@ -123,7 +123,8 @@ static L7_INLINE int l7_dns_header(struct l7_conn *c, struct l7_stream *s, struc
 	s->value[DNS_TYPE] = 0;
 	if (questions > 1)
 		return -1;
-	if (!l7_be16(t->bytes + 6) && l7_be16(t->bytes + 8) + l7_be16(t->bytes + 10) <= DNS_RECORDS_MAX)
+	if (!l7_be16(t->bytes + 6) &&
+	    l7_be16(t->bytes + 8) + l7_be16(t->bytes + 10) <= DNS_RECORDS_MAX)
 		s->value[DNS_RECORDS] = l7_be16(t->bytes + 8) + l7_be16(t->bytes + 10);
 	s->state = questions ? DNS_LABEL : DNS_OWNER;
 	l7_take(s, 1);

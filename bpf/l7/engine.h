@@ -17,9 +17,9 @@
 
 #include "protocols.h"
 
-#define L7_TURNS_MAX 16384	 /* tokens of one segment */
-#define L7_TRIES_MAX 16		 /* turns of a connection at which its protocol is looked for */
-#define L7_HELD_MAX (1u << 20)	 /* bytes that may have come too early */
+#define L7_TURNS_MAX 16384     /* tokens of one segment */
+#define L7_TRIES_MAX 16	       /* turns of a connection at which its protocol is looked for */
+#define L7_HELD_MAX (1u << 20) /* bytes that may have come too early */
 
 /* Of payload, beside where it begins in its packet. */
 enum l7_how { L7_RECEIVED = 1, L7_BEGINNING = 2, L7_HOW_SHIFT = 8 };
@@ -352,8 +352,8 @@ static L7_INLINE bool l7_resumes(struct l7_conn *c, struct l7_stream *s, struct 
 	__u32 role = direction == L7_REQUEST ? L7_CLIENT : L7_SERVER;
 	bool numbers = l7_has_numbers(c->protocol);
 
-	if (!numbers && (direction == L7_REQUEST ? c->turn_ns != s->last_ns :
-			 c->turn_ns <= s->begin_ns))
+	if (!numbers &&
+	    (direction == L7_REQUEST ? c->turn_ns != s->last_ns : c->turn_ns <= s->begin_ns))
 		return false;
 	if (l7_detect_one(c->protocol, head, bytes, L7_KNOWN) != role)
 		return false;
@@ -451,8 +451,8 @@ L7_FUNCTION int l7_take_up(struct l7_packet *packet, struct l7_conn *c, __u32 ho
  * Payload of a connection whose protocol is known: in order, but for what was seen too early
  * (received, not yet in its place) or was seen before (sent again).
  */
-L7_FUNCTION int l7_segment(struct l7_packet *packet, struct l7_conn *c, __u32 sequence,
-			   __u32 bytes, __u32 how)
+L7_FUNCTION int l7_segment(struct l7_packet *packet, struct l7_conn *c, __u32 sequence, __u32 bytes,
+			   __u32 how)
 {
 	__u32 offset = 0, ahead, direction;
 	struct l7_stream *s;
@@ -485,8 +485,7 @@ L7_FUNCTION int l7_segment(struct l7_packet *packet, struct l7_conn *c, __u32 se
 		if (direction == L7_REQUEST)
 			c->turn_ns = s->last_ns;
 	}
-	if (s->flags & L7_LOST &&
-	    !l7_take_up(packet, c, (how & ~0xffu) | direction, offset, bytes))
+	if (s->flags & L7_LOST && !l7_take_up(packet, c, (how & ~0xffu) | direction, offset, bytes))
 		return 0;
 	if (l7_feed(packet, c, (how & ~0xffu) | direction, offset, bytes))
 		l7_lose(c, s, direction);

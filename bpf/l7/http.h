@@ -158,9 +158,10 @@ static L7_INLINE int l7_http_header(struct l7_stream *s, struct l7_token *t)
 		if (end > L7_KEPT - 8)
 			return -1;
 		last = l7_word_at(t->bytes + end);
-		s->value[HTTP_BODY_KIND] = l7_first(HTTP_LOWER(last), 7) == L7_WORD("chunked") || t->cut
-						   ? HTTP_CHUNKED
-						   : HTTP_NO_LENGTH;
+		s->value[HTTP_BODY_KIND] =
+			l7_first(HTTP_LOWER(last), 7) == L7_WORD("chunked") || t->cut
+				? HTTP_CHUNKED
+				: HTTP_NO_LENGTH;
 	}
 	return 0;
 }
@@ -199,7 +200,9 @@ static L7_INLINE int l7_http_line(struct l7_conn *c, struct l7_stream *s, struct
 		if (method < 0)
 			return -1;
 		l7_push(c, t, method,
-			method == L7_HEAD ? HTTP_HEAD : method == L7_CONNECT ? HTTP_CONNECT : 0);
+			method == L7_HEAD      ? HTTP_HEAD
+			: method == L7_CONNECT ? HTTP_CONNECT
+					       : 0);
 		return 0;
 	}
 	code = l7_http_code(t);

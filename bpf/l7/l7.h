@@ -83,10 +83,10 @@ struct l7_stream {
 };
 
 enum l7_stream_flags {
-	L7_STARTED = 1,	 /* `next` is known */
-	L7_LOST = 2,	 /* waits for a segment that begins with a message */
-	L7_UNTIMED = 4,	 /* of what is to be booked */
-	L7_REST = 8,	 /* of a line or text whose beginning was a token: to be dropped, … */
+	L7_STARTED = 1,	   /* `next` is known */
+	L7_LOST = 2,	   /* waits for a segment that begins with a message */
+	L7_UNTIMED = 4,	   /* of what is to be booked */
+	L7_REST = 8,	   /* of a line or text whose beginning was a token: to be dropped, … */
 	L7_REST_TEXT = 16, /* … up to a NUL */
 	L7_TO_CLOSE = 32,  /* the message ends when its sender closes the connection */
 };
@@ -106,17 +106,17 @@ struct l7_request {
 struct l7_conn {
 	struct l7_stream stream[2];
 	struct l7_request pending[L7_PENDING];
-	__u32 pushed;	  /* REQUEST: entries ever pushed, … */
-	__u32 drop_until; /* REQUEST: … of which these are not to be answered */
-	__u32 popped;	  /* RESPONSE: entries ever popped */
-	__u32 taken;	  /* RESPONSE: of the oldest entry; with numbers, a bit for each */
-	__u64 turn_ns;	  /* REQUEST: when it last began to speak after the other had */
+	__u32 pushed;		  /* REQUEST: entries ever pushed, … */
+	__u32 drop_until;	  /* REQUEST: … of which these are not to be answered */
+	__u32 popped;		  /* RESPONSE: entries ever popped */
+	__u32 taken;		  /* RESPONSE: of the oldest entry; with numbers, a bit for each */
+	__u64 turn_ns;		  /* REQUEST: when it last began to speak after the other had */
 	__u32 held_from, held_to; /* bytes received too early: [from, to); RECEIVER */
 	/* Of who includes the engine: whose it is, as of when; its lock. */
 	__u32 slot, epoch, busy;
-	__u8 protocol;		  /* enum l7_protocol */
-	__u8 sends; /* enum l7_direction of what this end of the connection sends */
-	__u8 opaque;	 /* nothing more is to be learned from it */
+	__u8 protocol;	/* enum l7_protocol */
+	__u8 sends;	/* enum l7_direction of what this end of the connection sends */
+	__u8 opaque;	/* nothing more is to be learned from it */
 	__u8 unaligned; /* REQUEST: some were lost, so answers belong to nobody knows which */
 	__u8 last;	/* enum l7_direction of the last segment */
 	__u8 tries;	/* turns at which its protocol was looked for */
@@ -136,8 +136,8 @@ enum l7_verdict {
 
 /* What is known when it is asked. */
 enum l7_detect_flags {
-	L7_FRESH = 1, /* these are the first bytes of the connection */
-	L7_KNOWN = 2, /* it is this protocol; the question is whether a message begins here */
+	L7_FRESH = 1,	 /* these are the first bytes of the connection */
+	L7_KNOWN = 2,	 /* it is this protocol; the question is whether a message begins here */
 	L7_ANSWERED = 4, /* and the other side's answer is what follows them */
 };
 

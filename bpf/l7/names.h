@@ -15,7 +15,7 @@ enum l7_protocol {
 #define X(number, name, prefix) L7_##number,
 	L7_PROTOCOLS(X)
 #undef X
-	L7_TLS, /* not to be read */
+		L7_TLS, /* not to be read */
 	L7_PROTOCOL_COUNT
 };
 
@@ -84,7 +84,7 @@ enum l7_protocol {
 	X(PING, "PING")                                                                            \
 	X(AUTH, "AUTH")                                                                            \
 	X(HELLO, "HELLO")                                                                          \
-	X(CLIENT_COMMAND, "CLIENT")                                                                        \
+	X(CLIENT_COMMAND, "CLIENT")                                                                \
 	X(COMMAND, "COMMAND")                                                                      \
 	X(SCAN, "SCAN")                                                                            \
 	X(CONFIG, "CONFIG")                                                                        \
@@ -131,7 +131,7 @@ enum l7_operation {
 #define X(number, name) L7_##number,
 	L7_OPERATIONS(X)
 #undef X
-	L7_OPERATION_COUNT
+		L7_OPERATION_COUNT
 };
 
 #define L7_STATUSES(X)                                                                             \
@@ -146,8 +146,8 @@ enum l7_operation {
 	X(4XX, "4xx")                                                                              \
 	X(5XX, "5xx")                                                                              \
 	/* redis */                                                                                \
-	X(MOVED, "moved")	      /* MOVED, ASK: of a cluster's client, which asks elsewhere */\
-	X(NOSCRIPT, "noscript")	      /* of EVALSHA: the client sends the script */                \
+	X(MOVED, "moved")	/* MOVED, ASK: of a cluster's client, which asks elsewhere */      \
+	X(NOSCRIPT, "noscript") /* of EVALSHA: the client sends the script */                      \
 	X(UNSUPPORTED, "unsupported") /* of what a library tries when it connects */               \
 	/* dns: response codes */                                                                  \
 	X(NOERROR, "NOERROR")                                                                      \
@@ -186,7 +186,7 @@ enum l7_status {
 #define X(number, name) L7_##number,
 	L7_STATUSES(X)
 #undef X
-	L7_STATUS_COUNT
+		L7_STATUS_COUNT
 };
 
 #endif

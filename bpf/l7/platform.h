@@ -38,7 +38,8 @@
 #define l7_publish(field, value) __atomic_store_n(&(field), value, __ATOMIC_RELEASE)
 #endif
 
-/* Eight bytes, wherever they are. Of a copy clang would make eight loads, not knowing the machine. */
+/* Eight bytes, wherever they are. Of a copy clang would make eight loads, not knowing the machine.
+ */
 static L7_INLINE __u64 l7_word_at(const void *at)
 {
 #ifdef __bpf__

@@ -332,8 +332,7 @@ static L7_INLINE int l7_postgresql_response(struct l7_conn *c, struct l7_stream 
 		l7_take(s, 4);
 		return 0;
 	case PG_LENGTH:
-		return l7_postgresql_answer(c, s, t, (__u8)s->value[PG_MESSAGE],
-					    l7_be32(t->bytes));
+		return l7_postgresql_answer(c, s, t, (__u8)s->value[PG_MESSAGE], l7_be32(t->bytes));
 	case PG_HEADER:
 		return l7_postgresql_answer(c, s, t, t->bytes[0], l7_be32(t->bytes + 1));
 	case PG_TAG:

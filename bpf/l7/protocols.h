@@ -8,10 +8,10 @@
 /* All have the same parameters, whether they need them or not. */
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-parameter"
-#include "http.h"
-#include "redis.h"
-#include "postgresql.h"
 #include "dns.h"
+#include "http.h"
+#include "postgresql.h"
+#include "redis.h"
 #pragma GCC diagnostic pop
 
 /* Answers are matched by numbers, and not by their order. */
@@ -39,8 +39,7 @@ static L7_INLINE int l7_step(struct l7_conn *c, struct l7_token *t, __u32 direct
 }
 
 /* enum l7_verdict of one protocol, on the first bytes of `size` that are there. */
-static L7_INLINE __u32 l7_detect_one(__u32 protocol, struct l7_token *head, __u32 size,
-				     __u32 flags)
+static L7_INLINE __u32 l7_detect_one(__u32 protocol, struct l7_token *head, __u32 size, __u32 flags)
 {
 	switch (protocol) {
 #define X(number, name, prefix)                                                                    \

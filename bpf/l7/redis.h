@@ -2,8 +2,8 @@
 /*
  * Redis and Valkey, RESP2 and RESP3 (redis.io's protocol specification). A request is a command,
  * answered by one value at the top level; pushes answer nothing but (P/S)SUBSCRIBE and
- * (P/S)UNSUBSCRIBE, which end with their first confirmation. CLIENT REPLY OFF and SKIP make commands
- * one-way. After MONITOR, SYNC and PSYNC the connection is no conversation any more.
+ * (P/S)UNSUBSCRIBE, which end with their first confirmation. CLIENT REPLY OFF and SKIP make
+ * commands one-way. After MONITOR, SYNC and PSYNC the connection is no conversation any more.
  */
 #ifndef KPOD_L7_REDIS_H
 #define KPOD_L7_REDIS_H
@@ -14,10 +14,10 @@ enum l7_redis_state {
 	REDIS_VALUE, /* of requests: a command; of answers: the next value */
 	REDIS_NAME_SIZE,
 	REDIS_NAME,
-	REDIS_ARGUMENT, /* the size of one */
+	REDIS_ARGUMENT,	 /* the size of one */
 	REDIS_WORD_SIZE, /* of an argument that matters */
 	REDIS_WORD,
-	REDIS_BULK, /* of answers: behind the bytes of a string */
+	REDIS_BULK,	  /* of answers: behind the bytes of a string */
 	REDIS_FIRST_SIZE, /* the first element of what may be a confirmation or a message */
 	REDIS_FIRST,
 };
@@ -50,8 +50,8 @@ static L7_INLINE void l7_redis_start(struct l7_conn *c, struct l7_stream *s, __u
 }
 
 /*
- * Number of the command and, in the upper half, enum l7_redis_flags, by the first eight bytes of its
- * name, the next eight, and its size.
+ * Number of the command and, in the upper half, enum l7_redis_flags, by the first eight bytes of
+ * its name, the next eight, and its size.
  */
 L7_FUNCTION __u32 l7_redis_command(__u64 first, __u64 second, __u32 size)
 {
@@ -349,8 +349,7 @@ static L7_INLINE void l7_redis_answered(struct l7_conn *c, struct l7_stream *s, 
 		status = L7_UNSUPPORTED;
 	l7_pop(c, t, status);
 	t->untimed = flags & REDIS_UNTIMED;
-	if (s->value[REDIS_KIND] == REDIS_CONFIRMATION &&
-	    flags >> REDIS_CONFIRMATIONS_SHIFT)
+	if (s->value[REDIS_KIND] == REDIS_CONFIRMATION && flags >> REDIS_CONFIRMATIONS_SHIFT)
 		s->value[REDIS_EXPECTED] = (flags >> REDIS_CONFIRMATIONS_SHIFT) - 1;
 	if (flags & REDIS_LAST && status == L7_OK)
 		c->opaque = 1;
@@ -562,8 +561,9 @@ L7_FUNCTION bool l7_redis_answers(struct l7_token *head, __u8 first, __u8 second
 	int name = head ? l7_redis_inline_name(head) : -1;
 	bool upper = second >= 'A' && second <= 'Z';
 	bool number = (second >= '0' && second <= '9') || second == '-';
-	bool answer = first == '+' || first == '-' ? upper
-						   : (first == '$' || first == ':' || first == '*') && number;
+	bool answer = first == '+' || first == '-'
+			      ? upper
+			      : (first == '$' || first == ':' || first == '*') && number;
 
 	return head && answer && name >> 8 > 0 && head->kept &&
 	       head->bytes[(head->kept - 1) & (L7_KEPT - 1)] == '\n';

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "base/collector.h"
 #include "collectors/l7.h"
+#include "base/collector.h"
 
 #include "bpf/l7.h"
 
@@ -45,22 +45,26 @@ static const struct kpod_column columns[] = {
 };
 
 #define CONNECTIONS(number, name_)                                                                 \
-	{"kpod_l7_connections_total",                                                              \
-	 "TCP connections with payload, by the protocol that was recognised in it, whatever the "  \
-	 "ports. The payload of tls and unknown is not read.",                                     \
-	 "protocol",                                                                               \
-	 name_,                                                                                    \
-	 .kind = KPOD_COUNTER,                                                                     \
-	 .word = KPOD_WORD(l7_slot_row, connections[L7_##number])}
+	{                                                                                          \
+		"kpod_l7_connections_total",                                                       \
+			"TCP connections with payload, by the protocol that was recognised in "    \
+			"it, whatever the "                                                        \
+			"ports. The payload of tls and unknown is not read.",                      \
+			"protocol", name_,                                                         \
+			.kind = KPOD_COUNTER,                                                      \
+			.word = KPOD_WORD(l7_slot_row, connections[L7_##number])                   \
+	}
 #define LOST(reason_, event)                                                                       \
-	{"kpod_l7_requests_lost_total",                                                            \
-	 "Requests that are not in kpod_l7_requests_total: the answer was in a missing segment "   \
-	 "(gap), or there were too many outstanding (overflow), or an answer belonged to no "      \
-	 "request that was seen (unmatched).",                                                     \
-	 "reason",                                                                                 \
-	 reason_,                                                                                  \
-	 .kind = KPOD_COUNTER,                                                                     \
-	 .word = KPOD_WORD(l7_slot_row, events[event])}
+	{                                                                                          \
+		"kpod_l7_requests_lost_total",                                                     \
+			"Requests that are not in kpod_l7_requests_total: the answer was in a "    \
+			"missing segment "                                                         \
+			"(gap), or there were too many outstanding (overflow), or an answer "      \
+			"belonged to no "                                                          \
+			"request that was seen (unmatched).",                                      \
+			"reason", reason_, .kind = KPOD_COUNTER,                                   \
+					   .word = KPOD_WORD(l7_slot_row, events[event])           \
+	}
 
 /* enum l7_event of bpf/l7/l7.h, which programs include. */
 enum { UNSOLICITED = 1, UNMATCHED, GAP, OVERFLOW, BROKEN };

@@ -54,7 +54,7 @@ class Site:
     def rows(self, cgroup: Cgroup) -> Counter[tuple[str, str]]:
         found = self.after.by_key(cgroup.id, "dns")
         assert {keys[1] for keys in found} <= {"dns"}
-        return Counter({keys[2:]: row[QUERIES] for keys, row in found.items()})
+        return Counter({(keys[2], keys[3]): row[QUERIES] for keys, row in found.items()})
 
     def ends(self) -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
         self.after = self.running.fresh()
@@ -133,17 +133,19 @@ for i in range(300):
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_dnsmasq(tmpfs: Path, cgroups: Cgroup, host: str) -> None:
     options = ("-d", "-C", "/dev/null", "-R", "-h", "-u", "root", "-p", "53", "--pid-file=")
-    with site(tmpfs, cgroups) as s:
-        with s.server.serving(
+    with (
+        site(tmpfs, cgroups) as s,
+        s.server.serving(
             program("/usr/sbin/dnsmasq"),
             *options,
             "--local=/test/",
             "--host-record=known.test,192.0.2.1",
             port=53,
-        ):
-            family = "AF_INET6" if ":" in host else "AF_INET"
-            s.client.run(sys.executable, "-S", "-c", ASK.format(host=host, family=family))
-            client, server = s.ends()
+        ),
+    ):
+        family = "AF_INET6" if ":" in host else "AF_INET"
+        s.client.run(sys.executable, "-S", "-c", ASK.format(host=host, family=family))
+        client, server = s.ends()
     expected = {("A", "NOERROR"): 300, ("AAAA", "NOERROR"): 300, ("MX", "NXDOMAIN"): 300}
     assert client == server == expected
     row = s.after.by_key(s.client.cgroup.id, "dns")["client", "dns", "A", "NOERROR"]

@@ -4,7 +4,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +69,11 @@ def script(client: Inside, code: str) -> str:
     return client.run(sys.executable, "-S", "-c", code)
 
 
+def python(server: Inside, code: str) -> AbstractContextManager[None]:
+    """A server on port 8000."""
+    return server.serving(sys.executable, "-S", "-c", code, port=8000)
+
+
 HTTP_SERVER = """
 import socket, sys, threading, time
 def serve(s):
@@ -94,7 +99,9 @@ def serve(s):
         method = head.split(b" ")[0]
         if method == b"GET": send(b"HTTP/1.1 200 OK\\r\\nContent-Length: 3\\r\\n\\r\\nabc")
         if method == b"HEAD": send(b"HTTP/1.1 404 No\\r\\nContent-Length: 300\\r\\n\\r\\n")
-        if method == b"POST": send(b"HTTP/1.1 201 Made\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n2\\r\\nab\\r\\n0\\r\\n\\r\\n")
+        if method == b"POST":
+            send(b"HTTP/1.1 201 Made\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n")
+            send(b"2\\r\\nab\\r\\n0\\r\\n\\r\\n")
         if method == b"PUT": send(b"HTTP/1.1 500 No\\r\\nContent-Length: 0\\r\\n\\r\\n")
 l = socket.socket(socket.AF_INET6)
 l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -115,8 +122,10 @@ def one(host):
         while not answer.endswith(end): answer += s.recv(65536)
     ask(b"GET / HTTP/1.1\\r\\n\\r\\n", b"abc")
     ask(b"HEAD / HTTP/1.1\\r\\n\\r\\n", b"\\r\\n\\r\\n")
-    ask(b"POST / HTTP/1.1\\r\\nexpect: 100-continue\\r\\ncontent-length: 5\\r\\n\\r\\nGET /", b"\\r\\n0\\r\\n\\r\\n")
-    ask(b"PUT / HTTP/1.1\\r\\ntransfer-encoding: chunked\\r\\n\\r\\n3\\r\\nabc\\r\\n0\\r\\n\\r\\n", b"\\r\\n\\r\\n")
+    head = b"POST / HTTP/1.1\\r\\nexpect: 100-continue\\r\\ncontent-length: 5\\r\\n\\r\\n"
+    ask(head + b"GET /", b"\\r\\n0\\r\\n\\r\\n")
+    head = b"PUT / HTTP/1.1\\r\\ntransfer-encoding: chunked\\r\\n\\r\\n"
+    ask(head + b"3\\r\\nabc\\r\\n0\\r\\n\\r\\n", b"\\r\\n\\r\\n")
 for i in range({times}):
     one("127.0.0.1"); one("::1")
 """
@@ -125,11 +134,10 @@ for i in range({times}):
 @pytest.mark.guest("l7")
 def test_http_a_byte_at_a_time_is_exact(tmpfs: Path, cgroups: Cgroup) -> None:
     times = 20
-    with site(tmpfs, cgroups) as s:
-        with s.server.serving(sys.executable, "-S", "-c", HTTP_SERVER, port=8000):
-            s.look()
-            script(s.client, HTTP_CLIENT.format(times=times))
-            client, server = s.ends()
+    with site(tmpfs, cgroups) as s, python(s.server, HTTP_SERVER):
+        s.look()
+        script(s.client, HTTP_CLIENT.format(times=times))
+        client, server = s.ends()
     expected = {
         ("GET", "2xx"): 2 * times,
         ("HEAD", "4xx"): 2 * times,
@@ -231,12 +239,11 @@ print(json.dumps(spent))
 
 @pytest.mark.guest("l7")
 def test_latency_ends_with_the_last_byte(tmpfs: Path, cgroups: Cgroup) -> None:
-    """No shorter than the server's sleeps, no longer than the client found, its wake-up included."""
-    with site(tmpfs, cgroups) as s:
-        with s.server.serving(sys.executable, "-S", "-c", SLOW, port=8000):
-            s.look()
-            spent = [ns / 1e9 for ns in json.loads(script(s.client, ASK_SLOW))]
-            s.ends()
+    """No shorter than the server's sleeps, no longer than the client found, wake-up included."""
+    with site(tmpfs, cgroups) as s, python(s.server, SLOW):
+        s.look()
+        spent = [ns / 1e9 for ns in json.loads(script(s.client, ASK_SLOW))]
+        s.ends()
     for side, inside in (("client", s.client), ("server", s.server)):
         row = s.after.by_key(inside.cgroup.id, "l7")[side, "http", "GET", "2xx"]
         assert row[REQUESTS] == sum(row[DURATION]) == 20

@@ -1,4 +1,4 @@
-"""Recorded conversations, as /work/shared/l7-recordings has them, and what the engine made of them."""
+"""Recorded conversations of layer 7, and what the engine makes of them."""
 
 import base64
 import json

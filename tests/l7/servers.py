@@ -1,4 +1,4 @@
-"""Real servers and clients, unpacked by `make setup-test` or of the system, in cgroups of a test."""
+"""Real servers and clients, the system's or unpacked by `make setup-test`, in a test's cgroups."""
 
 import ctypes
 import os

@@ -107,7 +107,8 @@ def test_every_recording_is_tested() -> None:
 def test_look_alikes_are_not_taken_for_something_else(name: str) -> None:
     result = replay(tcp(name), "whole")
     assert result.protocols == [OPAQUE[name]]
-    assert not result.requests and not result.events
+    assert not result.requests
+    assert not result.events
 
 
 def rows(name: str) -> Counter[tuple[str, str]]:
@@ -290,13 +291,14 @@ def test_an_answer_until_the_close_ends_with_its_last_byte() -> None:
 
 
 def test_more_than_fits_outstanding_is_counted_as_other() -> None:
-    words = "GET SET DEL TTL INCR DECR LLEN LPOP RPOP PING MGET".split()
+    words = ["GET", "SET", "DEL", "TTL", "INCR", "DECR", "LLEN", "LPOP", "RPOP", "PING", "MGET"]
     packed = conversation(
         ("c", b"".join(command(w, "a") for w in words)),
         ("s", b"+OK\r\n" * len(words)),
     )
     result = replay(packed, "whole")
-    assert result.requests == len(words) and not result.events
+    assert result.requests == len(words)
+    assert not result.events
     assert result.rows["other", "ok"] == 4
 
 

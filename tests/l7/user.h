@@ -37,11 +37,10 @@ static int l7_load(struct l7_packet *p, __u32 offset, void *to, __u32 bytes)
 	return 0;
 }
 
-static const char *const protocol_names[] = {
-	[L7_UNKNOWN] = "unknown",
-	[L7_TLS] = "tls",
+static const char *const protocol_names[] = {[L7_UNKNOWN] = "unknown",
+					     [L7_TLS] = "tls",
 #define X(number, name, prefix) [L7_##number] = name,
-	L7_PROTOCOLS(X)
+					     L7_PROTOCOLS(X)
 #undef X
 };
 
