@@ -55,7 +55,7 @@ struct question {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, KPOD_DNS_PENDING);
+	__uint(max_entries, 16384);
 	__type(key, struct question_key);
 	__type(value, struct question);
 } dns_questions SEC(".maps");
@@ -230,7 +230,7 @@ static __always_inline void asked(struct __sk_buff *skb, struct bpf_sock *sk, st
 		if (!bpf_map_delete_elem(&dns_questions, &d->key))
 			book(&before, L7_NO_RESPONSE, 0);
 	}
-	if ((__s64)slot->pending >= KPOD_DNS_PENDING_OF_SLOT ||
+	if ((__s64)slot->pending >= KPOD_DNS_PENDING_MAX ||
 	    bpf_map_update_elem(&dns_questions, &d->key, &fresh, BPF_NOEXIST)) {
 		kpod_add_shared(slot->untracked, 1);
 		return;

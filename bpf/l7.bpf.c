@@ -134,7 +134,7 @@ static __always_inline struct l7_conn *conn_of(struct bpf_sock *sk)
 		return c;
 	if (bpf_sk_storage_get(&l7_opaque, sk, NULL, 0))
 		return NULL;
-	if (__sync_fetch_and_add(&live, 1) >= KPOD_L7_CONNECTIONS)
+	if (__sync_fetch_and_add(&live, 1) >= KPOD_L7_CONNECTIONS_MAX)
 		goto untracked;
 	c = bpf_sk_storage_get(&l7_conns, sk, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!c)

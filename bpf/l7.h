@@ -6,9 +6,8 @@
 #include "histogram.h"
 #include "l7/names.h"
 
-#define KPOD_L7_UNITS 4096
-#define KPOD_L7_UNITS_OF_SLOT 256 /* more kinds than these are operation and status `other` */
-#define KPOD_L7_CONNECTIONS 32768 /* that are read at once */
+#define KPOD_L7_KINDS_MAX 256	      /* more kinds than these are operation and status `other` */
+#define KPOD_L7_CONNECTIONS_MAX 32768 /* that are read at once */
 
 enum kpod_l7_side { KPOD_L7_CLIENT, KPOD_L7_SERVER };
 
@@ -34,8 +33,7 @@ struct l7_slot_row {
 
 /* ---- DNS over UDP -------------------------------------------------------------------------- */
 
-#define KPOD_DNS_PENDING 16384
-#define KPOD_DNS_PENDING_OF_SLOT 2048
+#define KPOD_DNS_PENDING_MAX 2048
 #define KPOD_DNS_TIMEOUT_NS 5000000000ULL /* resolv.conf(5): a resolver waits for 5 s */
 
 struct dns_slot_row {

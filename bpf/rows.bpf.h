@@ -36,7 +36,7 @@ static __always_inline void kpod_l7_as_other(struct kpod_unit *unit)
 	({                                                                                         \
 		__u32 __number = kpod_unit_find(name, &(unit)->key);                               \
                                                                                                    \
-		if (!__number && *(used) >= KPOD_L7_UNITS_OF_SLOT) {                               \
+		if (!__number && *(used) >= KPOD_L7_KINDS_MAX) {                                   \
 			kpod_l7_as_other(unit);                                                    \
 			__number = kpod_unit_find(name, &(unit)->key);                             \
 		}                                                                                  \

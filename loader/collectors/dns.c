@@ -43,7 +43,7 @@ static const struct kpod_table tables[] = {
 	 KPOD_COLUMNS(columns),
 	 KPOD_KEYS(keys),
 	 .units = "dns",
-	 .unit_capacity = KPOD_L7_UNITS,
+	 .unit_capacity = 4096,
 	 .unsharded = true},
 	{.name = "dns_slots",
 	 .scope = KPOD_PER_SLOT,

@@ -103,7 +103,7 @@ static const struct kpod_table tables[] = {
 	 KPOD_COLUMNS(columns),
 	 KPOD_KEYS(keys),
 	 .units = "l7",
-	 .unit_capacity = KPOD_L7_UNITS,
+	 .unit_capacity = 4096,
 	 .unsharded = true},
 	{.name = "l7_connections",
 	 .scope = KPOD_PER_SLOT,
