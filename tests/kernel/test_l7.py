@@ -1,18 +1,22 @@
 """Layer 7 against real servers and clients: exact at both ends, and a neighbour that has none."""
 
+import ctypes
 import json
+import os
+import platform
+import struct
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.l7.servers import Inside, nginx, postgresql, program, redis
-from tests.live import Cgroup, Dump, Loader, loader
-from tests.net import namespaces
+from tests.live import PRELUDE, Cgroup, Dump, Loader, Worker, loader
+from tests.net import ENTER, link, namespaces
 
 REQUESTS = "kpod_l7_requests_total"
 DURATION = "kpod_l7_request_duration_seconds"
@@ -250,3 +254,195 @@ def test_latency_ends_with_the_last_byte(tmpfs: Path, cgroups: Cgroup) -> None:
         used = [bucket for bucket, count in enumerate(row[DURATION]) if count]
         assert 2 ** (-20 + used[0] / 4) >= 0.025
         assert 2 ** (-20 + (used[-1] - 1) / 4) <= max(spent)
+
+
+OLDER = (
+    PRELUDE.replace("gate()\n", "")
+    + ENTER
+    + """
+import socket
+enter({path!r})
+s = socket.create_connection(("127.0.0.1", 8000))
+def ask(request, size):
+    s.send(request)
+    answer = b""
+    while len(answer) < size: answer += s.recv(65536)
+head = len(b"HTTP/1.1 200 OK\\r\\nContent-Length: 1000000\\r\\n\\r\\n")
+ask(b"GET / HTTP/1.1\\r\\n\\r\\n", head + 1000000)
+s.send(b"GET / HTTP/1.1\\r\\n\\r\\n")
+got = len(s.recv(1000))
+gate()
+while got < head + 1000000: got += len(s.recv(65536))
+for _ in range(20): ask(b"GET / HTTP/1.1\\r\\n\\r\\n", head + 1000000)
+gate()
+"""
+)
+LARGE = """
+import socket, threading
+l = socket.socket(); l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+l.bind(("0.0.0.0", 8000)); l.listen(64)
+answer = b"HTTP/1.1 200 OK\\r\\nContent-Length: {size}\\r\\n\\r\\n"
+answer += b"GET / HTTP/1.1\\r\\n" * {lines}
+def serve(s):
+    while s.recv(65536): s.sendall(answer)
+while True: threading.Thread(target=serve, args=(l.accept()[0],), daemon=True).start()
+"""
+
+
+@pytest.mark.guest("l7")
+def test_older_connections_are_read_from_the_next_request_on(tmpfs: Path, cgroups: Cgroup) -> None:
+    """Also where a large answer, full of what looks like requests, is under way at the start."""
+    server, client = cgroups.child("server.service"), cgroups.child("client.service")
+    with namespaces("a") as (own,):
+        serving = python(Inside(own, server), LARGE.format(size=1_000_000, lines=62_500))
+        with serving:
+            worker = Worker(client, OLDER.format(path=own.path))
+            with loader(tmpfs, "--collectors", "l7") as running:
+                before = running.fresh()
+                worker.go()
+                worker.stopped()
+                s = Site(running, Inside(own, server), Inside(own, client), cgroups, before)
+                s.after = running.fresh()
+                ends = s.moved(client), s.moved(server)
+            worker.end()
+    assert ends[0] == {("client", "http", "GET", "2xx"): 20}
+    assert ends[1] == {("server", "http", "GET", "2xx"): 20}
+
+
+NOISE = """
+import os, socket, threading
+l = socket.socket(); l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+l.bind(("127.0.0.1", 8000)); l.listen(512)
+def serve(s):
+    while s.recv(65536): s.send(os.urandom(700))
+while True: threading.Thread(target=serve, args=(l.accept()[0],), daemon=True).start()
+"""
+MAKE_NOISE = """
+import os, socket
+for _ in range(300):
+    s = socket.create_connection(("127.0.0.1", 8000))
+    for _ in range(20):
+        s.send(os.urandom(500))
+        s.recv(65536)
+    s.close()
+"""
+
+
+def test_random_bytes_are_no_protocol(tmpfs: Path, cgroups: Cgroup) -> None:
+    with site(tmpfs, cgroups) as s, python(s.server, NOISE):
+        s.look()
+        script(s.client, MAKE_NOISE)
+        client, server = s.ends()
+        rows = [s.after.row(i.cgroup.id, "l7_connections") for i in (s.client, s.server)]
+    assert client == server == {}
+    for row in rows:
+        counted = {
+            name: value
+            for name, value in row.items()
+            if name.startswith("kpod_l7_connections_total") and value
+        }
+        assert counted == {"kpod_l7_connections_total{unknown}": 300}
+        assert row["kpod_l7_untracked_connections_total"] == 0
+
+
+ASK_LARGE = """
+import socket
+for _ in range({conns}):
+    s = socket.create_connection(("{address}", 8000))
+    for _ in range(10):
+        s.send(b"GET / HTTP/1.1\\r\\n\\r\\n")
+        left = {answer}
+        while left: left -= len(s.recv(min(left, 65536)))
+    s.close()
+"""
+
+
+def test_what_loss_takes_is_counted(tmpfs: Path, cgroups: Cgroup) -> None:
+    """One in 50 large packets of the server is lost, and comes again later, out of order."""
+    size, conns = 30_000, 20
+    server, client, other = (cgroups.child(f"{n}.service") for n in ("server", "client", "other"))
+    answer = len(f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n") + size
+    with (
+        namespaces("a", "b") as (a, b),
+        link(a, b, lose_one_in=50),
+        loader(tmpfs, "--collectors", "l7") as running,
+    ):
+        s = Site(running, Inside(a, server), Inside(b, client), other, running.fresh())
+        with python(s.server, LARGE.format(size=size, lines=size // 16)):
+            script(s.client, ASK_LARGE.format(address=a.address, conns=conns, answer=answer))
+            ends = s.ends()
+            retransmitted = int(a.snmp("Tcp", "RetransSegs"))
+    assert retransmitted > 10
+    assert ends[1] == {("GET", "2xx"): conns * 10}
+    assert s.lost()[1] == 0
+    whole = ends[0]["GET", "2xx"]
+    assert whole + ends[0].get(("GET", "no_response"), 0) + s.lost()[0] == conns * 10
+    # Most are lost in the midst of a body, which loses nothing.
+    assert whole > 0.9 * conns * 10
+
+
+class Program:
+    """A program of somebody else's at a cgroup: it lets everything through, or nothing."""
+
+    LOAD, ATTACH, DETACH, KIND, INGRESS = 5, 8, 9, 8, 0
+
+    def __init__(self, passes: bool) -> None:
+        code = struct.pack("=BBhi", 0xB7, 0, 0, passes) + struct.pack("=BBhi", 0x95, 0, 0, 0)
+        self.code = ctypes.create_string_buffer(code)
+        self.license = ctypes.create_string_buffer(b"GPL")
+        attributes = struct.pack(
+            "=IIQQIIQII16sII",
+            *(self.KIND, 2, ctypes.addressof(self.code), ctypes.addressof(self.license)),
+            *(0, 0, 0, 0, 0, b"other", 0, self.INGRESS),
+        )
+        self.fd = self.call(self.LOAD, attributes)
+
+    @staticmethod
+    def call(command: int, attributes: bytes) -> int:
+        libc = ctypes.CDLL(None, use_errno=True)
+        buffer = ctypes.create_string_buffer(attributes)
+        number = {"x86_64": 321, "aarch64": 280}[platform.machine()]
+        result = int(libc.syscall(number, command, buffer, len(attributes)))
+        assert result >= 0, os.strerror(ctypes.get_errno())
+        return result
+
+    @contextmanager
+    def attached(self, cgroup: Path, flags: int) -> Iterator[None]:
+        fd = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
+        where = struct.pack("=IIII", fd, self.fd, self.INGRESS, flags)
+        self.call(self.ATTACH, where)
+        try:
+            yield
+        finally:
+            self.call(self.DETACH, where[:-4] + bytes(4))
+            os.close(fd)
+
+
+@pytest.mark.parametrize("flags", [0, 1, 2], ids=["none", "override", "multi"])
+@pytest.mark.parametrize("first", ["theirs", "ours"])
+def test_beside_programs_of_others(tmpfs: Path, cgroups: Cgroup, flags: int, first: str) -> None:
+    """Attached to a cgroup below ours in each way there is: both go on working."""
+    server = cgroups.child("above").path
+    with ExitStack() as stack:
+        theirs = Program(True).attached(server, flags)
+        if first == "theirs":
+            stack.enter_context(theirs)
+        s = stack.enter_context(site(tmpfs, cgroups))
+        if first == "ours":
+            stack.enter_context(theirs)
+        s.server.cgroup = Cgroup(server / "server.service")
+        stack.enter_context(python(s.server, SLOW))
+        s.look()
+        script(s.client, ASK_SLOW)
+        assert s.ends() == ({("GET", "2xx"): 20}, {("GET", "2xx"): 20})
+        with Program(False).attached(s.client.cgroup.path, flags):
+            assert script(s.client, CONNECT) == "dropped\n"
+
+
+CONNECT = """
+import socket
+s = socket.socket()
+s.settimeout(0.3)
+try: s.connect(("127.0.0.1", 8000))
+except TimeoutError: print("dropped")
+"""
