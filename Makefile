@@ -91,7 +91,7 @@ setup-test: setup
 	@# Unpacked, not installed: Debian 12's package would start a server on our port.
 	@deploy/packages --unpack $(PROMTOOL) 'promtool|prometheus'
 	@deploy/packages --unpack $(METRICS_PROTO) golang-github-prometheus-client-model-dev
-	@$(MAKE) --no-print-directory .cache/readers/ready
+	@$(MAKE) --no-print-directory .cache/readers/ready .cache/l7/ready
 	$(call apt,$(APT_TEST))
 	@$(MAKE) --no-print-directory $(VENV)/ready-dev
 
@@ -140,7 +140,7 @@ L7_APT := apt-get -qq -y --no-install-recommends --download-only -o Dir::Cache=$
 	mkdir -p .cache/l7/apt/archives/partial
 	$(SUDO) $(L7_APT) install $(L7_PACKAGES) >/dev/null || \
 		{ $(SUDO) apt-get update -qq && $(SUDO) $(L7_APT) install $(L7_PACKAGES) >/dev/null; }
-	for deb in .cache/l7/apt/archives/*.deb; do dpkg-deb -x $$deb .cache/l7 || exit 1; done
+	find .cache/l7/apt/archives -name "*.deb" -exec dpkg-deb -x {} .cache/l7 \;
 	touch $@
 
 # ---- build ------------------------------------------------------------------------------------
