@@ -52,10 +52,13 @@ static L7_INLINE __u32 l7_detect_one(__u32 protocol, struct l7_token *head, __u3
 }
 
 /* A message begins: the first token of a stream. */
-static L7_INLINE void l7_start(struct l7_conn *c, __u32 direction)
+L7_FUNCTION int l7_start(struct l7_conn *c, __u32 direction)
 {
-	struct l7_stream *s = direction ? &c->stream[L7_RESPONSE] : &c->stream[L7_REQUEST];
+	struct l7_stream *s;
 
+	if (!c)
+		return 0;
+	s = direction ? &c->stream[L7_RESPONSE] : &c->stream[L7_REQUEST];
 	s->state = 0;
 	s->skip = 0;
 	s->left = L7_UNBOUND;
@@ -67,6 +70,7 @@ static L7_INLINE void l7_start(struct l7_conn *c, __u32 direction)
 		L7_PROTOCOLS(X)
 #undef X
 	}
+	return 0;
 }
 
 #endif
