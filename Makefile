@@ -54,7 +54,7 @@ LOADER_C := $(wildcard loader/*.c loader/*/*.c) $(SHARED_C)
 INCLUDES := -I. -Iloader
 LOADER_O := $(LOADER_C:%.c=$(B)/%.o)
 TEST_LOADER_O := $(LOADER_C:%.c=$(B)/testing/%.o)
-C_SOURCES := $(wildcard bpf/*.[ch] loader/*.[ch] loader/*/*.[ch] shared/*.[ch] \
+C_SOURCES := $(wildcard bpf/*.[ch] bpf/*/*.[ch] loader/*.[ch] loader/*/*.[ch] shared/*.[ch] \
 	aggregator/native/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 PYTHON_SOURCES := aggregator tests docs deploy setup.py
 
@@ -91,7 +91,7 @@ setup-test: setup
 	@# Unpacked, not installed: Debian 12's package would start a server on our port.
 	@deploy/packages --unpack $(PROMTOOL) 'promtool|prometheus'
 	@deploy/packages --unpack $(METRICS_PROTO) golang-github-prometheus-client-model-dev
-	@$(MAKE) --no-print-directory .cache/readers/ready
+	@$(MAKE) --no-print-directory .cache/readers/ready .cache/l7/ready
 	$(call apt,$(APT_TEST))
 	@$(MAKE) --no-print-directory $(VENV)/ready-dev
 
@@ -132,9 +132,20 @@ $(VENV)/ready-dev: $(VENV)/ready
 .cache/readers/ready: tests/readers/setup.sh
 	@bash $< $(@D)
 
+# Servers and clients that layer 7 is tested with: what is not on the system, with its libraries.
+# Unpacked, not installed, as these packages start servers and make clusters.
+L7_PACKAGES := redis-tools nginx dnsmasq-base postgresql
+L7_APT := apt-get -qq -y --no-install-recommends --download-only -o Dir::Cache=$(CURDIR)/.cache/l7/apt
+.cache/l7/ready:
+	mkdir -p .cache/l7/apt/archives/partial
+	$(SUDO) $(L7_APT) install $(L7_PACKAGES) >/dev/null || \
+		{ $(SUDO) apt-get update -qq && $(SUDO) $(L7_APT) install $(L7_PACKAGES) >/dev/null; }
+	find .cache/l7/apt/archives -name "*.deb" -exec dpkg-deb -x {} .cache/l7 \;
+	touch $@
+
 # ---- build ------------------------------------------------------------------------------------
 
-$(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
+$(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h bpf/*/*.h)
 	@mkdir -p $(@D)
 	@echo '  BPF  $@'
 	@$(CLANG) $(BPF_CFLAGS) -c $< -o $@
@@ -255,6 +266,7 @@ FUZZ := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c))
 FUZZ_SECONDS := 600
 FUZZ_RUNS := 3000
 FUZZ_RUNS_parse := 20000
+FUZZ_RUNS_l7 := 20000
 FUZZED_parse := loader/base/parse.c
 FUZZED_reader := $(filter-out shared/writer.c,$(SHARED_C))
 FUZZED_render := aggregator/native/render.c aggregator/native/snapshot.c $(FUZZED_reader)
@@ -266,7 +278,7 @@ FUZZ_RUN = ASAN_OPTIONS=allocator_may_return_null=1:max_allocation_size_mb=64 $(
 
 # clang 14 does not have target_clones together with sanitizers.
 $(B)/fuzz/%: tests/fuzz/%.c $$(FUZZED_$$*) $(wildcard shared/*.h loader/*/*.h tests/fuzz/*.h \
-		aggregator/native/*.h)
+		aggregator/native/*.h bpf/l7/*.h tests/l7/*.h)
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
 	@$(CLANG) $(CFLAGS) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
@@ -295,13 +307,19 @@ soak: setup-test
 	$(SUDO) $(PY) -m tests.soak $(MINUTES)
 
 # What the tests of the kernel run.
-LIVE := all $(B)/kpod-loader-test $(B)/kpod-loader-static $(B)/calls
+LIVE := all $(B)/kpod-loader-test $(B)/kpod-loader-static $(B)/calls $(B)/l7/replay
 
 live: $(LIVE)
 
 $(B)/calls: tests/kernel/calls.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -pthread -static $< -o $@
+
+# The kernel's parsers of layer 7 in a process, for recordings.
+$(B)/l7/replay: tests/l7/replay.c $(wildcard bpf/l7/*.h tests/l7/*.h)
+	@mkdir -p $(@D)
+	@echo '  CC   $@'
+	@$(CC) $(CFLAGS) $(SAN_address) -o $@ $<
 
 test-python: $(LIVE)
 	$(SUDO) $(PY) -m pytest -ra --ignore tests/vm tests

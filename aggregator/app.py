@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -148,6 +149,8 @@ def confine(options: argparse.Namespace) -> None:
     # programs, which may open /dev/null.
     plain = options.pods == "none" or (options.in_cluster and not options.kubeconfig)
     directories = [] if plain else [tempfile.gettempdir(), "/dev"]
+    if options.state:
+        directories.append(str(Path(options.state).absolute().parent))
     names = [ffi.new("char[]", os.fsencode(directory)) for directory in directories]
     landlock = lib.kpod_landlock(ffi.new("char *[]", [*names, ffi.NULL]))
     if landlock < 0:

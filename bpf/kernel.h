@@ -32,6 +32,7 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_STACK = 23,
+	BPF_MAP_TYPE_SK_STORAGE = 24,
 	BPF_MAP_TYPE_RINGBUF = 27,
 	BPF_MAP_TYPE_TASK_STORAGE = 29,
 };
@@ -361,6 +362,25 @@ struct bpf_iter_meta {
 
 struct bpf_iter__bpf_map {
 	struct bpf_iter_meta *meta;
+};
+
+/* ---- contexts of programs, and what they may read of sockets ------------------------------- */
+
+struct bpf_sock {
+	u32 state;
+};
+
+struct bpf_tcp_sock {
+	u32 rcv_nxt;
+	u64 bytes_received;
+	u64 bytes_acked;
+};
+
+struct __sk_buff {
+	u32 len;
+	u32 data; /* the network header's beginning, in programs of cgroups */
+	u32 data_end;
+	struct bpf_sock *sk;
 };
 
 #pragma clang attribute pop

@@ -91,12 +91,13 @@ uint32_t kpod_key_words(const struct kpod_table *table);
 #define KPOD_KEYS(array) .keys = (array), .key_count = KPOD_COUNT(array)
 
 enum kpod_step_kind {
-	KPOD_ATTACH,	  /* to the hook that its section names */
-	KPOD_ATTACH_TWIN, /* likewise; two that stand in for each other, so misses lose nothing */
-	KPOD_RUN_ONCE,	  /* an iterator, read to its end */
-	KPOD_PER_CPU,	  /* a raw_tp program, run on every CPU before each snapshot */
-	KPOD_WALK,	  /* an iterator, read to its end before each snapshot */
-	KPOD_LOAD,	  /* nothing more: the collector's source runs it */
+	KPOD_ATTACH,	    /* to the hook that its section names */
+	KPOD_ATTACH_CGROUP, /* to the root of the cgroup2 hierarchy, beside those of others */
+	KPOD_ATTACH_TWIN,   /* likewise; two that stand in for each other, so misses lose nothing */
+	KPOD_RUN_ONCE,	    /* an iterator, read to its end */
+	KPOD_PER_CPU,	    /* a raw_tp program, run on every CPU before each snapshot */
+	KPOD_WALK,	    /* an iterator, read to its end before each snapshot */
+	KPOD_LOAD,	    /* nothing more: the collector's source runs it */
 };
 
 struct kpod_step {

@@ -17,6 +17,7 @@
 
 #include <bpf/bpf.h>
 
+#include "base/cgroup2.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/parse.h"
@@ -24,41 +25,10 @@
 
 #define USER_WALK_MAX 1024 /* cgroups of a user that a walk looks at */
 #define SHOWN_SNAPSHOTS 2  /* the last totals of a container have been in so many before they go */
-#define ROOT_ID 1	   /* the root's cgroup id, in every cgroup2 hierarchy */
 
 struct kpod_slot_info *kpod_slot_info(struct kpod_slots *s, uint32_t slot)
 {
 	return kpod_rows_of(&s->bpf->slots, slot);
-}
-
-/*
- * The mount that shows the whole hierarchy, wherever it is: in a cgroup namespace of our own, the
- * usual place shows our own part only. Without one, the first.
- */
-static int find_cgroup2(char *root, size_t size)
-{
-	FILE *f = fopen("/proc/self/mountinfo", "re");
-	char *line = NULL, path[PATH_MAX];
-	size_t room = 0;
-	struct stat st = {};
-	ssize_t length;
-
-	if (!f)
-		return -errno;
-	root[0] = '\0';
-	while (st.st_ino != ROOT_ID && (length = getline(&line, &room, f)) > 0) {
-		struct kpod_mount mount;
-
-		if (!kpod_parse_mount((struct kpod_span){line, (size_t)length - 1}, &mount) ||
-		    !kpod_span_is(mount.type, "cgroup2") ||
-		    !kpod_unescape(mount.point, path, sizeof(path)) || stat(path, &st))
-			continue;
-		if (!root[0] || st.st_ino == ROOT_ID)
-			snprintf(root, size, "%s", path);
-	}
-	free(line);
-	fclose(f);
-	return root[0] ? 0 : -ENOENT;
 }
 
 /* ---- the roots of nodes -------------------------------------------------------------------- */
@@ -482,7 +452,7 @@ int kpod_slots_open(struct kpod_slots *s, struct kpod_bpf *bpf, const struct kpo
 	s->bpf = bpf;
 	s->tombstone_ns = options->tombstone_ns;
 	s->start_ns = kpod_clock(CLOCK_MONOTONIC);
-	err = find_cgroup2(s->root, sizeof(s->root));
+	err = kpod_find_cgroup2(s->root, sizeof(s->root));
 	if (err)
 		return err;
 	s->use = calloc(3, bpf->max_containers);
@@ -495,7 +465,7 @@ int kpod_slots_open(struct kpod_slots *s, struct kpod_bpf *bpf, const struct kpo
 	host = kpod_slot_info(s, 0);
 	if (!host)
 		return -ENOMEM;
-	host->cgroup_id = ROOT_ID;
+	host->cgroup_id = KPOD_ROOT_ID;
 	host->born_ns = s->start_ns;
 	host->path[0] = '/';
 	host->path_size = 1;

@@ -14,6 +14,8 @@
 	X(tcp)                                                                                     \
 	X(tcpdrop)                                                                                 \
 	X(udp)                                                                                     \
+	X(dns)                                                                                     \
+	X(l7)                                                                                      \
 	X(softirqs)                                                                                \
 	X(hardirqs)                                                                                \
 	X(syscall)                                                                                 \

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -11,6 +13,7 @@
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 
+#include "base/cgroup2.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "kernel/load.h"
@@ -174,6 +177,25 @@ static int iterate(int link)
 	return (int)n;
 }
 
+/* A link is always BPF_F_ALLOW_MULTI: programs of others, there and below, go on as they were. */
+static struct bpf_link *attach_cgroup(struct bpf_program *program)
+{
+	char root[PATH_MAX];
+	int err = kpod_find_cgroup2(root, sizeof(root)), fd;
+	struct bpf_link *link;
+
+	fd = err ? err : open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0) {
+		errno = err ? -err : errno;
+		return NULL;
+	}
+	link = bpf_program__attach_cgroup(program, fd);
+	err = errno;
+	close(fd);
+	errno = err;
+	return link;
+}
+
 static int take_step(struct kpod_loaded *l, const struct kpod_step *step)
 {
 	struct bpf_program *program = bpf_object__find_program_by_name(l->object, step->program);
@@ -188,7 +210,8 @@ static int take_step(struct kpod_loaded *l, const struct kpod_step *step)
 		l->per_cpu[l->per_cpu_count++] = bpf_program__fd(program);
 		return 0;
 	}
-	link = bpf_program__attach(program);
+	link = step->kind == KPOD_ATTACH_CGROUP ? attach_cgroup(program)
+						: bpf_program__attach(program);
 	if (!link)
 		return -errno;
 	if (step->kind == KPOD_RUN_ONCE) {

@@ -197,6 +197,16 @@ static void say_missing(const struct kpod_collector *c)
 				c->name, known[i].name);
 }
 
+/* To programs of cgroups another capability belongs than to load them. */
+static bool has_cgroup_programs(const struct kpod_collector *c)
+{
+	for (size_t i = 0; i < c->attachment_count; i++)
+		for (size_t step = 0; step < c->attachments[i].step_count; step++)
+			if (c->attachments[i].steps[step].kind == KPOD_ATTACH_CGROUP)
+				return true;
+	return false;
+}
+
 int kpod_privileges_drop(const struct kpod_bpf *bpf, bool loads)
 {
 	uint64_t needed = loads ? BIT(CAP_BPF) | BIT(CAP_PERFMON) | BIT(CAP_SYS_ADMIN) : 0;
@@ -206,6 +216,8 @@ int kpod_privileges_drop(const struct kpod_bpf *bpf, bool loads)
 		if (!bpf->loaded[i].attachment)
 			continue;
 		needed |= bpf->loaded[i].collector->capabilities;
+		if (loads && has_cgroup_programs(bpf->loaded[i].collector))
+			needed |= BIT(CAP_NET_ADMIN);
 		say_missing(bpf->loaded[i].collector);
 	}
 	err = keep(needed | BIT(CAP_BPF), needed);

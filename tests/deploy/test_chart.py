@@ -108,8 +108,9 @@ def test_it_is_as_privileged_as_documented(values: str) -> None:
     known = set(re.findall(r"(?m)^\| CAP_(\w+) ", documented))
     added = set(loader["securityContext"]["capabilities"]["add"])
     without = {
-        "minimal": {"SYS_PTRACE", "DAC_READ_SEARCH"},
-        "collectors-no-filesystem": {"SYS_PTRACE", "DAC_READ_SEARCH"},
+        "minimal": {"SYS_PTRACE", "DAC_READ_SEARCH", "NET_ADMIN"},
+        "collectors": {"NET_ADMIN"},
+        "collectors-no-filesystem": {"SYS_PTRACE", "DAC_READ_SEARCH", "NET_ADMIN"},
         "no-governor": {"SYS_ADMIN"},
     }
     assert added == known - without.get(values, set())

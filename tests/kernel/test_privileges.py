@@ -13,6 +13,7 @@ from tests.live import HOG, LOADER, ONCPU, ROOT, Cgroup, Loader, Worker, loader
 # The numbers are those of linux/capability.h.
 NUMBERS = {
     "CAP_DAC_READ_SEARCH": 2,
+    "CAP_NET_ADMIN": 12,
     "CAP_SYS_PTRACE": 19,
     "CAP_SYS_ADMIN": 21,
     "CAP_PERFMON": 38,
@@ -120,12 +121,26 @@ def test_the_least_it_starts_with(
     assert "CAP_SYS_ADMIN" in said
 
 
-def test_what_sheds_keeps_what_loads(tmpfs: Path, copied: Path) -> None:
+@pytest.mark.parametrize(("collector", "more"), [("cpu", set()), ("dns", {"CAP_NET_ADMIN"})])
+def test_what_sheds_keeps_what_loads(
+    tmpfs: Path, copied: Path, collector: str, more: set[str]
+) -> None:
     prefix = setpriv(documented(), ambient=False)
-    options = ("--collectors", "cpu", *GOVERNOR)
+    options = ("--collectors", collector, *GOVERNOR)
     with loader(tmpfs, *options, program=copied, prefix=prefix) as running:
-        assert kept(running) == TO_LOAD | {"CAP_SYS_ADMIN"}
+        assert kept(running) == TO_LOAD | {"CAP_SYS_ADMIN"} | more
         assert not [line for line in running.log if "overhead" in line]
+
+
+def test_programs_of_cgroups_need_net_admin(tmpfs: Path, copied: Path) -> None:
+    """Without it their collectors are down, and say so; others run."""
+    prefix = setpriv(TO_LOAD, ambient=False)
+    options = ("--collectors", "cpu,dns,l7")
+    with loader(tmpfs, *options, program=copied, prefix=prefix) as running:
+        assert collectors(running) == {"cgroup": "up", "cpu": "up", "dns": "down", "l7": "down"}
+    for name in ("dns", "l7"):
+        (said,) = [line for line in running.log if f"collector {name}:" in line]
+        assert "Operation not permitted" in said
 
 
 @pytest.mark.parametrize("ambient", [False, True], ids=["root", "nobody"])

@@ -91,8 +91,13 @@ each is an argument of its own. A number is JSON: %v would write 3.3e+07. */}}
 {{- end }}
 {{- $collectors := index $options "collectors" }}
 {{- $filesystem := ne (index $options "profile" | default "standard") "minimal" }}
+{{- $requests := $filesystem }}
 {{- if $collectors }}
 {{- $filesystem = has "filesystem" $collectors }}
+{{- $requests = or (has "dns" $collectors) (has "l7" $collectors) }}
+{{- end }}
+{{- if $requests }}
+- NET_ADMIN
 {{- end }}
 {{- if $filesystem }}
 - SYS_PTRACE

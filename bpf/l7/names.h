@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* What is exported of a request: protocol, operation and status, each one of a list. */
+#ifndef KPOD_L7_NAMES_H
+#define KPOD_L7_NAMES_H
+
+/* X(number, name, header's prefix): bpf/l7/protocols.h includes each one's header. */
+#define L7_PROTOCOLS(X)                                                                            \
+	X(HTTP, "http", http)                                                                      \
+	X(REDIS, "redis", redis)                                                                   \
+	X(POSTGRESQL, "postgresql", postgresql)                                                    \
+	X(DNS, "dns", dns)
+
+enum l7_protocol {
+	L7_UNKNOWN, /* not yet, or never */
+#define X(number, name, prefix) L7_##number,
+	L7_PROTOCOLS(X)
+#undef X
+		L7_TLS, /* not to be read */
+	L7_PROTOCOL_COUNT
+};
+
+/* Protocols may share an operation: a name is in the list once. */
+#define L7_OPERATIONS(X)                                                                           \
+	X(OTHER, "other")                                                                          \
+	/* http */                                                                                 \
+	X(GET, "GET")                                                                              \
+	X(HEAD, "HEAD")                                                                            \
+	X(POST, "POST")                                                                            \
+	X(PUT, "PUT")                                                                              \
+	X(DELETE, "DELETE")                                                                        \
+	X(CONNECT, "CONNECT")                                                                      \
+	X(OPTIONS, "OPTIONS")                                                                      \
+	X(TRACE, "TRACE")                                                                          \
+	X(PATCH, "PATCH")                                                                          \
+	/* redis, beside GET */                                                                    \
+	X(SET, "SET")                                                                              \
+	X(SETEX, "SETEX")                                                                          \
+	X(SETNX, "SETNX")                                                                          \
+	X(MGET, "MGET")                                                                            \
+	X(MSET, "MSET")                                                                            \
+	X(DEL, "DEL")                                                                              \
+	X(UNLINK, "UNLINK")                                                                        \
+	X(EXISTS, "EXISTS")                                                                        \
+	X(EXPIRE, "EXPIRE")                                                                        \
+	X(TTL, "TTL")                                                                              \
+	X(INCR, "INCR")                                                                            \
+	X(INCRBY, "INCRBY")                                                                        \
+	X(DECR, "DECR")                                                                            \
+	X(HGET, "HGET")                                                                            \
+	X(HSET, "HSET")                                                                            \
+	X(HMGET, "HMGET")                                                                          \
+	X(HGETALL, "HGETALL")                                                                      \
+	X(HDEL, "HDEL")                                                                            \
+	X(HINCRBY, "HINCRBY")                                                                      \
+	X(LPUSH, "LPUSH")                                                                          \
+	X(RPUSH, "RPUSH")                                                                          \
+	X(LPOP, "LPOP")                                                                            \
+	X(RPOP, "RPOP")                                                                            \
+	X(LRANGE, "LRANGE")                                                                        \
+	X(LLEN, "LLEN")                                                                            \
+	X(SADD, "SADD")                                                                            \
+	X(SREM, "SREM")                                                                            \
+	X(SMEMBERS, "SMEMBERS")                                                                    \
+	X(SISMEMBER, "SISMEMBER")                                                                  \
+	X(ZADD, "ZADD")                                                                            \
+	X(ZRANGE, "ZRANGE")                                                                        \
+	X(ZREM, "ZREM")                                                                            \
+	X(XADD, "XADD")                                                                            \
+	X(XREAD, "XREAD")                                                                          \
+	X(XACK, "XACK")                                                                            \
+	X(XREADGROUP, "XREADGROUP")                                                                \
+	X(BLPOP, "BLPOP")                                                                          \
+	X(BRPOP, "BRPOP")                                                                          \
+	X(WAIT, "WAIT")                                                                            \
+	X(EVAL, "EVAL")                                                                            \
+	X(EVALSHA, "EVALSHA")                                                                      \
+	X(MULTI, "MULTI")                                                                          \
+	X(EXEC, "EXEC")                                                                            \
+	X(DISCARD, "DISCARD")                                                                      \
+	X(WATCH, "WATCH")                                                                          \
+	X(PUBLISH, "PUBLISH")                                                                      \
+	X(SUBSCRIBE, "SUBSCRIBE")                                                                  \
+	X(UNSUBSCRIBE, "UNSUBSCRIBE")                                                              \
+	X(PING, "PING")                                                                            \
+	X(AUTH, "AUTH")                                                                            \
+	X(HELLO, "HELLO")                                                                          \
+	X(CLIENT_COMMAND, "CLIENT")                                                                \
+	X(COMMAND, "COMMAND")                                                                      \
+	X(SCAN, "SCAN")                                                                            \
+	X(CONFIG, "CONFIG")                                                                        \
+	X(INFO, "INFO")                                                                            \
+	X(MONITOR, "MONITOR")                                                                      \
+	X(REPLCONF, "REPLCONF")                                                                    \
+	X(PSYNC, "PSYNC")                                                                          \
+	/* SQL, beside SET and DELETE */                                                           \
+	X(SELECT, "SELECT")                                                                        \
+	X(INSERT, "INSERT")                                                                        \
+	X(UPDATE, "UPDATE")                                                                        \
+	X(MERGE, "MERGE")                                                                          \
+	X(BEGIN, "BEGIN")                                                                          \
+	X(COMMIT, "COMMIT")                                                                        \
+	X(ROLLBACK, "ROLLBACK")                                                                    \
+	X(COPY, "COPY")                                                                            \
+	X(CREATE, "CREATE")                                                                        \
+	X(ALTER, "ALTER")                                                                          \
+	X(DROP, "DROP")                                                                            \
+	X(TRUNCATE, "TRUNCATE")                                                                    \
+	X(FETCH, "FETCH")                                                                          \
+	X(CALL, "CALL")                                                                            \
+	X(DO, "DO")                                                                                \
+	X(SHOW, "SHOW")                                                                            \
+	X(LISTEN, "LISTEN")                                                                        \
+	X(NOTIFY, "NOTIFY")                                                                        \
+	X(VACUUM, "VACUUM")                                                                        \
+	X(EXPLAIN, "EXPLAIN")                                                                      \
+	/* dns: types of the question */                                                           \
+	X(A, "A")                                                                                  \
+	X(AAAA, "AAAA")                                                                            \
+	X(PTR, "PTR")                                                                              \
+	X(SRV, "SRV")                                                                              \
+	X(TXT, "TXT")                                                                              \
+	X(MX, "MX")                                                                                \
+	X(CNAME, "CNAME")                                                                          \
+	X(NS, "NS")                                                                                \
+	X(SOA, "SOA")                                                                              \
+	X(SVCB, "SVCB")                                                                            \
+	X(HTTPS, "HTTPS")                                                                          \
+	X(ANY, "ANY")
+
+enum l7_operation {
+#define X(number, name) L7_##number,
+	L7_OPERATIONS(X)
+#undef X
+		L7_OPERATION_COUNT
+};
+
+#define L7_STATUSES(X)                                                                             \
+	X(OK, "ok")                                                                                \
+	X(ERROR, "error")                                                                          \
+	X(NO_RESPONSE, "no_response") /* the connection ended, or time ran out */                  \
+	X(ONE_WAY, "one_way")	      /* a request that gets no answer by design */                \
+	/* http */                                                                                 \
+	X(1XX, "1xx")                                                                              \
+	X(2XX, "2xx")                                                                              \
+	X(3XX, "3xx")                                                                              \
+	X(4XX, "4xx")                                                                              \
+	X(5XX, "5xx")                                                                              \
+	/* redis */                                                                                \
+	X(MOVED, "moved")	/* MOVED, ASK: of a cluster's client, which asks elsewhere */      \
+	X(NOSCRIPT, "noscript") /* of EVALSHA: the client sends the script */                      \
+	X(UNSUPPORTED, "unsupported") /* of what a library tries when it connects */               \
+	/* dns: response codes */                                                                  \
+	X(NOERROR, "NOERROR")                                                                      \
+	X(FORMERR, "FORMERR")                                                                      \
+	X(SERVFAIL, "SERVFAIL")                                                                    \
+	X(NXDOMAIN, "NXDOMAIN")                                                                    \
+	X(NOTIMP, "NOTIMP")                                                                        \
+	X(REFUSED, "REFUSED")                                                                      \
+	X(BADVERS, "BADVERS")                                                                      \
+	X(BADCOOKIE, "BADCOOKIE")                                                                  \
+	X(RCODE, "other")                                                                          \
+	/* SQLSTATE classes (PostgreSQL's appendix A, MariaDB's error codes) */                    \
+	X(SQL_08, "08")                                                                            \
+	X(SQL_0A, "0A")                                                                            \
+	X(SQL_21, "21")                                                                            \
+	X(SQL_22, "22")                                                                            \
+	X(SQL_23, "23")                                                                            \
+	X(SQL_25, "25")                                                                            \
+	X(SQL_26, "26")                                                                            \
+	X(SQL_28, "28")                                                                            \
+	X(SQL_2B, "2B")                                                                            \
+	X(SQL_3D, "3D")                                                                            \
+	X(SQL_3F, "3F")                                                                            \
+	X(SQL_40, "40")                                                                            \
+	X(SQL_42, "42")                                                                            \
+	X(SQL_53, "53")                                                                            \
+	X(SQL_54, "54")                                                                            \
+	X(SQL_55, "55")                                                                            \
+	X(SQL_57, "57")                                                                            \
+	X(SQL_58, "58")                                                                            \
+	X(SQL_P0, "P0")                                                                            \
+	X(SQL_XX, "XX")                                                                            \
+	X(SQL_HY, "HY")
+
+enum l7_status {
+#define X(number, name) L7_##number,
+	L7_STATUSES(X)
+#undef X
+		L7_STATUS_COUNT
+};
+
+#endif

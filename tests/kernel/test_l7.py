@@ -1,0 +1,448 @@
+"""Layer 7 against real servers and clients: exact at both ends, and a neighbour that has none."""
+
+import ctypes
+import json
+import os
+import platform
+import struct
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.l7.servers import Inside, nginx, postgresql, program, redis
+from tests.live import PRELUDE, Cgroup, Dump, Loader, Worker, loader
+from tests.net import ENTER, link, namespaces
+
+REQUESTS = "kpod_l7_requests_total"
+DURATION = "kpod_l7_request_duration_seconds"
+LOST = tuple(f"kpod_l7_requests_lost_total{{{r}}}" for r in ("gap", "overflow", "unmatched"))
+
+
+@dataclass
+class Site:
+    """A server's container, a client's, and a neighbour's, in a network of their own."""
+
+    running: Loader
+    server: Inside
+    client: Inside
+    neighbour: Cgroup
+    before: Dump
+
+    def look(self) -> None:
+        self.before = self.running.fresh()
+
+    def moved(self, cgroup: Cgroup) -> Counter[tuple[str, ...]]:
+        """Requests by (side, protocol, operation, status), since look()."""
+        found: Counter[tuple[str, ...]] = Counter()
+        for dump, sign in ((self.after, 1), (self.before, -1)):
+            for keys, row in dump.by_key(cgroup.id, "l7").items():
+                found[keys] += sign * row.get(REQUESTS, 0)
+        return +found
+
+    def ends(self) -> tuple[dict[tuple[str, ...], int], dict[tuple[str, ...], int]]:
+        """What each end has, by (operation, status): of the client's, and of the server's."""
+        self.after = self.running.fresh()
+        client, server = (self.moved(inside.cgroup) for inside in (self.client, self.server))
+        assert {keys[0] for keys in client} <= {"client"}
+        assert {keys[0] for keys in server} <= {"server"}
+        assert not self.moved(self.neighbour)
+        return {k[2:]: n for k, n in client.items()}, {k[2:]: n for k, n in server.items()}
+
+    def lost(self) -> list[int]:
+        return [self.after.total(i.cgroup.id, *LOST) for i in (self.client, self.server)]
+
+
+@contextmanager
+def site(tmpfs: Path, cgroups: Cgroup) -> Iterator[Site]:
+    server, client, neighbour = (
+        cgroups.child(f"{name}.service") for name in ("server", "client", "neighbour")
+    )
+    with (
+        namespaces("a") as (own,),
+        loader(tmpfs, "--collectors", "l7") as running,
+    ):
+        yield Site(running, Inside(own, server), Inside(own, client), neighbour, running.fresh())
+
+
+def script(client: Inside, code: str) -> str:
+    return client.run(sys.executable, "-S", "-c", code)
+
+
+def python(server: Inside, code: str) -> AbstractContextManager[None]:
+    """A server on port 8000."""
+    return server.serving(sys.executable, "-S", "-c", code, port=8000)
+
+
+HTTP_SERVER = """
+import socket, sys, threading, time
+def serve(s):
+    data = b""
+    def more():
+        nonlocal data
+        new = s.recv(65536)
+        if not new: sys.exit()
+        data += new
+    def send(answer):
+        for i in range(len(answer)): s.send(answer[i:i+1])
+    while True:
+        while b"\\r\\n\\r\\n" not in data: more()
+        head, data = data.split(b"\\r\\n\\r\\n", 1)
+        if b"expect" in head: send(b"HTTP/1.1 100 Continue\\r\\n\\r\\n")
+        if b"chunked" in head:
+            while not data.endswith(b"0\\r\\n\\r\\n"): more()
+            data = b""
+        elif b"content-length" in head:
+            size = int(head.split(b"content-length: ")[1].split(b"\\r")[0])
+            while len(data) < size: more()
+            data = data[size:]
+        method = head.split(b" ")[0]
+        if method == b"GET": send(b"HTTP/1.1 200 OK\\r\\nContent-Length: 3\\r\\n\\r\\nabc")
+        if method == b"HEAD": send(b"HTTP/1.1 404 No\\r\\nContent-Length: 300\\r\\n\\r\\n")
+        if method == b"POST":
+            send(b"HTTP/1.1 201 Made\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n")
+            send(b"2\\r\\nab\\r\\n0\\r\\n\\r\\n")
+        if method == b"PUT": send(b"HTTP/1.1 500 No\\r\\nContent-Length: 0\\r\\n\\r\\n")
+l = socket.socket(socket.AF_INET6)
+l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+l.setsockopt(41, 26, 0) # IPV6_V6ONLY
+l.bind(("::", 8000)); l.listen(512)
+while True:
+    s = l.accept()[0]
+    s.setsockopt(6, 1, 1)
+    threading.Thread(target=serve, args=(s,), daemon=True).start()
+"""
+HTTP_CLIENT = """
+import socket
+def one(host):
+    s = socket.create_connection((host, 8000)); s.setsockopt(6, 1, 1)
+    def ask(request, end):
+        for i in range(len(request)): s.send(request[i:i+1])
+        answer = b""
+        while not answer.endswith(end): answer += s.recv(65536)
+    ask(b"GET / HTTP/1.1\\r\\n\\r\\n", b"abc")
+    ask(b"HEAD / HTTP/1.1\\r\\n\\r\\n", b"\\r\\n\\r\\n")
+    head = b"POST / HTTP/1.1\\r\\nexpect: 100-continue\\r\\ncontent-length: 5\\r\\n\\r\\n"
+    ask(head + b"GET /", b"\\r\\n0\\r\\n\\r\\n")
+    head = b"PUT / HTTP/1.1\\r\\ntransfer-encoding: chunked\\r\\n\\r\\n"
+    ask(head + b"3\\r\\nabc\\r\\n0\\r\\n\\r\\n", b"\\r\\n\\r\\n")
+for i in range({times}):
+    one("127.0.0.1"); one("::1")
+"""
+
+
+@pytest.mark.guest("l7")
+def test_http_a_byte_at_a_time_is_exact(tmpfs: Path, cgroups: Cgroup) -> None:
+    times = 20
+    with site(tmpfs, cgroups) as s, python(s.server, HTTP_SERVER):
+        s.look()
+        script(s.client, HTTP_CLIENT.format(times=times))
+        client, server = s.ends()
+    expected = {
+        ("GET", "2xx"): 2 * times,
+        ("HEAD", "4xx"): 2 * times,
+        ("POST", "2xx"): 2 * times,
+        ("PUT", "5xx"): 2 * times,
+    }
+    assert client == expected
+    assert server == expected
+    assert s.lost() == [0, 0]
+
+
+def test_nginx_and_curl(tmpfs: Path, cgroups: Cgroup, tmp_path: Path) -> None:
+    with site(tmpfs, cgroups) as s, nginx(s.server, tmp_path) as log:
+        s.look()
+        curl = program("/usr/bin/curl")
+        urls = [f"http://127.0.0.1/{p}" for p in ("small", "large", "missing", "fail")]
+        for _ in range(5):
+            s.client.run(curl, "-s", *(word for u in urls for word in (u, "-o", "/dev/null")))
+        s.client.run(curl, "-s", "-d", "@" + str(tmp_path / "root/large"), "http://127.0.0.1/post")
+        client, server = s.ends()
+        lines = log.read_text().splitlines()
+    expected = {("GET", "2xx"): 10, ("GET", "4xx"): 5, ("GET", "5xx"): 5, ("POST", "2xx"): 1}
+    assert client == server == expected
+    assert len(lines) == sum(expected.values())
+    assert s.lost() == [0, 0]
+
+
+@pytest.mark.parametrize("pipeline", [1, 16])
+def test_redis_benchmark_is_what_the_server_counted(
+    tmpfs: Path, cgroups: Cgroup, tmp_path: Path, pipeline: int
+) -> None:
+    count = 4000
+    with site(tmpfs, cgroups) as s, redis(s.server, tmp_path):
+        s.look()
+        benchmark = program("/usr/bin/redis-benchmark")
+        s.client.run(
+            *(benchmark, "-q", "-n", str(count), "-c", "10", "-P", str(pipeline)),
+            *("-t", "set,get,lpush,mset"),
+        )
+        client, server = s.ends()
+        stats = s.client.run(program("/usr/bin/redis-cli"), "info", "commandstats")
+    expected = {(word, "ok"): count for word in ("SET", "GET", "LPUSH", "MSET")}
+    for end in (client, server):
+        assert {key: end[key] for key in expected} == expected
+        assert set(end) - set(expected) <= {("CONFIG", "ok")}
+    for word in ("set", "get", "lpush", "mset"):
+        assert f"cmdstat_{word}:calls={count}," in stats
+    assert s.lost() == [0, 0]
+
+
+def test_postgresql_statements_and_errors(tmpfs: Path, cgroups: Cgroup) -> None:
+    with site(tmpfs, cgroups) as s, postgresql(s.server, tmpfs / "pg") as psql:
+        connect = (psql, "-h", "127.0.0.1", "-U", "postgres", "-q")
+        s.client.run(*connect, "-c", "create table t(a int primary key)")
+        s.look()
+        for number in range(5):
+            s.client.run(*connect, "-c", f"insert into t values({number})")
+            s.client.run(*connect, "-c", "select no_such_column", check=False)
+            s.client.run(*connect, "-c", "select 1/0", check=False)
+            s.client.run(*connect, "-c", "select 1; select * from t; select 1/0", check=False)
+        s.client.run(*connect, "-c", "copy t to stdout", "-c", "delete from t")
+        client, server = s.ends()
+    expected = {
+        ("INSERT", "ok"): 5,
+        ("SELECT", "42"): 5,
+        ("SELECT", "22"): 10,
+        ("COPY", "ok"): 1,
+        ("DELETE", "ok"): 1,
+    }
+    assert client == server == expected
+    assert s.lost() == [0, 0]
+
+
+SLOW = """
+import socket, sys, time
+l = socket.socket(); l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+l.bind(("127.0.0.1", 8000)); l.listen(8)
+while True:
+    s = l.accept()[0]
+    while s.recv(65536):
+        time.sleep(0.005)
+        s.send(b"HTTP/1.1 200 OK\\r\\nContent-Length: 4\\r\\n\\r\\nab")
+        time.sleep(0.02)
+        s.send(b"cd")
+"""
+ASK_SLOW = """
+import json, socket, time
+s = socket.create_connection(("127.0.0.1", 8000))
+spent = []
+for _ in range(20):
+    began = time.monotonic_ns()
+    s.send(b"GET / HTTP/1.1\\r\\n\\r\\n")
+    answer = b""
+    while not answer.endswith(b"cd"): answer += s.recv(65536)
+    spent.append(time.monotonic_ns() - began)
+print(json.dumps(spent))
+"""
+
+
+@pytest.mark.guest("l7")
+def test_latency_ends_with_the_last_byte(tmpfs: Path, cgroups: Cgroup) -> None:
+    """No shorter than the server's sleeps, no longer than the client found, wake-up included."""
+    with site(tmpfs, cgroups) as s, python(s.server, SLOW):
+        s.look()
+        spent = [ns / 1e9 for ns in json.loads(script(s.client, ASK_SLOW))]
+        s.ends()
+    for side, inside in (("client", s.client), ("server", s.server)):
+        row = s.after.by_key(inside.cgroup.id, "l7")[side, "http", "GET", "2xx"]
+        assert row[REQUESTS] == sum(row[DURATION]) == 20
+        used = [bucket for bucket, count in enumerate(row[DURATION]) if count]
+        assert 2 ** (-20 + used[0] / 4) >= 0.025
+        assert 2 ** (-20 + (used[-1] - 1) / 4) <= max(spent)
+
+
+OLDER = (
+    PRELUDE.replace("gate()\n", "")
+    + ENTER
+    + """
+import socket
+enter({path!r})
+s = socket.create_connection(("127.0.0.1", 8000))
+def ask(request, size):
+    s.send(request)
+    answer = b""
+    while len(answer) < size: answer += s.recv(65536)
+head = len(b"HTTP/1.1 200 OK\\r\\nContent-Length: 1000000\\r\\n\\r\\n")
+ask(b"GET / HTTP/1.1\\r\\n\\r\\n", head + 1000000)
+s.send(b"GET / HTTP/1.1\\r\\n\\r\\n")
+got = len(s.recv(1000))
+gate()
+while got < head + 1000000: got += len(s.recv(65536))
+for _ in range(20): ask(b"GET / HTTP/1.1\\r\\n\\r\\n", head + 1000000)
+gate()
+"""
+)
+LARGE = """
+import socket, threading
+l = socket.socket(); l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+l.bind(("0.0.0.0", 8000)); l.listen(64)
+answer = b"HTTP/1.1 200 OK\\r\\nContent-Length: {size}\\r\\n\\r\\n"
+answer += b"GET / HTTP/1.1\\r\\n" * {lines}
+def serve(s):
+    while s.recv(65536): s.sendall(answer)
+while True: threading.Thread(target=serve, args=(l.accept()[0],), daemon=True).start()
+"""
+
+
+@pytest.mark.guest("l7")
+def test_older_connections_are_read_from_the_next_request_on(tmpfs: Path, cgroups: Cgroup) -> None:
+    """Also where a large answer, full of what looks like requests, is under way at the start."""
+    server, client = cgroups.child("server.service"), cgroups.child("client.service")
+    with namespaces("a") as (own,):
+        serving = python(Inside(own, server), LARGE.format(size=1_000_000, lines=62_500))
+        with serving:
+            worker = Worker(client, OLDER.format(path=own.path))
+            with loader(tmpfs, "--collectors", "l7") as running:
+                before = running.fresh()
+                worker.go()
+                worker.stopped()
+                s = Site(running, Inside(own, server), Inside(own, client), cgroups, before)
+                s.after = running.fresh()
+                ends = s.moved(client), s.moved(server)
+            worker.end()
+    assert ends[0] == {("client", "http", "GET", "2xx"): 20}
+    assert ends[1] == {("server", "http", "GET", "2xx"): 20}
+
+
+NOISE = """
+import os, socket, threading
+l = socket.socket(); l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+l.bind(("127.0.0.1", 8000)); l.listen(512)
+def serve(s):
+    while s.recv(65536): s.send(os.urandom(700))
+while True: threading.Thread(target=serve, args=(l.accept()[0],), daemon=True).start()
+"""
+MAKE_NOISE = """
+import os, socket
+for _ in range(300):
+    s = socket.create_connection(("127.0.0.1", 8000))
+    for _ in range(20):
+        s.send(os.urandom(500))
+        s.recv(65536)
+    s.close()
+"""
+
+
+def test_random_bytes_are_no_protocol(tmpfs: Path, cgroups: Cgroup) -> None:
+    with site(tmpfs, cgroups) as s, python(s.server, NOISE):
+        s.look()
+        script(s.client, MAKE_NOISE)
+        client, server = s.ends()
+        rows = [s.after.row(i.cgroup.id, "l7_connections") for i in (s.client, s.server)]
+    assert client == server == {}
+    for row in rows:
+        counted = {
+            name: value
+            for name, value in row.items()
+            if name.startswith("kpod_l7_connections_total") and value
+        }
+        assert counted == {"kpod_l7_connections_total{unknown}": 300}
+        assert row["kpod_l7_untracked_connections_total"] == 0
+
+
+ASK_LARGE = """
+import socket
+for _ in range({conns}):
+    s = socket.create_connection(("{address}", 8000))
+    for _ in range(10):
+        s.send(b"GET / HTTP/1.1\\r\\n\\r\\n")
+        left = {answer}
+        while left: left -= len(s.recv(min(left, 65536)))
+    s.close()
+"""
+
+
+def test_what_loss_takes_is_counted(tmpfs: Path, cgroups: Cgroup) -> None:
+    """One in 50 large packets of the server is lost, and comes again later, out of order."""
+    size, conns = 30_000, 20
+    server, client, other = (cgroups.child(f"{n}.service") for n in ("server", "client", "other"))
+    answer = len(f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n") + size
+    with (
+        namespaces("a", "b") as (a, b),
+        link(a, b, lose_one_in=50),
+        loader(tmpfs, "--collectors", "l7") as running,
+    ):
+        s = Site(running, Inside(a, server), Inside(b, client), other, running.fresh())
+        with python(s.server, LARGE.format(size=size, lines=size // 16)):
+            script(s.client, ASK_LARGE.format(address=a.address, conns=conns, answer=answer))
+            ends = s.ends()
+            retransmitted = int(a.snmp("Tcp", "RetransSegs"))
+    assert retransmitted > 10
+    assert ends[1] == {("GET", "2xx"): conns * 10}
+    assert s.lost()[1] == 0
+    whole = ends[0]["GET", "2xx"]
+    assert whole + ends[0].get(("GET", "no_response"), 0) + s.lost()[0] == conns * 10
+    # Most are lost in the midst of a body, which loses nothing.
+    assert whole > 0.9 * conns * 10
+
+
+class Program:
+    """A program of somebody else's at a cgroup: it lets everything through, or nothing."""
+
+    LOAD, ATTACH, DETACH, KIND, INGRESS = 5, 8, 9, 8, 0
+
+    def __init__(self, passes: bool) -> None:
+        code = struct.pack("=BBhi", 0xB7, 0, 0, passes) + struct.pack("=BBhi", 0x95, 0, 0, 0)
+        self.code = ctypes.create_string_buffer(code)
+        self.license = ctypes.create_string_buffer(b"GPL")
+        attributes = struct.pack(
+            "=IIQQIIQII16sII",
+            *(self.KIND, 2, ctypes.addressof(self.code), ctypes.addressof(self.license)),
+            *(0, 0, 0, 0, 0, b"other", 0, self.INGRESS),
+        )
+        self.fd = self.call(self.LOAD, attributes)
+
+    @staticmethod
+    def call(command: int, attributes: bytes) -> int:
+        libc = ctypes.CDLL(None, use_errno=True)
+        buffer = ctypes.create_string_buffer(attributes)
+        number = {"x86_64": 321, "aarch64": 280}[platform.machine()]
+        result = int(libc.syscall(number, command, buffer, len(attributes)))
+        assert result >= 0, os.strerror(ctypes.get_errno())
+        return result
+
+    @contextmanager
+    def attached(self, cgroup: Path, flags: int) -> Iterator[None]:
+        fd = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
+        where = struct.pack("=IIII", fd, self.fd, self.INGRESS, flags)
+        self.call(self.ATTACH, where)
+        try:
+            yield
+        finally:
+            self.call(self.DETACH, where[:-4] + bytes(4))
+            os.close(fd)
+
+
+@pytest.mark.parametrize("flags", [0, 1, 2], ids=["none", "override", "multi"])
+@pytest.mark.parametrize("first", ["theirs", "ours"])
+def test_beside_programs_of_others(tmpfs: Path, cgroups: Cgroup, flags: int, first: str) -> None:
+    """Attached to a cgroup below ours in each way there is: both go on working."""
+    server = cgroups.child("above").path
+    with ExitStack() as stack:
+        theirs = Program(True).attached(server, flags)
+        if first == "theirs":
+            stack.enter_context(theirs)
+        s = stack.enter_context(site(tmpfs, cgroups))
+        if first == "ours":
+            stack.enter_context(theirs)
+        s.server.cgroup = Cgroup(server / "server.service")
+        stack.enter_context(python(s.server, SLOW))
+        s.look()
+        script(s.client, ASK_SLOW)
+        assert s.ends() == ({("GET", "2xx"): 20}, {("GET", "2xx"): 20})
+        with Program(False).attached(s.client.cgroup.path, flags):
+            assert script(s.client, CONNECT) == "dropped\n"
+
+
+CONNECT = """
+import socket
+s = socket.socket()
+s.settimeout(0.3)
+try: s.connect(("127.0.0.1", 8000))
+except TimeoutError: print("dropped")
+"""

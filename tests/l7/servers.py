@@ -1,0 +1,153 @@
+"""Real servers and clients, the system's or unpacked by `make setup-test`, in a test's cgroups."""
+
+import ctypes
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.live import SLOWNESS, Cgroup, wait_for
+from tests.net import Namespace
+
+UNPACKED = Path(__file__).parent.parent.parent / ".cache/l7"
+LIBRARIES = f"{UNPACKED}/usr/lib/{platform.machine()}-linux-gnu"
+ENVIRONMENT = {**os.environ, "LD_LIBRARY_PATH": LIBRARIES, "LC_ALL": "C"}
+
+
+def program(*places: str) -> str:
+    """The first that there is, of the system or unpacked. Places may have wildcards."""
+    for place in places:
+        for root in (Path("/"), UNPACKED):
+            if found := sorted(root.glob(place.removeprefix("/"))):
+                return str(found[-1])
+    raise FileNotFoundError(f"none of {places}: make setup-test")
+
+
+class Inside:
+    """Runs things in a network namespace and a cgroup."""
+
+    def __init__(self, namespace: Namespace, cgroup: Cgroup) -> None:
+        self.namespace = namespace
+        self.cgroup = cgroup
+
+    def start(self, *command: str, name: str | None = None) -> "subprocess.Popen[bytes]":
+        def prepare() -> None:
+            self.cgroup.enter()
+            fd = os.open(self.namespace.path, os.O_RDONLY)
+            assert ctypes.CDLL(None).setns(fd, 0x40000000) == 0
+            os.close(fd)
+
+        return subprocess.Popen(
+            [name or command[0], *command[1:]],
+            executable=command[0],
+            env=ENVIRONMENT,
+            preexec_fn=prepare,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def run(self, *command: str, check: bool = True) -> str:
+        started = self.start(*command)
+        text = started.communicate(timeout=60 * SLOWNESS)[0].decode()
+        assert not check or not started.returncode, (command, text)
+        return text
+
+    @contextmanager
+    def serving(self, *command: str, port: int, name: str | None = None) -> Iterator[None]:
+        started = self.start(*command, name=name)
+        try:
+            wait_for(f"{command[0]} on port {port}", lambda: self.listens(started, port), 30)
+            yield
+        finally:
+            started.terminate()
+            try:
+                started.communicate(timeout=20 * SLOWNESS)
+            except subprocess.TimeoutExpired:
+                started.kill()
+                started.communicate()
+
+    def listens(self, started: "subprocess.Popen[bytes]", port: int) -> bool:
+        """Without connecting to it, as that would be counted."""
+        if started.poll() is not None:
+            assert started.stdout
+            raise RuntimeError(f"the server ended: {started.stdout.read().decode()}")
+        tables = f"/proc/{started.pid}/net"
+        for file in ("tcp", "tcp6", "udp", "udp6"):
+            for line in Path(f"{tables}/{file}").read_text().splitlines()[1:]:
+                _, local, remote = line.split()[:3]
+                if int(local.rsplit(":", 1)[1], 16) == port and remote.endswith(":0000"):
+                    return True
+        return False
+
+
+@contextmanager
+def redis(where: Inside, directory: Path) -> Iterator[None]:
+    """On port 6379. The server is the same binary as what redis-tools has under another name."""
+    binary = program("/usr/bin/redis-server", "/usr/bin/redis-check-rdb")
+    arguments = ("--port", "6379", "--save", "", "--appendonly", "no", "--dir", str(directory))
+    with where.serving(binary, *arguments, port=6379, name="redis-server"):
+        yield
+
+
+NGINX = """
+daemon off; master_process off; worker_processes 1; user root;
+pid {d}/pid; error_log {d}/error;
+events {{ worker_connections 512; }}
+http {{
+	access_log {d}/access; sendfile on; keepalive_requests 1000000;
+	client_body_temp_path {d}/body; proxy_temp_path {d}/proxy; fastcgi_temp_path {d}/fastcgi;
+	uwsgi_temp_path {d}/uwsgi; scgi_temp_path {d}/scgi;
+	server {{
+		listen 80; root {d}/root;
+		location /post {{ client_max_body_size 100m; return 200 "ok"; }}
+		location /fail {{ return 503 "no"; }}
+	}}
+}}
+"""
+
+
+@contextmanager
+def nginx(where: Inside, directory: Path) -> Iterator[Path]:
+    """On port 80, with a small and a large file. The path is that of its log of requests."""
+    (directory / "root").mkdir()
+    (directory / "root/small").write_bytes(b"x" * 100)
+    (directory / "root/large").write_bytes(b"GET / HTTP/1.1\r\n\r\n" * 60000)
+    (directory / "conf").write_text(NGINX.format(d=directory))
+    with where.serving(
+        *(program("/usr/sbin/nginx"), "-c", f"{directory}/conf", "-e", f"{directory}/error"),
+        port=80,
+    ):
+        yield directory / "access"
+
+
+@contextmanager
+def postgresql(where: Inside, directory: Path) -> Iterator[str]:
+    """On port 5432, as uid 65534, which it insists on not being root. Gives psql's path."""
+    folder = Path(program("/usr/lib/postgresql/*/bin/postgres")).parent
+    data = directory / "data"
+    directory.mkdir()
+    directory.chmod(0o777)
+    unprivileged = ("/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    made = subprocess.run(
+        [*unprivileged, str(folder / "initdb"), "-D", str(data), "-A", "trust", "-U", "postgres"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        cwd="/",
+    )
+    assert not made.returncode, made.stderr
+    settings = {
+        "unix_socket_directories": "",
+        "listen_addresses": "127.0.0.1",
+        "fsync": "off",
+        "autovacuum": "off",
+        "dynamic_shared_memory_type": "mmap",
+    }
+    options = [word for k, v in settings.items() for word in ("-c", f"{k}={v}")]
+    with where.serving(
+        *unprivileged, str(folder / "postgres"), "-D", str(data), *options, port=5432
+    ):
+        yield str(folder / "psql")

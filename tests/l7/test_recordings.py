@@ -1,0 +1,328 @@
+"""
+Every recorded conversation (tests/fixtures/l7/README.md has the true counts), however it is cut.
+
+The same step functions that the kernel runs, in a process: fed whole, a byte at a time, cut in two
+at each place, with segments sent again, and seen from either end, they come to the same.
+"""
+
+import struct
+from collections import Counter
+
+import pytest
+
+from tests.l7.recordings import FOLDER, Recording, Result, replay
+
+HOW = (("bytes",), ("pairs",), ("again",), ("bytes", "client"), ("again", "client"))
+
+# name: (protocol, requests, answers, errors, most outstanding), errors by the statuses below.
+TRUE = {
+    "http1-1xx": ("http", 2, 2, 0, 1),
+    "http1-408-silent-haproxy": ("http", 0, 0, 0, 0),
+    "http1-absolute-form-proxy": ("http", 2, 2, 0, 1),
+    "http1-connect": ("http", 1, 1, 0, 1),
+    "http1-duplex": ("http", 2, 2, 0, 1),
+    "http1-early-403-keepalive": ("http", 2, 2, 0, 1),
+    "http1-expect-refused-curl": ("http", 2, 2, 0, 1),
+    "http1-head-304-204-chunk": ("http", 5, 5, 1, 5),
+    "http1-pipelined-nginx": ("http", 8, 8, 2, 8),
+    "http1-sse-slow": ("http", 2, 2, 0, 1),
+    "http1-upgrade-h2c-apache": ("http", 2, 2, 0, 1),
+    "http1-websocket": ("http", 1, 1, 0, 1),
+    "redis-benchmark-pipeline16": ("redis", 208, 208, 0, 16),
+    "redis-blpop": ("redis", 11, 11, 6, 1),
+    "redis-inline": ("redis", 7, 7, 0, 2),
+    # The PING after MONITOR is not looked at: README has 8.
+    "redis-monitor": ("redis", 7, 7, 3, 1),
+    "redis-multi-exec-errors": ("redis", 25, 25, 7, 6),
+    # README has 14 answers, as the other two are pushes; they answer SUBSCRIBE and UNSUBSCRIBE.
+    "redis-pubsub": ("redis", 16, 16, 6, 1),
+    "redis-py-connect-6379": ("redis", 6, 6, 3, 1),
+    "redis-py-connect-6380": ("redis", 6, 6, 1, 1),
+    "redis-replication-psync": ("redis", 4, 4, 0, 1),
+    "redis-tracking-push": ("redis", 6, 6, 0, 1),
+    "valkey-replication-psync": ("redis", 5, 5, 0, 2),
+    "postgres-asyncpg": ("postgresql", 11, 11, 1, 1),
+    "postgres-cancel-proto32": ("postgresql", 4, 4, 3, 1),
+    "postgres-copy": ("postgresql", 4, 4, 2, 1),
+    # START_REPLICATION is answered by what begins the stream; README has 3 answers.
+    "postgres-logical-replication": ("postgresql", 4, 4, 0, 1),
+    "postgres-node-pg": ("postgresql", 9, 9, 1, 1),
+    "postgres-notify-terminate": ("postgresql", 10, 9, 0, 1),
+    "postgres-pgbench-pipeline": ("postgresql", 3, 3, 0, 1),
+    "postgres-pipeline-error": ("postgresql", 5, 5, 1, 1),
+    "dns-tcp-out-of-order": ("dns", 2, 2, 0, 2),
+    "dns-glibc-tc-tcp-rounds": ("dns", 2, 2, 0, 1),
+    "dns-go-resolver": ("dns", 2, 2, 0, 1),
+}
+NO_ERROR = {
+    *("ok", "no_response", "one_way", "1xx", "2xx", "3xx", "4xx", "NOERROR"),
+}
+# Protocols that are not read, but could be taken for one that is.
+OPAQUE = {"memcached-text": "unknown", "nats-client": "unknown", "tls13-opaque": "tls"}
+
+
+def tcp(name: str) -> bytes:
+    return Recording.of(name).packed()
+
+
+@pytest.mark.parametrize("name", TRUE)
+def test_counts_are_true(name: str) -> None:
+    protocol, requests, answers, errors, most = TRUE[name]
+    result = replay(tcp(name), "whole")
+    assert set(result.protocols) == {protocol}
+    assert result.requests == requests
+    assert result.answers == answers
+    assert sum(n for (_, status), n in result.rows.items() if status not in NO_ERROR) == errors
+    assert result.most == most
+    assert set(result.events) <= {"unsolicited"}
+
+
+def same(a: Result, b: Result) -> bool:
+    return (a.rows, a.events, a.untimed, sorted(a.protocols)) == (
+        b.rows,
+        b.events,
+        b.untimed,
+        sorted(b.protocols),
+    )
+
+
+@pytest.mark.parametrize("name", [*TRUE, *OPAQUE])
+@pytest.mark.parametrize("how", HOW, ids=" ".join)
+def test_how_it_is_cut_makes_no_difference(name: str, how: tuple[str, ...]) -> None:
+    packed = tcp(name)
+    assert same(replay(packed, *how), replay(packed, "whole"))
+
+
+def test_every_recording_is_tested() -> None:
+    left = {
+        path.stem
+        for path in FOLDER.glob("*.jsonl")
+        if "tcp" in Recording.of(path.stem).transport and path.stem not in {*TRUE, *OPAQUE}
+    }
+    planned = ("mysql-", "mongo-", "kafka-", "http2-", "grpc-")
+    assert {name for name in left if not name.startswith(planned)} == set()
+
+
+@pytest.mark.parametrize("name", OPAQUE)
+def test_look_alikes_are_not_taken_for_something_else(name: str) -> None:
+    result = replay(tcp(name), "whole")
+    assert result.protocols == [OPAQUE[name]]
+    assert not result.requests
+    assert not result.events
+
+
+def rows(name: str) -> Counter[tuple[str, str]]:
+    return replay(tcp(name), "whole").rows
+
+
+def test_an_error_that_nobody_asked_for_is_an_event() -> None:
+    assert replay(tcp("http1-408-silent-haproxy"), "whole").events == {"unsolicited": 1}
+    assert replay(tcp("postgres-notify-terminate"), "whole").events == {"unsolicited": 1}
+
+
+def test_final_statuses_by_method() -> None:
+    assert rows("http1-1xx") == {("GET", "2xx"): 1, ("POST", "2xx"): 1}
+    assert rows("http1-early-403-keepalive") == {("POST", "4xx"): 1, ("GET", "2xx"): 1}
+    assert rows("http1-head-304-204-chunk") == {
+        ("HEAD", "2xx"): 1,
+        ("GET", "3xx"): 1,
+        ("GET", "2xx"): 2,
+        ("GET", "5xx"): 1,
+    }
+
+
+def test_a_failed_pipeline_has_one_error() -> None:
+    assert rows("postgres-pipeline-error") == {("SELECT", "ok"): 4, ("SELECT", "22"): 1}
+    assert rows("postgres-copy") == {("COPY", "ok"): 2, ("COPY", "22"): 1, ("COPY", "57"): 1}
+
+
+def test_a_librarys_handshake_is_not_the_programs_error() -> None:
+    for name in ("redis-py-connect-6379", "redis-py-connect-6380"):
+        result = rows(name)
+        assert result["SET", "ok"] == result["GET", "ok"] == 1
+        assert not sum(n for (_, status), n in result.items() if status == "error")
+
+
+def test_long_polls_have_no_latency() -> None:
+    result = replay(tcp("redis-blpop"), "whole")
+    assert result.rows["BLPOP", "ok"] == result.untimed == 2
+    assert all(conn["slowest"] < 100_000_000 for conn in result.conns.values())
+
+
+def test_the_answer_ends_with_its_last_byte() -> None:
+    result = replay(tcp("http1-sse-slow"), "whole")
+    assert 300_000_000 <= result.conns[0]["slowest"] < 400_000_000
+
+
+def conversation(*parts: tuple[str, bytes]) -> bytes:
+    """Of one connection: "c" and what the client sends, "s" and what the server does."""
+    recording = {"c": 0, "s": 1}
+    return b"".join(
+        one_record(recording[side], number, data) for number, (side, data) in enumerate(parts)
+    )
+
+
+def one_record(server: int, number: int, data: bytes) -> bytes:
+    return struct.pack("=IIIQ", 0, server, len(data), 1_000_000 * (number + 1)) + data
+
+
+def command(*words: str) -> bytes:
+    return f"*{len(words)}\r\n".encode() + b"".join(f"${len(w)}\r\n{w}\r\n".encode() for w in words)
+
+
+@pytest.mark.parametrize("how", [("whole",), ("bytes",)])
+def test_client_reply_off_and_skip_are_one_way(how: tuple[str, ...]) -> None:
+    packed = conversation(
+        ("c", command("SET", "a", "1")),
+        ("s", b"+OK\r\n"),
+        ("c", command("CLIENT", "REPLY", "SKIP") + command("SET", "a", "2") + command("PING")),
+        ("s", b"+PONG\r\n"),
+        ("c", command("CLIENT", "REPLY", "OFF") + command("GET", "a") * 5),
+        ("c", command("CLIENT", "REPLY", "ON")),
+        ("s", b"+OK\r\n"),
+        ("c", command("GET", "a")),
+        ("s", b"$1\r\n2\r\n"),
+    )
+    assert replay(packed, *how).rows == {
+        ("SET", "ok"): 1,
+        ("CLIENT", "one_way"): 2,
+        ("SET", "one_way"): 1,
+        ("PING", "ok"): 1,
+        ("GET", "one_way"): 5,
+        ("CLIENT", "ok"): 1,
+        ("GET", "ok"): 1,
+    }
+
+
+@pytest.mark.parametrize("how", [("whole",), ("bytes",), ("pairs",)])
+def test_resp2_subscriptions(how: tuple[str, ...]) -> None:
+    def confirmed(kind: str, channel: str, count: int) -> bytes:
+        return f"*3\r\n${len(kind)}\r\n{kind}\r\n$2\r\n{channel}\r\n:{count}\r\n".encode()
+
+    packed = conversation(
+        ("c", command("SUBSCRIBE", "c1", "c2")),
+        ("s", confirmed("subscribe", "c1", 1) + confirmed("subscribe", "c2", 2)),
+        ("s", b"*3\r\n$7\r\nmessage\r\n$2\r\nc1\r\n$2\r\nhi\r\n" * 3),
+        ("c", command("UNSUBSCRIBE")),
+        ("s", confirmed("unsubscribe", "c1", 1) + confirmed("unsubscribe", "c2", 0)),
+        ("c", command("LRANGE", "l", "0", "-1")),
+        ("s", b"*2\r\n$1\r\na\r\n-ERR inside\r\n"),
+    )
+    result = replay(packed, *how)
+    assert result.rows == {
+        ("SUBSCRIBE", "ok"): 1,
+        ("UNSUBSCRIBE", "ok"): 1,
+        ("LRANGE", "ok"): 1,
+    }
+    assert not result.events
+
+
+@pytest.mark.parametrize("how", [("whole",), ("bytes",), ("pairs",)])
+def test_resp3_attributes_and_nested_values(how: tuple[str, ...]) -> None:
+    packed = conversation(
+        ("c", command("GET", "a") + command("MGET", "a", "b")),
+        ("s", b"|1\r\n+ttl\r\n:3600\r\n$2\r\nhi\r\n*2\r\n*-1\r\n%1\r\n+k\r\n~1\r\n#t\r\n"),
+        ("c", command("EXEC")),
+        ("s", b"!5\r\nERR x\r\n"),
+    )
+    result = replay(packed, *how)
+    assert result.rows == {("GET", "ok"): 1, ("MGET", "ok"): 1, ("EXEC", "error"): 1}
+    assert not result.events
+
+
+@pytest.mark.parametrize("how", [("whole",), ("bytes",), ("pairs",)])
+def test_the_sync_after_a_copy_is_not_answered_again(how: tuple[str, ...]) -> None:
+    def message(kind: bytes, body: bytes = b"") -> bytes:
+        return kind + (len(body) + 4).to_bytes(4) + body
+
+    startup = b"\x00\x03\x00\x00user\x00me\x00\x00"
+    extended = (
+        message(b"P", b"\x00copy t from stdin\x00\x00\x00")
+        + message(b"B", b"\x00" * 8)
+        + message(b"E", b"\x00" * 5)
+        + message(b"S")
+    )
+    packed = conversation(
+        ("c", (len(startup) + 4).to_bytes(4) + startup),
+        ("s", message(b"R", b"\x00" * 4) + message(b"Z", b"I")),
+        ("c", extended),
+        ("s", message(b"1") + message(b"2") + message(b"G", b"\x00\x00\x01\x00\x00")),
+        ("c", message(b"d", b"1\n") + message(b"c") + message(b"S")),
+        ("s", message(b"C", b"COPY 1\x00") + message(b"Z", b"I")),
+        ("c", message(b"Q", b"select 1\x00")),
+        ("s", message(b"C", b"SELECT 1\x00") + message(b"Z", b"I")),
+    )
+    result = replay(packed, *how)
+    assert result.rows == {("COPY", "ok"): 1, ("SELECT", "ok"): 1}
+    assert not result.events
+
+
+REQUEST_LIKE = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@pytest.mark.parametrize("how", [("whole",), ("bytes",)])
+def test_a_body_that_looks_like_requests_is_a_body(how: tuple[str, ...]) -> None:
+    body = REQUEST_LIKE * 100
+    head = f"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    packed = conversation(
+        ("c", head),
+        *(("c", body[at : at + 260]) for at in range(0, len(body), 260)),
+        ("s", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+        ("c", REQUEST_LIKE),
+        ("s", b"HTTP/1.1 200 OK\r\ncontent-length:2\r\n\r\nhi"),
+    )
+    assert replay(packed, *how).rows == {("POST", "2xx"): 1, ("GET", "2xx"): 1}
+
+
+def test_a_connection_that_ends_leaves_no_response() -> None:
+    packed = conversation(("c", REQUEST_LIKE), ("c", REQUEST_LIKE))
+    assert replay(packed, "whole").rows == {("GET", "no_response"): 2}
+
+
+def test_an_answer_until_the_close_ends_with_its_last_byte() -> None:
+    packed = conversation(
+        ("c", REQUEST_LIKE),
+        ("s", b"HTTP/1.0 200 OK\r\n\r\nab"),
+        ("s", b"cd"),
+    )
+    result = replay(packed, "whole")
+    assert result.rows == {("GET", "2xx"): 1}
+    assert result.conns[0]["slowest"] == 2_000_000
+
+
+def test_more_than_fits_outstanding_is_counted_as_other() -> None:
+    words = ["GET", "SET", "DEL", "TTL", "INCR", "DECR", "LLEN", "LPOP", "RPOP", "PING", "MGET"]
+    packed = conversation(
+        ("c", b"".join(command(w, "a") for w in words)),
+        ("s", b"+OK\r\n" * len(words)),
+    )
+    result = replay(packed, "whole")
+    assert result.requests == len(words)
+    assert not result.events
+    assert result.rows["other", "ok"] == 4
+
+
+@pytest.mark.parametrize("every", [2, 3, 5, -3, -5, -7])
+@pytest.mark.parametrize("name", ["redis-benchmark-pipeline16", "postgres-node-pg"])
+def test_what_is_lost_is_counted(name: str, every: int) -> None:
+    """Answers that are lost (every > 0) leave requests; of requests that are, answers are left."""
+    result = replay(tcp(name), "lose", str(every))
+    answered = result.requests - result.status("no_response")
+    unanswered = result.status("no_response") + result.events["gap"] + result.events["unmatched"]
+    assert answered < TRUE[name][1]
+    assert answered + unanswered == TRUE[name][1]
+
+
+def test_segments_too_early_inside_a_body_lose_nothing() -> None:
+    body = bytes(5000)
+    packed = conversation(
+        ("c", REQUEST_LIKE),
+        ("s", b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n"),
+        *(("s", body[at : at + 500]) for at in range(0, 5000, 500)),
+        ("c", REQUEST_LIKE),
+        ("s", b"HTTP/1.1 204 No Content\r\n\r\n"),
+    )
+    for every in (1, 2, 3):
+        result = replay(packed, "reorder", str(every), "client")
+        assert result.rows == {("GET", "2xx"): 2}
+        assert not result.events
