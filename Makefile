@@ -334,10 +334,10 @@ test-vm: setup-vm .cache/root/arm64/ready
 
 # On a Debian that nobody prepared, in a chroot: `make run` to its first metrics, and the tests that
 # need no kernel of their own.
-SUITE := trixie
+FRESH := trixie
 test-debian:
 	$(call apt,debootstrap)
-	@$(SUDO) tests/debian/fresh $(SUITE)
+	@$(SUDO) tests/debian/fresh $(FRESH)
 
 # Records what kernels give: this one now, others as the last test-vm found them.
 accept: all $(B)/kpod-loader-test
