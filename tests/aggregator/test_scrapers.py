@@ -267,7 +267,12 @@ def test_an_ended_container_has_no_series_of_zeros(tmp_path: Path) -> None:
     ]
     path = tmp_path / "segment"
     Segment(schema(table("t", 4 + BUCKETS, columns)), slots, rows).write(path)
-    store = Store(str(path), clock=time.monotonic_ns, resolver=standalone, created="all")
+    store = Store(
+        str(path),
+        clock=time.monotonic_ns,
+        resolver=lambda owner: (("who", owner.path.removesuffix(".service")),),
+        created="all",
+    )
     assert store.refresh() == "live"
     snapshot = store.snapshot
     assert snapshot
@@ -286,7 +291,7 @@ def test_an_ended_container_has_no_series_of_zeros(tmp_path: Path) -> None:
         protobuf_samples(protobuf),
     ):
         for who, wanted in names.items():
-            series = [n for n, labels in found if ("container", f"{who}.service") in labels]
+            series = [n for n, labels in found if ("who", who) in labels]
             base = {
                 n.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count")
                 for n in series
@@ -300,10 +305,10 @@ def test_an_ended_container_has_no_series_of_zeros(tmp_path: Path) -> None:
     (body,) = requests(snapshot)
     pushed = {
         (
-            next(a.value.string_value for a in r.resource.attributes if a.key == "container.name"),
+            next(a.value.string_value for a in r.resource.attributes if a.key == "who"),
             m.name,
         )
         for r in ExportMetricsServiceRequest.FromString(body).resource_metrics
         for m in r.scope_metrics[0].metrics
     }
-    assert pushed == {(f"{who}.service", name) for who, of in names.items() for name in of}
+    assert pushed == {(who, name) for who, of in names.items() for name in of}

@@ -131,6 +131,7 @@ def measure_cadvisor(path: Path) -> tuple[int, float]:
         clock=time.monotonic_ns,
         resolver=named,
         compat=Compat(translate, namer(lambda *_: image), PREFIXES),
+        limits=Limits(page=1 << 30),
     )
     segment(loader_schema(), TOMBSTONE, 1).write(path)
     store.refresh()
