@@ -226,11 +226,13 @@ TEST_BIN := $(TEST_C:%=$(B)/c/plain/%) $(B)/c/thread/test_ring $(B)/c/thread/tes
 	$(patsubst %,$(B)/c/address/%,$(filter-out test_privileges,$(TEST_C)))
 
 .SECONDEXPANSION:
+$(B)/c/plain/test_files $(B)/c/address/test_files: $(filter $(B)/bpf/cgroup_%,$(BPF_OBJECTS))
 $(B)/c/%: tests/c/$$(notdir $$*).c $(SHARED_C) $$(TESTED_$$(notdir $$*)) \
 		$(wildcard shared/*.h bpf/*.h loader/*.h loader/*/*.h tests/c/*.h)
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
-	@$(CC) $(CFLAGS) $(SAN_$(notdir $(@D))) -Ishared -Ibpf $(INCLUDES) -o $@ $(filter %.c,$^) \
+	@$(CC) $(CFLAGS) $(SAN_$(notdir $(@D))) -Ishared -Ibpf $(INCLUDES) -Wa,-I$(B)/bpf -o $@ \
+		$(filter %.c,$^) \
 		$(LDFLAGS) $(CMOCKA)
 
 # All parts, even if one fails, and a table at the end.

@@ -54,13 +54,77 @@ struct kernfs_node {
 
 struct cgroup_root {
 	int hierarchy_id; /* 0: the default (v2) hierarchy */
+	unsigned int flags;
 };
 
 struct cgroup;
 
 struct cgroup_subsys_state {
 	struct cgroup *cgroup;
+	u64 serial_nr; /* grows by one with each that is made */
 	struct cgroup_subsys_state *parent;
+};
+
+struct task_cputime {
+	u64 stime, utime; /* as the tick sampled them */
+	unsigned long long sum_exec_runtime;
+};
+
+struct cgroup_base_stat {
+	struct task_cputime cputime;
+};
+
+struct prev_cputime {
+	u64 utime, stime; /* as they were shown last */
+};
+
+typedef struct {
+	s64 counter;
+} atomic64_t;
+
+typedef struct {
+	long counter;
+} atomic_long_t;
+
+enum psi_states {
+	PSI_IO_SOME,
+	PSI_IO_FULL,
+	PSI_MEM_SOME,
+	PSI_MEM_FULL,
+	PSI_CPU_SOME,
+	PSI_CPU_FULL,
+	PSI_NONIDLE, /* comes later where there is PSI_IRQ_FULL */
+};
+
+struct psi_group_cpu {
+	u32 state_mask;	   /* a bit for each state that the CPU is in, … */
+	u32 times[1];	   /* ns, by state, … */
+	u64 state_start;   /* … since then, by the scheduler's clock */
+	u32 times_prev[1]; /* likewise, when they were last added to the totals */
+};
+
+struct work_struct {
+	atomic_long_t data; /* bit 0: it is pending */
+};
+
+struct delayed_work {
+	struct work_struct work;
+};
+
+struct psi_group {
+	bool enabled;		       /* 6.1 */
+	struct delayed_work avgs_work; /* psi_avgs_work(), which ends samples */
+	struct psi_group_cpu *pcpu;
+	u64 total[1]; /* ns, by state */
+};
+
+/* In newer BTF an array of arrays is that. */
+struct psi_group_cpu___nested {
+	u32 times_prev[1][1];
+};
+
+struct psi_group___nested {
+	u64 total[1][1];
 };
 
 struct cgroup {
@@ -68,6 +132,91 @@ struct cgroup {
 	int level;
 	struct kernfs_node *kn;
 	struct cgroup_root *root;
+	struct cgroup_subsys_state *subsys[1]; /* by enum cgroup_subsys_id */
+	struct cgroup_base_stat bstat;
+	struct prev_cputime prev_cputime;
+	struct psi_group *psi; /* 6.1 */
+};
+
+enum cgroup_subsys_id {
+	cpu_cgrp_id = 1,
+	io_cgrp_id,
+	memory_cgrp_id,
+	pids_cgrp_id,
+};
+
+/* since 6.16 */
+struct css_rstat_cpu {
+	struct cgroup_subsys_state *owner;
+};
+
+enum pidcg_event { PIDCG_MAX, PIDCG_FORKFAIL };
+
+struct pids_cgroup {
+	struct cgroup_subsys_state css;
+	atomic64_t counter;
+	atomic64_t limit;
+	atomic64_t events[2], events_local[2]; /* 6.12 */
+};
+
+struct pids_cgroup___before_6_12 {
+	atomic64_t events_limit;
+};
+
+enum node_stat_item {
+	NR_INACTIVE_FILE,
+	NR_SLAB_RECLAIMABLE_B,
+	NR_SLAB_UNRECLAIMABLE_B,
+	WORKINGSET_REFAULT_ANON,
+	WORKINGSET_REFAULT_FILE,
+	NR_ANON_MAPPED,
+	NR_FILE_PAGES,
+};
+
+enum memcg_stat_item {
+	MEMCG_KMEM, /* 5.18 */
+	MEMCG_NR_STAT,
+};
+
+enum memcg_memory_event {
+	MEMCG_LOW,
+	MEMCG_HIGH,
+	MEMCG_MAX,
+	MEMCG_OOM,
+	MEMCG_OOM_KILL,
+};
+
+/* In pages. */
+struct page_counter {
+	atomic_long_t usage;
+	unsigned long watermark;
+	unsigned long max;
+};
+
+struct memcg_vmstats {
+	long state[1];
+};
+
+struct mem_cgroup {
+	struct cgroup_subsys_state css;
+	struct page_counter memory;
+	struct page_counter swap;
+	struct memcg_vmstats *vmstats; /* a pointer since 6.1 */
+	atomic_long_t memory_events[1];
+};
+
+struct cfs_bandwidth {
+	s64 period;
+	u64 quota;
+	int nr_periods;
+	int nr_throttled;
+	u64 throttled_time;
+};
+
+struct task_group {
+	struct cgroup_subsys_state css;
+	unsigned long shares;
+	struct cfs_bandwidth cfs_bandwidth;
 };
 
 struct cgroup___since_6_1 {
@@ -82,7 +231,16 @@ struct css_set {
 	struct cgroup *dfl_cgrp;
 };
 
+struct rq {
+	u64 clock; /* sched_clock_cpu(), as of update_rq_clock() */
+};
+
+struct cfs_rq {
+	struct rq *rq;
+};
+
 struct sched_entity {
+	struct cfs_rq *cfs_rq;
 	u64 sum_exec_runtime; /* ns on a CPU, kept up to date by update_curr() */
 };
 
@@ -253,10 +411,6 @@ struct bpf_iter__task {
 
 /* ---- sockets ------------------------------------------------------------------------------- */
 
-typedef struct {
-	s64 counter;
-} atomic64_t;
-
 struct sock_common {
 	unsigned short skc_family;
 	unsigned char skc_state;
@@ -356,8 +510,17 @@ struct bpf_iter__task_file {
 	struct file *file;
 };
 
+struct bpf_array {
+	void *pptrs[1]; /* of a per-CPU map: by element */
+};
+
 struct bpf_iter_meta {
 	u64 seq_num;
+};
+
+struct bpf_iter__cgroup {
+	struct bpf_iter_meta *meta;
+	struct cgroup *cgroup; /* NULL: the end */
 };
 
 struct bpf_iter__bpf_map {

@@ -94,7 +94,8 @@ static const struct option_row rows[] = {
 	{"print", FLAG, TO(print), .help = "also print a live table"},
 	{"verbose", FLAG, TO(verbose), .help = "also print what libbpf says"},
 	{"inject-load-failure", TEXT, TO(inject_failure), .value = "NAME",
-	 .help = "this collector does not load", .testing = true},
+	 .help = "this collector does not load; with :NAME, no attachment of that name",
+	 .testing = true},
 	{"governor-tick", SECONDS, TO(governor_tick_ns), "1", 0.01, 3600, "SECONDS",
 	 "of the governor of overhead", .testing = true},
 };

@@ -38,7 +38,8 @@ struct kpod_options {
 	const char *syscalls;	    /* measured by name, separated by commas; NULL: a default */
 	double max_overhead;	    /* of BPF programs, in percent of the node's CPU time */
 	uint64_t governor_tick_ns;  /* a second but in tests */
-	const char *inject_failure; /* test builds: this collector does not load */
+	const char *inject_failure; /* test builds: this collector does not load, or these
+				       attachments */
 };
 
 /*

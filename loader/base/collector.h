@@ -98,6 +98,7 @@ enum kpod_step_kind {
 	KPOD_PER_CPU,	    /* a raw_tp program, run on every CPU before each snapshot */
 	KPOD_WALK,	    /* an iterator, read to its end before each snapshot */
 	KPOD_LOAD,	    /* nothing more: the collector's source runs it */
+	KPOD_CHECK,	    /* a syscall program, run once: -errno if the attachment cannot work */
 };
 
 struct kpod_step {
@@ -105,7 +106,13 @@ struct kpod_step {
 	enum kpod_step_kind kind;
 };
 
-/* One way to attach; steps are taken in order. Programs that no step names are not loaded. */
+struct kpod_cgroup_walk;
+struct kpod_source;
+
+/*
+ * One way to attach; steps are taken in order. Programs that no step names are not loaded, and an
+ * attachment without steps loads no object.
+ */
 struct kpod_attachment {
 	const char *name;
 	const struct kpod_step *steps;
@@ -113,6 +120,8 @@ struct kpod_attachment {
 	const char *omit;  /* a map that none of them uses and old kernels cannot make, or NULL */
 	const char *lacks; /* for people: what it does not do as well as the best, or NULL */
 	bool preemptible;  /* only for kernels that may preempt programs of tracepoints */
+	const struct kpod_source *source;    /* in place of the collector's, or NULL */
+	const struct kpod_cgroup_walk *walk; /* of kpod_cgroup_walk_source */
 };
 
 enum kpod_profile { KPOD_MINIMAL, KPOD_STANDARD, KPOD_COMPREHENSIVE, KPOD_PROFILES };

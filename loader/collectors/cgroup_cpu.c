@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sources/cgroupfs.h"
+#include "sources/cgroupwalk.h"
 
-struct cgroup_cpu_row {
-	uint64_t usage, user, system, periods, throttled_periods, throttled; /* times in us */
-	uint64_t quota, period, weight;
-};
+#include "bpf/cgroup_cpu.h"
+
+KPOD_OBJECT(cgroup_cpu);
 
 #define TO(field) .word = KPOD_WORD(cgroup_cpu_row, field)
 #define STAT(key, field)                                                                           \
@@ -54,7 +54,48 @@ static const struct kpod_table tables[] = {
 	 KPOD_COLUMNS(columns)},
 };
 
-static const struct kpod_attachment attachments[] = {{.name = "files"}};
+#define NSEC_PER_USEC 1000
+
+static uint64_t max(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+/*
+ * What cputime_adjust() would say, had cpu.stat been read now and in each walk before: the time on
+ * a CPU is measured, and is divided into user and system as the ticks were, where neither may ever
+ * shrink. The kernel keeps what was shown last (prev_cputime); as a walk changes nothing in the
+ * kernel, it keeps its own.
+ */
+static void divide(void *row)
+{
+	struct cgroup_cpu_walked *found = row;
+	struct cgroup_cpu_time last = {max(found->last.user, found->shown.user),
+				       max(found->last.system, found->shown.system)};
+	uint64_t runtime = found->runtime_ns, ticks = found->ticks.user + found->ticks.system;
+	uint64_t system = runtime;
+
+	if (last.user + last.system < runtime) {
+		if (!found->ticks.system)
+			system = 0;
+		else if (found->ticks.user)
+			system = (uint64_t)((unsigned __int128)found->ticks.system * runtime /
+					    ticks);
+		last.system = max(last.system, system);
+		if (runtime - last.system < last.user)
+			last.system = runtime - last.user;
+		last.user = runtime - last.system;
+	}
+	found->last = last;
+	found->row.user = last.user / NSEC_PER_USEC;
+	found->row.system = last.system / NSEC_PER_USEC;
+}
+
+static const struct kpod_attachment attachments[] = {
+	{KPOD_WALK_ROWS(cgroup_cpu, cgroup_cpu_walked, .finish = divide),
+	 KPOD_STEPS(KPOD_WALK_STEPS(cgroup_cpu))},
+	{KPOD_FILES_ATTACHMENT},
+};
 
 const struct kpod_collector kpod_collector_cgroup_cpu = {
 	.name = "cgroup_cpu",
@@ -62,10 +103,12 @@ const struct kpod_collector kpod_collector_cgroup_cpu = {
 	.owner = "the cgroup, with all below it",
 	.since = "5.10",
 	.profile = KPOD_MINIMAL,
+	KPOD_EMBEDDED(cgroup_cpu),
 	.attachments = attachments,
 	.attachment_count = KPOD_COUNT(attachments),
 	.tables = tables,
 	.table_count = KPOD_COUNT(tables),
+	.sized_by_slot = "cgroup_cpu_rows",
 	.source = &kpod_cgroup_source,
 	.files = &files,
 };

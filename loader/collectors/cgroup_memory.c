@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sources/cgroupfs.h"
+#include "sources/cgroupwalk.h"
 
+#include "bpf/cgroup_memory.h"
 #include "shared/abi.h"
 
-struct cgroup_memory_row {
-	uint64_t usage, working_set, peak, limit, swap;
-	uint64_t anon, file, kernel, slab, refault_anon, refault_file;
-	uint64_t low, high, max, oom, oom_kill;
-	uint64_t inactive_file; /* only to derive from */
-};
+KPOD_OBJECT(cgroup_memory);
 
 #define TO(field) .word = KPOD_WORD(cgroup_memory_row, field)
 #define KEYED(key, field)                                                                          \
@@ -87,7 +84,11 @@ static const struct kpod_table tables[] = {
 	 KPOD_COLUMNS(columns)},
 };
 
-static const struct kpod_attachment attachments[] = {{.name = "files"}};
+static const struct kpod_attachment attachments[] = {
+	{KPOD_WALK_ROWS(cgroup_memory, cgroup_memory_walked, .flush = "memory.stat"),
+	 KPOD_STEPS(KPOD_WALK_STEPS(cgroup_memory), {"kpod_cgroup_memory_locate", KPOD_CHECK})},
+	{KPOD_FILES_ATTACHMENT},
+};
 
 const struct kpod_collector kpod_collector_cgroup_memory = {
 	.name = "cgroup_memory",
@@ -95,10 +96,12 @@ const struct kpod_collector kpod_collector_cgroup_memory = {
 	.owner = "the cgroup, with all below it",
 	.since = "5.10",
 	.profile = KPOD_MINIMAL,
+	KPOD_EMBEDDED(cgroup_memory),
 	.attachments = attachments,
 	.attachment_count = KPOD_COUNT(attachments),
 	.tables = tables,
 	.table_count = KPOD_COUNT(tables),
+	.sized_by_slot = "cgroup_memory_rows",
 	.source = &kpod_cgroup_source,
 	.files = &files,
 };

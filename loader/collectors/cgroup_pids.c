@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sources/cgroupfs.h"
+#include "sources/cgroupwalk.h"
 
-struct cgroup_pids_row {
-	uint64_t current, limit, hits;
-};
+#include "bpf/cgroup_pids.h"
+
+KPOD_OBJECT(cgroup_pids);
 
 #define TO(field) .word = KPOD_WORD(cgroup_pids_row, field)
 
@@ -33,7 +34,10 @@ static const struct kpod_table tables[] = {
 	 KPOD_COLUMNS(columns)},
 };
 
-static const struct kpod_attachment attachments[] = {{.name = "files"}};
+static const struct kpod_attachment attachments[] = {
+	{KPOD_WALK_ROWS(cgroup_pids, cgroup_pids_walked), KPOD_STEPS(KPOD_WALK_STEPS(cgroup_pids))},
+	{KPOD_FILES_ATTACHMENT},
+};
 
 const struct kpod_collector kpod_collector_cgroup_pids = {
 	.name = "cgroup_pids",
@@ -41,10 +45,12 @@ const struct kpod_collector kpod_collector_cgroup_pids = {
 	.owner = "the cgroup, with all below it",
 	.since = "5.10",
 	.profile = KPOD_MINIMAL,
+	KPOD_EMBEDDED(cgroup_pids),
 	.attachments = attachments,
 	.attachment_count = KPOD_COUNT(attachments),
 	.tables = tables,
 	.table_count = KPOD_COUNT(tables),
+	.sized_by_slot = "cgroup_pids_rows",
 	.source = &kpod_cgroup_source,
 	.files = &files,
 };

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sources/cgroupfs.h"
+#include "sources/cgroupwalk.h"
 
-struct cgroup_pressure_row {
-	uint64_t cpu[2], memory[2], io[2]; /* us: some, full */
-};
+#include "bpf/cgroup_pressure.h"
+
+KPOD_OBJECT(cgroup_pressure);
 
 #define TO(field) .word = KPOD_WORD(cgroup_pressure_row, field)
 #define PRESSURE(file, field)                                                                      \
@@ -42,7 +43,11 @@ static const struct kpod_table tables[] = {
 	 KPOD_COLUMNS(columns)},
 };
 
-static const struct kpod_attachment attachments[] = {{.name = "files"}};
+static const struct kpod_attachment attachments[] = {
+	{KPOD_WALK_ROWS(cgroup_pressure, cgroup_pressure_walked, .clock = true),
+	 KPOD_STEPS(KPOD_WALK_STEPS(cgroup_pressure))},
+	{KPOD_FILES_ATTACHMENT},
+};
 
 const struct kpod_collector kpod_collector_cgroup_pressure = {
 	.name = "cgroup_pressure",
@@ -50,10 +55,12 @@ const struct kpod_collector kpod_collector_cgroup_pressure = {
 	.owner = "the cgroup, with all below it",
 	.since = "5.10; cpu full 5.13",
 	.profile = KPOD_STANDARD,
+	KPOD_EMBEDDED(cgroup_pressure),
 	.attachments = attachments,
 	.attachment_count = KPOD_COUNT(attachments),
 	.tables = tables,
 	.table_count = KPOD_COUNT(tables),
+	.sized_by_slot = "cgroup_pressure_rows",
 	.source = &kpod_cgroup_source,
 	.files = &files,
 };

@@ -106,6 +106,8 @@ static int size_map(struct kpod_bpf *bpf, const struct kpod_collector *c, struct
 		return bpf->cgroups_fd >= 0
 			       ? bpf_map__reuse_fd(map, bpf->cgroups_fd)
 			       : bpf_map__set_max_entries(map, 4 * bpf->max_containers);
+	if (!strcmp(name, "slots") && bpf->cgroups_fd >= 0)
+		return bpf_map__reuse_fd(map, bpf->slots.fd);
 	if (!strcmp(name, "slots") || !strcmp(name, "free_slots"))
 		return bpf_map__set_max_entries(map, bpf->max_containers);
 	if (c->sized_by_slot && !strcmp(name, c->sized_by_slot))
@@ -140,7 +142,7 @@ static int set_config(struct kpod_bpf *bpf, struct bpf_object *object)
 void kpod_collector_unload(struct kpod_loaded *l)
 {
 	if (l->state)
-		l->collector->source->close(l);
+		l->source->close(l);
 	l->state = NULL;
 	for (size_t i = 0; i < l->link_count; i++)
 		bpf_link__destroy(l->links[i]);
@@ -162,9 +164,9 @@ void kpod_collector_unload(struct kpod_loaded *l)
 	l->attachment = NULL;
 }
 
-static int iterate(int link)
+int kpod_iterate(int link_fd)
 {
-	int fd = bpf_iter_create(link);
+	int fd = bpf_iter_create(link_fd);
 	ssize_t n = fd < 0 ? -1 : 1;
 	char buffer[256];
 
@@ -196,6 +198,13 @@ static struct bpf_link *attach_cgroup(struct bpf_program *program)
 	return link;
 }
 
+static int run_check(int program)
+{
+	LIBBPF_OPTS(bpf_test_run_opts, opts);
+
+	return bpf_prog_test_run_opts(program, &opts) ? -errno : (int)opts.retval;
+}
+
 static int take_step(struct kpod_loaded *l, const struct kpod_step *step)
 {
 	struct bpf_program *program = bpf_object__find_program_by_name(l->object, step->program);
@@ -206,6 +215,8 @@ static int take_step(struct kpod_loaded *l, const struct kpod_step *step)
 		return -ENOENT;
 	if (step->kind == KPOD_LOAD)
 		return 0;
+	if (step->kind == KPOD_CHECK)
+		return run_check(bpf_program__fd(program));
 	if (step->kind == KPOD_PER_CPU) {
 		l->per_cpu[l->per_cpu_count++] = bpf_program__fd(program);
 		return 0;
@@ -215,7 +226,7 @@ static int take_step(struct kpod_loaded *l, const struct kpod_step *step)
 	if (!link)
 		return -errno;
 	if (step->kind == KPOD_RUN_ONCE) {
-		err = iterate(bpf_link__fd(link));
+		err = kpod_iterate(bpf_link__fd(link));
 		bpf_link__destroy(link);
 		return err;
 	}
@@ -436,7 +447,7 @@ static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
 
 	libbpf.warning[0] = '\0';
 	libbpf.verdict = false;
-	if (l->collector->object)
+	if (l->collector->object && a->step_count)
 		err = load_object(bpf, l, a, &step);
 	err = err ? err : open_tables(bpf, l);
 	if (!err && first)
@@ -455,12 +466,21 @@ static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
 	}
 	l->reason[0] = '\0';
 	l->attachment = a;
+	l->source = a->source ? a->source : l->collector->source;
 	if (l->collector->started)
 		l->collector->started();
 	return 0;
 }
 
-static void load(struct kpod_bpf *bpf, struct kpod_loaded *l, const struct kpod_options *o)
+/* For tests: whether attachments of this name are to fail, ":NAME". */
+static bool is_injected(const char *injected, const char *attachment)
+{
+	return injected && injected[0] == ':' && !strcmp(injected + 1, attachment);
+}
+
+/* The first attachment that works, of those from number `first` on. */
+static void load(struct kpod_bpf *bpf, struct kpod_loaded *l, const struct kpod_options *o,
+		 size_t first)
 {
 	const struct kpod_collector *c = l->collector;
 
@@ -473,8 +493,9 @@ static void load(struct kpod_bpf *bpf, struct kpod_loaded *l, const struct kpod_
 			 kpod_collectors[0]->name);
 		return;
 	}
-	for (size_t i = 0; i < c->attachment_count; i++)
+	for (size_t i = first; i < c->attachment_count; i++)
 		if ((bpf->config.preemptible || !c->attachments[i].preemptible) &&
+		    !is_injected(o->inject_failure, c->attachments[i].name) &&
 		    !try_attachment(bpf, l, &c->attachments[i]))
 			return;
 }
@@ -585,7 +606,7 @@ int kpod_bpf_open(struct kpod_bpf *bpf, const struct kpod_options *o)
 	bpf->config.page_size = (uint32_t)getpagesize();
 
 	for (size_t i = 0; i < bpf->loaded_count; i++)
-		load(bpf, &bpf->loaded[i], o);
+		load(bpf, &bpf->loaded[i], o, 0);
 	return 0;
 }
 
@@ -624,7 +645,7 @@ void kpod_bpf_flush(struct kpod_bpf *bpf, uint32_t slots)
 		for (size_t t = 0; l->walk_count && t < l->collector->table_count; t++)
 			reset_gauges(&l->tables[t], slots);
 		for (size_t w = 0; w < l->walk_count; w++)
-			if (iterate(l->walks[w]))
+			if (kpod_iterate(l->walks[w]))
 				bpf->walk_failures++;
 		for (size_t p = 0; p < bpf->loaded[i].per_cpu_count; p++) {
 			for (int cpu = 0; cpu < bpf->cpus; cpu++) {
@@ -639,45 +660,49 @@ void kpod_bpf_flush(struct kpod_bpf *bpf, uint32_t slots)
 	}
 }
 
-static void open_source(struct kpod_loaded *l, struct kpod_slots *slots,
+/* A source that cannot be opened makes way for the collector's next attachment. */
+static void open_source(struct kpod_bpf *bpf, struct kpod_loaded *l, struct kpod_slots *slots,
 			const struct kpod_options *options)
 {
-	const struct kpod_source *source = l->collector->source;
-	int err = source && l->attachment ? source->open(l, slots, options) : 0;
+	while (l->attachment && l->source) {
+		size_t next = (size_t)(l->attachment - l->collector->attachments) + 1;
+		int err = l->source->open(l, slots, options);
 
-	if (!err)
-		return;
-	if (!l->reason[0])
-		snprintf(l->reason, sizeof(l->reason), "%s: %s", l->attachment->name,
-			 strerror(-err));
-	kpod_collector_unload(l);
+		if (!err)
+			return;
+		if (!l->reason[0])
+			snprintf(l->reason, sizeof(l->reason), "%s: %s", l->attachment->name,
+				 strerror(-err));
+		kpod_collector_unload(l);
+		load(bpf, l, options, next);
+	}
 }
 
 void kpod_sources_open(struct kpod_bpf *bpf, struct kpod_slots *slots,
 		       const struct kpod_options *options)
 {
 	for (size_t i = 0; i < bpf->loaded_count; i++)
-		open_source(&bpf->loaded[i], slots, options);
+		open_source(bpf, &bpf->loaded[i], slots, options);
 }
 
 void kpod_collector_load(struct kpod_bpf *bpf, struct kpod_loaded *l, struct kpod_slots *slots,
 			 const struct kpod_options *options)
 {
 	bpf->config.start_ns = kpod_clock(CLOCK_MONOTONIC);
-	load(bpf, l, options);
-	open_source(l, slots, options);
+	load(bpf, l, options, 0);
+	open_source(bpf, l, slots, options);
 }
 
 void kpod_sources_begin(struct kpod_bpf *bpf, struct kpod_slots *slots)
 {
 	for (size_t i = 0; i < bpf->loaded_count; i++)
-		if (bpf->loaded[i].state && bpf->loaded[i].collector->source->begin)
-			bpf->loaded[i].collector->source->begin(&bpf->loaded[i], slots);
+		if (bpf->loaded[i].state && bpf->loaded[i].source->begin)
+			bpf->loaded[i].source->begin(&bpf->loaded[i], slots);
 }
 
 void kpod_sources_read(struct kpod_bpf *bpf, struct kpod_slots *slots)
 {
 	for (size_t i = 0; i < bpf->loaded_count; i++)
 		if (bpf->loaded[i].state)
-			bpf->loaded[i].collector->source->read(&bpf->loaded[i], slots);
+			bpf->loaded[i].source->read(&bpf->loaded[i], slots);
 }

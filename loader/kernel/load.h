@@ -48,6 +48,7 @@ struct kpod_program {
 struct kpod_loaded {
 	const struct kpod_collector *collector;
 	const struct kpod_attachment *attachment; /* NULL: it does not run, reason says why */
+	const struct kpod_source *source;	  /* of this attachment, or NULL */
 	char reason[256];
 	struct bpf_object *object;
 	struct bpf_link **links;
@@ -101,6 +102,9 @@ void kpod_sources_open(struct kpod_bpf *bpf, struct kpod_slots *slots,
 		       const struct kpod_options *options);
 void kpod_sources_begin(struct kpod_bpf *bpf, struct kpod_slots *slots);
 void kpod_sources_read(struct kpod_bpf *bpf, struct kpod_slots *slots);
+
+/* Reads the iterator behind a link's descriptor to its end. */
+int kpod_iterate(int link_fd);
 
 /* How many units a table has, whether in use or not. */
 uint32_t kpod_unit_count(const struct kpod_bpf *bpf, const struct kpod_table *table);

@@ -233,11 +233,11 @@ static void close_reader(struct kpod_loaded *l)
 	free(r);
 }
 
-/* What there is to say if no cgroup can have these files. */
-static void note_controller(struct kpod_loaded *l, const struct reader *r, const char *root)
+void kpod_cgroup_note_controller(struct kpod_loaded *l, int root, const char *path)
 {
+	const char *controller = l->collector->files->controller;
 	struct kpod_span rest = {text, 0}, word;
-	int fd = openat(r->root, "cgroup.controllers", O_RDONLY | O_CLOEXEC);
+	int fd = controller ? openat(root, "cgroup.controllers", O_RDONLY | O_CLOEXEC) : -1;
 	ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof(text));
 
 	if (fd >= 0)
@@ -247,10 +247,10 @@ static void note_controller(struct kpod_loaded *l, const struct reader *r, const
 	rest.size = (size_t)size;
 	for (struct kpod_span line; kpod_next_line(&rest, &line);)
 		while (kpod_next_word(&line, &word))
-			if (kpod_span_is(word, r->spec->controller))
+			if (kpod_span_is(word, controller))
 				return;
 	snprintf(l->reason, sizeof(l->reason), "nothing to read: no controller '%s' in %.150s",
-		 r->spec->controller, root);
+		 controller, path);
 }
 
 static int open_reader(struct kpod_loaded *l, struct kpod_slots *slots,
@@ -278,8 +278,7 @@ static int open_reader(struct kpod_loaded *l, struct kpod_slots *slots,
 		return -ENOMEM;
 	for (size_t i = 0; i < files; i++)
 		r->fds[i] = NOT_OPEN;
-	if (r->spec->controller)
-		note_controller(l, r, slots->root);
+	kpod_cgroup_note_controller(l, r->root, slots->root);
 	if (!getrlimit(RLIMIT_NOFILE, &limit))
 		files_max = limit.rlim_cur > KPOD_DESCRIPTORS_RESERVED
 				    ? limit.rlim_cur - KPOD_DESCRIPTORS_RESERVED
@@ -294,7 +293,7 @@ const char *kpod_cgroup_file_errors(const struct kpod_loaded *l, size_t i, uint6
 {
 	const struct reader *r = l->state;
 
-	if (!r || l->collector->source != &kpod_cgroup_source || i >= r->spec->count)
+	if (!r || l->source != &kpod_cgroup_source || i >= r->spec->count)
 		return NULL;
 	*errors = r->errors[i];
 	return r->spec->files[i].name;

@@ -43,6 +43,13 @@ struct kpod_cgroup_files {
 
 extern const struct kpod_source kpod_cgroup_source;
 
+/* The attachment of a collector that reads files only where its walk (cgroupwalk.h) cannot run. */
+#define KPOD_FILES_ATTACHMENT                                                                      \
+	.name = "files", .lacks = "no walk by BPF: files are read, at about ten times the cost"
+
+/* Leaves a note in l->reason if the hierarchy at `root` lacks the controller whose files they are. */
+void kpod_cgroup_note_controller(struct kpod_loaded *l, int root, const char *path);
+
 /* File i of the collector and how often it could not be read. NULL: it reads no such files. */
 const char *kpod_cgroup_file_errors(const struct kpod_loaded *l, size_t i, uint64_t *errors);
 

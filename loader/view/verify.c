@@ -92,15 +92,17 @@ static void try_attachment(const struct trial *t, const struct kpod_collector *c
 	struct kpod_loaded l;
 
 	tried.preemptible = false;
+	tried.source = NULL;
 	l = load_with(t, &tried, &one);
 	print_attachment(&l, a->name, false);
-	if (l.attachment)
+	if (l.object)
 		print_programs(c->name, l.object, "");
 	kpod_collector_unload(&l);
 	/* One that is refused leaves the others unseen: each alone. */
 	for (size_t i = 0; l.reason[0] && i < a->step_count; i++) {
 		struct kpod_step step = {a->steps[i].program, KPOD_LOAD};
-		struct kpod_attachment alone = {a->name, &step, 1, a->omit, NULL, false};
+		struct kpod_attachment alone = {
+			.name = a->name, .steps = &step, .step_count = 1, .omit = a->omit};
 		struct kpod_loaded program = load_with(t, &alone, &one);
 
 		if (program.attachment)
@@ -167,7 +169,7 @@ int kpod_verify(const struct kpod_options *options)
 
 		if (c->object)
 			print_unused(c);
-		if (l->attachment && c->object)
+		if (l->object)
 			print_programs(c->name, l->object, "");
 		print_attachment(l, l->attachment ? l->attachment->name : "", true);
 		for (size_t a = 0; a < c->attachment_count; a++)

@@ -13,8 +13,12 @@
 #include "cgroups/slots.h"
 #include "kernel/load.h"
 #include "sources/cgroupfs.h"
+#include "sources/cgroupwalk.h"
 
 #define NONE KPOD_NO_VALUE
+
+/* Walks are for tests/kernel. */
+const struct kpod_source kpod_cgroup_walk_source;
 
 extern const struct kpod_collector kpod_collector_cgroup_cpu, kpod_collector_cgroup_memory,
 	kpod_collector_cgroup_io, kpod_collector_cgroup_pids, kpod_collector_cgroup_pressure;
@@ -96,7 +100,7 @@ static struct kpod_loaded_table loaded_table;
 
 static struct kpod_loaded open_collector(const struct kpod_collector *c)
 {
-	struct kpod_loaded l = {.collector = c, .tables = &loaded_table};
+	struct kpod_loaded l = {.collector = c, .source = c->source, .tables = &loaded_table};
 	uint32_t keys = 0;
 
 	for (size_t i = 0; i < c->tables[0].key_count; i++)

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/* What cpu.stat, cpu.max and cpu.weight say, for every cgroup with a slot. */
+#include "walk.bpf.h"
+
+#include "cgroup_cpu.h"
+
+#define NSEC_PER_USEC 1000
+#define RUNTIME_INF (~0ULL) /* quota of a group without a limit (kernel/sched/sched.h) */
+#define NICE_0_WEIGHT 1024  /* of a group whose cpu.weight is 100 */
+#define CLAMPED_SINCE                                                                              \
+	0x060c00 /* cpu.weight is at least 1 since 6.12 (sched_weight_to_cgroup())                 \
+		  */
+
+extern int LINUX_KERNEL_VERSION __kconfig;
+
+/* cpu_weight_read_u64(), with scale_load_down() as 64-bit kernels have it. */
+static __always_inline __u64 weight_of(struct task_group *tg)
+{
+	__u64 weight = BPF_CORE_READ(tg, shares) >> 10;
+
+	weight = weight < 2 ? 2 : weight;
+	weight = (weight * 100 + NICE_0_WEIGHT / 2) / NICE_0_WEIGHT;
+	return weight || LINUX_KERNEL_VERSION < CLAMPED_SINCE ? weight : 1;
+}
+
+static __always_inline void read_cpu(struct cgroup_cpu_walked *found, struct cgroup *cgrp)
+{
+	struct cfs_bandwidth *bandwidth;
+	struct cgroup_subsys_state *css;
+	struct task_group *tg;
+	__u64 quota;
+
+	found->runtime_ns = BPF_CORE_READ(cgrp, bstat.cputime.sum_exec_runtime);
+	found->ticks.user = BPF_CORE_READ(cgrp, bstat.cputime.utime);
+	found->ticks.system = BPF_CORE_READ(cgrp, bstat.cputime.stime);
+	found->shown.user = BPF_CORE_READ(cgrp, prev_cputime.utime);
+	found->shown.system = BPF_CORE_READ(cgrp, prev_cputime.stime);
+	found->row.usage = found->runtime_ns / NSEC_PER_USEC;
+
+	found->row.periods = found->row.throttled_periods = found->row.throttled = KPOD_ABSENT;
+	found->row.quota = found->row.period = found->row.weight = KPOD_ABSENT;
+	css = kpod_css(cgrp, cpu);
+	if (!css)
+		return;
+	tg = kpod_of_css(struct task_group, css);
+	if (bpf_core_field_exists(tg->shares))
+		found->row.weight = weight_of(tg);
+	if (!bpf_core_field_exists(tg->cfs_bandwidth))
+		return;
+	bandwidth = &tg->cfs_bandwidth;
+	found->row.periods = BPF_CORE_READ(bandwidth, nr_periods);
+	found->row.throttled_periods = BPF_CORE_READ(bandwidth, nr_throttled);
+	found->row.throttled = BPF_CORE_READ(bandwidth, throttled_time) / NSEC_PER_USEC;
+	found->row.period = (__u64)BPF_CORE_READ(bandwidth, period) / NSEC_PER_USEC;
+	quota = BPF_CORE_READ(bandwidth, quota);
+	if (quota != RUNTIME_INF)
+		found->row.quota = quota / NSEC_PER_USEC;
+}
+
+KPOD_WALK(cgroup_cpu, struct cgroup_cpu_walked, kpod_flush, kpod_begin_nothing, read_cpu)
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
