@@ -47,7 +47,8 @@ extern const struct kpod_source kpod_cgroup_source;
 #define KPOD_FILES_ATTACHMENT                                                                      \
 	.name = "files", .lacks = "no walk by BPF: files are read, at about ten times the cost"
 
-/* Leaves a note in l->reason if the hierarchy at `root` lacks the controller whose files they are. */
+/* Leaves a note in l->reason if the hierarchy at `root` lacks the controller whose files they are.
+ */
 void kpod_cgroup_note_controller(struct kpod_loaded *l, int root, const char *path);
 
 /* File i of the collector and how often it could not be read. NULL: it reads no such files. */
