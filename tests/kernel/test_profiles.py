@@ -41,8 +41,10 @@ def test_profile_loads_its_collectors(tmpfs: Path, profile: str) -> None:
         names = loaded_programs(running.process.pid)
     logged = {found[1] for line in running.log if (found := re.search(r"collector (\w+):", line))}
     assert logged == wanted
-    # Programs are called kpod_OBJECT_…; two collectors share the object "tasks", others have none.
+    # Programs are called kpod_OBJECT_…; two collectors share the object "tasks", others have none,
+    # and of those that read cgroups the kernel keeps "kpod_cgroup_…" only.
     objects = {name: "tasks" if name in ("interface", "filesystem") else name for name in every}
+    objects |= {name: "cgroup" for name in every if name.startswith("cgroup_")}
     hooked = {n for n, c in every.items() if any(a["hooks"] for a in c["attachments"])}
     assert {name for name in names if not name.startswith("kpod_")} == set()
     assert {name.split("_")[1] for name in names} == {objects[name] for name in wanted & hooked}
