@@ -25,6 +25,7 @@ LACKS = (
     (r"BPF_STX uses reserved fields", "no atomic operation that gives back the old value (5.12)"),
     (r"kpod_tcpdrop_free'.* bpf_context", "hook `kfree_skb` does not say why (5.17)"),
     (r"kpod_udp_drop'.* bpf_context", "hook `udp_fail_queue_rcv_skb` leaves out IPv6 (6.10)"),
+    (r"Arg#0 type PTR in", "no pointers as arguments of functions that are verified once (5.12)"),
     (r"number of funcs in func_info", "no helper that calls a program's function (5.13)"),
     (r"type ID of '(\w+)'", r"no hook `\1`"),
     # Such a line ends the reason: the kernel's verifier said nothing.
