@@ -85,6 +85,7 @@ def containers(top: Cgroup, stack: ExitStack) -> None:
                 ["bash", "-c", WORK.format(port=port)],
                 preexec_fn=cgroup.enter,
                 stdin=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # at the end the server is gone first
             )
             left -= 1
     assert left == 0

@@ -34,6 +34,18 @@ ALL = ("bounding", "effective", "permitted")  # as containerd sets them: nothing
 PATHS = ("/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys")
 
 
+# Kubelets' roots of this process's own: another run of the tests on this machine has others. A
+# container each, as runc_container() removes all that is below it.
+NODE_ROOTS = [f"/kpod-test-node-{os.getpid()}-{i}" for i in range(2)]
+
+
+def kubelets(uid: str, cid: str, root: int = 0) -> str:
+    """The cgroup of a container, by the systemd driver."""
+    slice_ = f"kubepods-burstable-pod{uid.replace('-', '_')}.slice"
+    below = f"kubepods.slice/kubepods-burstable.slice/{slice_}/cri-containerd-{cid}.scope"
+    return f"{NODE_ROOTS[root]}/{below}"
+
+
 def entrypoint(name: str) -> list[str]:
     text = (ROOT / f"deploy/images/{name}.Dockerfile").read_text()
     found: list[str] = json.loads(re.findall(r"(?m)^ENTRYPOINT (.*)$", text)[-1])

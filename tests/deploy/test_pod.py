@@ -22,9 +22,18 @@ import pytest
 
 from tests.deploy import test_images
 from tests.deploy.chart import HELM, container, pod_of, render
-from tests.deploy.pod import SECCOMP, STATIC, Container, aggregator_root, loader_root, running
+from tests.deploy.pod import (
+    NODE_ROOTS,
+    SECCOMP,
+    STATIC,
+    Container,
+    aggregator_root,
+    kubelets,
+    loader_root,
+    running,
+)
 from tests.e2e.stack import Aggregator, runc_container
-from tests.e2e.test_pods import BURN, Cluster, path
+from tests.e2e.test_pods import BURN, Cluster
 from tests.kernel.test_privileges import NUMBERS
 from tests.kubernetes.server import NODE, certificate
 from tests.live import missing, wait_for
@@ -82,7 +91,8 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     port = free_port()  # the network is the machine's: 9090 may be taken
     for one in pod["containers"]:
         one["args"] = [a.replace(":9090", f":{port}") for a in one["args"]]
-    container(objects, "loader")["args"].append("--interval=1")  # not to wait so long
+    # Not to wait so long; and pods are below a directory of the test's own.
+    container(objects, "loader")["args"] += ["--interval=1", f"--cgroup-root={NODE_ROOTS[0]}"]
     with ExitStack() as stack:
         if test_images.IMAGES:
             roots = {name: stack.enter_context(test_images.root(name)) for name in CONTAINERS}
@@ -138,7 +148,7 @@ def test_every_collector_is_up_and_a_pod_has_its_names(agent: Agent, tmp_path: P
     agent.cluster.event("ADDED", UID, "web-0", {"web": ID})
     with runc_container(
         tmp_path,
-        path("systemd", UID, ID),
+        kubelets(UID, ID),
         *("/usr/bin/python3", "-S", "-c", BURN.format(0.5) + "time.sleep(600)\n"),
     ) as out:
         spent = float(wait_for("the container's work", out.read_text, 60))

@@ -22,10 +22,11 @@ import pytest
 
 from tests.deploy.chart import HELM, one, render
 from tests.deploy.expressions import RULES, Expression, Selector, every, rules, selectors
+from tests.deploy.pod import NODE_ROOTS, kubelets
 from tests.e2e.stack import Aggregator, Prometheus, prometheus, scrape_of
-from tests.e2e.test_pods import Cluster, path, run, serve
+from tests.e2e.test_pods import Cluster, run, serve
 from tests.kubernetes.server import NODE
-from tests.live import Loader, cgroup2, loader, missing, wait_for
+from tests.live import Loader, cgroup2, loader, missing, node_root, wait_for
 
 pytestmark = [
     pytest.mark.skipif(bool(missing()), reason=missing() or "no kernel"),
@@ -147,13 +148,15 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         stack.callback(cluster.close)
         tmpfs = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm")))
         tmpfs.chmod(0o755)
+        for top in NODE_ROOTS:
+            stack.enter_context(node_root(top))
         running: Loader = stack.enter_context(
             loader(tmpfs, "--profile", "comprehensive", interval=1)
         )
         served = serve(stack, tmpfs, cluster)
         for i, name in enumerate(("web-0", "web-1")):
             cluster.event("ADDED", UID[i], name, {"web": ID[i]})
-            run(stack, directory, path("systemd", UID[i], ID[i]), WORK)()
+            run(stack, directory, kubelets(UID[i], ID[i], i), WORK)()
         running.fresh()
         wait_for("names", lambda: served.series("kpod_process_execs_total", pod="web-1"), 30)
         # Not every 30 s: the test is to end.
