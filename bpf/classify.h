@@ -48,8 +48,11 @@ struct kpod_group {
 /* Whole, for the verifier of 7.2, which wants to see constant offsets. */
 #ifdef __bpf__
 #define KPOD_UNROLL _Pragma("clang loop unroll(full)")
+/* Bytes of the name are read again for each question: kept, they would not fit on 6.1's stack. */
+#define KPOD_FRESH() asm volatile("" ::: "memory")
 #else
 #define KPOD_UNROLL
+#define KPOD_FRESH()
 #endif
 
 #define KPOD_RULE static inline __attribute__((always_inline))
@@ -73,6 +76,7 @@ KPOD_RULE int kpod_is_digit(char c)
 
 KPOD_RULE int kpod_equal(const char *a, const char *b, int size)
 {
+	KPOD_FRESH();
 	for (int i = 0; i < size; i++)
 		if (a[i] != b[i])
 			return 0;
@@ -82,6 +86,7 @@ KPOD_RULE int kpod_equal(const char *a, const char *b, int size)
 /* Whether the 64 bytes that end at tail[end] are a container's id. */
 KPOD_RULE int kpod_is_id(const char *tail, int end)
 {
+	KPOD_FRESH();
 	KPOD_UNROLL
 	for (int i = 1; i <= KPOD_ID_SIZE; i++)
 		if (!kpod_is_hex(tail[end - i]))
@@ -217,12 +222,16 @@ KPOD_RULE int kpod_group_of(const struct kpod_name *name, struct kpod_group *gro
 	else if (KPOD_STARTS(name->head, "crio-conmon-"))
 		size = 12;
 	KPOD_UNROLL
-	for (int i = 0; i < KPOD_GROUP_SIZE - 1; i++)
+	for (int i = 0; i < KPOD_GROUP_SIZE - 1; i++) {
+		KPOD_FRESH();
 		if (!size && name->head[i] == '@')
 			size = i + 1;
+	}
 	KPOD_UNROLL
-	for (int i = 0; i < KPOD_GROUP_SIZE; i++)
+	for (int i = 0; i < KPOD_GROUP_SIZE; i++) {
+		KPOD_FRESH();
 		group->prefix[i] = (char)(i < size ? name->head[i] : 0);
+	}
 	return size;
 }
 

@@ -64,7 +64,8 @@ static __always_inline __u32 kpod_own_slot(__u64 id)
 	struct kpod_slot_info *info;
 	__u32 slot;
 
-	if (!found)
+	/* Of units that are summed, the kernel's files of one are not those of all. */
+	if (!found || found->flags & KPOD_CGROUP_SHARED)
 		return 0;
 	slot = found->slot;
 	info = bpf_map_lookup_elem(&slots, &slot);
