@@ -88,7 +88,7 @@ def otlp(
     try:
         from aggregator.push.otlp import Endpoint, Exporter, headers
     except ImportError as error:
-        sys.exit(f"kpod-aggregator: --otlp-endpoint needs the extra kpod-metrics[otlp]: {error}")
+        sys.exit(f"kpod-aggregator: --otlp-endpoint needs the package opentelemetry-proto: {error}")
     sent = headers(os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", ""))
     gzip = os.environ.get("OTEL_EXPORTER_OTLP_COMPRESSION", "") == "gzip"
     endpoint = Endpoint(options.otlp_endpoint, sent, gzip)
