@@ -114,13 +114,13 @@ struct l7_conn {
 	__u32 held_from, held_to; /* bytes received too early: [from, to); RECEIVER */
 	/* Of who includes the engine: whose it is, as of when; its lock. */
 	__u32 slot, epoch, busy;
-	__u8 protocol;	/* enum l7_protocol */
-	__u8 sends;	/* enum l7_direction of what this end of the connection sends */
-	__u8 opaque;	/* nothing more is to be learned from it */
-	__u8 unaligned; /* REQUEST: some were lost, so answers belong to nobody knows which */
-	__u8 last;	/* enum l7_direction of the last segment */
-	__u8 tries;	/* turns at which its protocol was looked for */
-	__u8 late;	/* its beginning was not seen */
+	__u32 unaligned; /* REQUEST: some were lost, so answers belong to nobody knows which */
+	__u8 protocol;	 /* enum l7_protocol */
+	__u8 sends;	 /* enum l7_direction of what this end of the connection sends */
+	__u8 opaque;	 /* nothing more is to be learned from it */
+	__u8 last;	 /* enum l7_direction of the last segment */
+	__u8 tries;	 /* turns at which its protocol was looked for */
+	__u8 late;	 /* its beginning was not seen */
 	__u8 request_notes, response_notes; /* the protocol's, by their writer */
 };
 

@@ -52,7 +52,7 @@ class Scraper:
         while at < begun + seconds:
             time.sleep(max(0, at - time.monotonic()))
             before = self.usage()
-            series = self.served.series(self.metric, container=self.cgroup.path.name)
+            series = self.served.series(self.metric, unit=self.cgroup.path.name)
             if series:
                 self.points.append((before, sum(series.values()), self.usage()))
             at += self.every
