@@ -179,7 +179,8 @@ def test_a_short_life_within_one_interval(
     """It starts, works and dies between two snapshots, and has its name and totals."""
     with ExitStack() as stack:
         running = stack.enter_context(loader(tmpfs, interval=8))
-        served = serve(stack, tmpfs, cluster)
+        # Who has no name yet waits for longer than there is between two snapshots.
+        served = serve(stack, tmpfs, cluster, "--name-grace", "60")
         before = running.fresh().sequence
         if not late:
             cluster.event("ADDED", UID[0], "job-0", {"job": ID[0]})

@@ -86,7 +86,30 @@ def test_cpu_time_is_the_kernels(tmpfs: Path, cgroups: Cgroup, way: tuple[str, .
         assert first == last, "two snapshots without activity are equal"
     assert before.row(b.id, "cgroup_cpu") == after.row(b.id, "cgroup_cpu")
     assert after.row(HOST, "cgroup_cpu") == {}, "the root's files are the whole node's"
-    assert set(errors(after).values()) == {0}
+    no_errors(after, way)
+
+
+def agrees(row: dict[str, int], said: dict[str, int], cgroup: Cgroup, way: tuple[str, ...]) -> None:
+    """What a file shows is as old as the kernel's last sample, of two seconds (PSI_FREQ).
+
+    The walk adds what has come since: it has no less than the file, and no more than the file will
+    have once that is in it, as nobody here stalls any more.
+    """
+    shown = {name: row[name] for name in said}
+    if way:
+        assert shown == said
+        return
+    assert all(shown[name] >= said[name] for name in said)
+    wait_for(
+        "the kernel's next sample",
+        lambda: all(stalls(cgroup)[name] >= shown[name] for name in said),
+    )
+
+
+def no_errors(dump: Dump, way: tuple[str, ...]) -> None:
+    """Of files that were read; where all is walked, there are none."""
+    found = set(errors(dump).values())
+    assert found == {0} if way else found <= {0}
 
 
 @WAYS
@@ -113,13 +136,13 @@ def test_pressure_is_the_kernels(
             hog.stopped()
         after, said = running.fresh(), stalls(a)
         quiet = stalls(b)
-    assert {n: after.row(a.id, "cgroup_pressure")[n] for n in said} == said
+    agrees(after.row(a.id, "cgroup_pressure"), said, a, way)
     some = f"{STALL}{{cpu,some}}"
     first = before.row(a.id, "cgroup_pressure")[some]
     # Two that want one CPU for a second: one of them waits all the time.
     assert after.row(a.id, "cgroup_pressure")[some] - first > 500_000
-    assert {n: after.row(b.id, "cgroup_pressure")[n] for n in quiet} == quiet
-    assert set(errors(after).values()) == {0}
+    agrees(after.row(b.id, "cgroup_pressure"), quiet, b, way)
+    no_errors(after, way)
 
 
 @WAYS
@@ -140,7 +163,7 @@ def test_last_values_stay_when_the_cgroup_goes(
             assert slot
             assert slot["died_ns"]
             assert dump.row(a.id, "cgroup_cpu")[USAGE] >= last > 300_000
-        assert set(errors(dump).values()) == {0}
+        no_errors(dump, way)
 
 
 def descriptors(pid: int) -> list[str]:
@@ -173,7 +196,7 @@ def test_few_descriptors_are_enough(tmpfs: Path, cgroups: Cgroup) -> None:
         assert 0 < len(kept) <= 300 - 256 + 2, "a directory and a file may be open just now"
         for cgroup in many:
             assert USAGE in dump.row(cgroup.id, "cgroup_cpu")
-        assert set(errors(dump).values()) == {0}
+        no_errors(dump, FILES)
     finally:
         process.terminate()
         process.communicate()

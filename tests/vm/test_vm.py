@@ -36,7 +36,7 @@ def run(name: str) -> Path:
     results.mkdir(parents=True)
     with (results / "console").open("wb") as console:
         tests = FOREIGN if foreign(name) else TESTS
-        run_guest(name, COMMAND % tests, results, timeout=900, console=console)
+        run_guest(name, COMMAND % tests, results, timeout=1800, console=console)
     return results
 
 
