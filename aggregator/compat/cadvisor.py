@@ -8,7 +8,8 @@ their own.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from aggregator.pods.resolver import CONTAINER, HOST, POD, POD_CONTAINER, parse_path
+from aggregator.pods.kinds import CONTAINER, HOST, POD, POD_CONTAINER
+from aggregator.pods.resolver import parse_path
 from aggregator.segment.labels import Labels
 from aggregator.segment.owner import Owner
 from aggregator.segment.schema import Column, Kind, Schema, Table

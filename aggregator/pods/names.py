@@ -4,15 +4,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Set
 
+from aggregator.pods.kinds import POD, POD_CONTAINER
 from aggregator.pods.policy import Policy, cut
-from aggregator.pods.resolver import (
-    POD,
-    POD_CONTAINER,
-    CgroupName,
-    container_ids,
-    parse_path,
-    standalone,
-)
+from aggregator.pods.resolver import CgroupName, container_ids, parse_path, standalone
 from aggregator.pods.table import Pod, PodTable
 from aggregator.segment.exposition import Labels
 from aggregator.segment.owner import Owner

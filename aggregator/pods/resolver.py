@@ -3,11 +3,9 @@
 import re
 from dataclasses import dataclass
 
+from aggregator.pods.kinds import CONTAINER, HOST, MACHINE, POD, POD_CONTAINER
 from aggregator.segment.exposition import Labels
 from aggregator.segment.owner import Owner
-
-# bpf/classify.h, which also says where each of them may be: here only names are taken apart.
-HOST, UNIT, CONTAINER, POD, POD_CONTAINER, MACHINE = range(6)
 
 _ID = re.compile(r"(?P<id>[0-9a-f]{64})(?:\.scope)?\Z")
 # CRI-O's conmon has the id of its container, which it is not.

@@ -1,6 +1,16 @@
 """Cgroup paths as they are found, and what each is: driver, runtime, QoS, nesting."""
 
-from aggregator.pods.resolver import CONTAINER, HOST, MACHINE, POD, POD_CONTAINER, UNIT
+from aggregator.pods.kinds import CONTAINER, HOST, MACHINE, POD, POD_CONTAINER, UNIT
+
+# As loader/cgroups/slots.c has them; test_resolver.py test_the_services_are_the_loaders() compares.
+SERVICES = frozenset(
+    f"/system.slice/{name}.service"
+    for name in (
+        *("k3s", "k3s-agent", "rke2-server", "rke2-agent", "k0scontroller", "k0sworker"),
+        *("snap.microk8s.daemon-kubelite", "snap.microk8s.daemon-containerd"),
+        *("containerd", "crio", "docker"),
+    )
+) | {"/runtime.slice/containerd.service"}
 
 ID = "0123456789abcdef" * 4
 OUTER = "fedcba9876543210" * 4

@@ -20,11 +20,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from aggregator._native import lib
 from aggregator.cli import arguments
 from aggregator.http.server import Application
+from aggregator.pods.kinds import CONTAINER, MACHINE, POD, POD_CONTAINER, UNIT
 from aggregator.pods.memory import Memory
 from aggregator.pods.names import GRACE_NS, NOBODY, Names
 from aggregator.pods.podinfo import PodInfo, Pods
 from aggregator.pods.policy import Policy, parse_selector
-from aggregator.pods.resolver import CONTAINER, MACHINE, POD, POD_CONTAINER, UNIT
 from aggregator.pods.source import SourceError
 from aggregator.pods.table import KEEP_NS, PodTable, decode_pod
 from aggregator.pods.watch import Watcher

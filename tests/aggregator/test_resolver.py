@@ -12,33 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.pods.resolver import (
-    CONTAINER,
-    HOST,
-    MACHINE,
-    POD,
-    POD_CONTAINER,
-    UNIT,
-    CgroupName,
-    parse_path,
-    standalone,
-)
+from aggregator.pods.kinds import CONTAINER, HOST, MACHINE, POD, POD_CONTAINER, UNIT
+from aggregator.pods.resolver import CgroupName, parse_path, standalone
 from aggregator.segment.owner import Owner
-from tests.aggregator.paths import FORGED, ID, NODES, PATHS, UID
+from tests.aggregator.paths import FORGED, ID, NODES, PATHS, SERVICES, UID
 from tests.aggregator.paths import USER as USER_PATH
 
 ROOT = Path(__file__).parent.parent.parent
 NODE, LIBPOD, LXC, INNER = 1, 2, 4, 8  # KPOD_PLACE_…
 KUBELET, USER = 6, 7
-# As loader/cgroups/slots.c has them; test_the_services_are_the_loaders() compares.
-SERVICES = frozenset(
-    f"/system.slice/{name}.service"
-    for name in (
-        *("k3s", "k3s-agent", "rke2-server", "rke2-agent", "k0scontroller", "k0sworker"),
-        *("snap.microk8s.daemon-kubelite", "snap.microk8s.daemon-containerd"),
-        *("containerd", "crio", "docker"),
-    )
-) | {"/runtime.slice/containerd.service"}
 LEVELS = 16  # KPOD_LEVELS_MAX
 
 

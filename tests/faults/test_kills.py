@@ -152,7 +152,7 @@ def test_aggregator_killed_again_and_again(tmpfs: Path, cgroups: Cgroup) -> None
             assert host >= last
             last = host
             forks = {
-                s.labels.get("container"): s.value
+                s.labels.get("unit"): s.value
                 for family in families
                 for s in family.samples
                 if s.name == FORKS and s.labels.get("kind") == "process"

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.aggregator.paths import FORGED, NODES, PATHS
-from tests.aggregator.test_resolver import SERVICES
+from tests.aggregator.paths import FORGED, NODES, PATHS, SERVICES
 from tests.live import (
     HOST,
     IDLE,
