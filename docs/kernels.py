@@ -61,7 +61,7 @@ def render(record: dict[str, Any]) -> Iterator[str]:
         return f"{'degraded' if marks else 'full'}: {collector['attachment']} {marks}".strip()
 
     def instructions(name: str, kernel: str) -> str:
-        found = record[kernel]["programs"][name]
+        found = record[kernel]["programs"].get(name, "not tried")
         return notes.mark(found) if isinstance(found, str) else f"{found:,}" if found else "ok"
 
     yield HEAD
