@@ -320,8 +320,7 @@ def test_a_pod_that_finishes_is_one_that_was(tmp_path: Path) -> None:
     async def run() -> None:
         server = ApiServer()
         server.pods = many(3, "Running")
-        source = watcher(tmp_path, server)
-        async with server.running(), running(source):
+        async with server.running(), running(watcher(tmp_path, server)) as source:
             await until("a watch", lambda: server.watching and source.synced)
             uid, raw = next(iter(server.pods.items()))
             ended = json.loads(json.dumps(raw))
@@ -333,6 +332,7 @@ def test_a_pod_that_finishes_is_one_that_was(tmp_path: Path) -> None:
             known = source.table.find(uid, cid)
             assert known
             assert known[1]
+            assert isinstance(source, Watcher)
             source._apply(json.dumps({"type": "MODIFIED", "object": ended}).encode())
             assert len(source.table) == 2
 
