@@ -93,21 +93,17 @@ def test_cpu_time_is_the_kernels(tmpfs: Path, cgroups: Cgroup, way: tuple[str, .
     no_errors(after, way)
 
 
-def agrees(row: dict[str, int], said: dict[str, int], cgroup: Cgroup, way: tuple[str, ...]) -> None:
-    """What a file shows is as old as the kernel's last sample, of two seconds (PSI_FREQ).
+PSI_SAMPLE = 2_000_000  # microseconds: PSI_FREQ of kernel/sched/psi.c
 
-    The walk adds what has come since: it has no less than the file, and no more than the file will
-    have once that is in it, as nobody here stalls any more.
+
+def agrees(row: dict[str, int], said: dict[str, int], way: tuple[str, ...]) -> None:
+    """What a file shows is as old as the kernel's last sample; the walk adds what has come since.
+
+    How often it is ahead, and that it is never behind, is what test_cgroup_walk.py looks at.
     """
-    shown = {name: row[name] for name in said}
-    if way:
-        assert shown == said
-        return
-    assert all(shown[name] >= said[name] for name in said)
-    wait_for(
-        "the kernel's next sample",
-        lambda: all(stalls(cgroup)[name] >= shown[name] for name in said),
-    )
+    ahead = 0 if way else PSI_SAMPLE
+    for name, total in said.items():
+        assert total <= row[name] <= total + ahead, name
 
 
 def no_errors(dump: Dump, way: tuple[str, ...]) -> None:
@@ -140,12 +136,12 @@ def test_pressure_is_the_kernels(
             hog.stopped()
         after, said = running.fresh(), stalls(a)
         quiet = stalls(b)
-    agrees(after.row(a.id, "cgroup_pressure"), said, a, way)
+    agrees(after.row(a.id, "cgroup_pressure"), said, way)
     some = f"{STALL}{{cpu,some}}"
     first = before.row(a.id, "cgroup_pressure")[some]
     # Two that want one CPU for a second: one of them waits all the time.
     assert after.row(a.id, "cgroup_pressure")[some] - first > 500_000
-    agrees(after.row(b.id, "cgroup_pressure"), quiet, b, way)
+    agrees(after.row(b.id, "cgroup_pressure"), quiet, way)
     no_errors(after, way)
 
 
