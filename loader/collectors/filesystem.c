@@ -320,11 +320,19 @@ static const struct kpod_source source = {
 #define TO(field) .kind = KPOD_GAUGE, .word = KPOD_WORD(filesystem_row, field)
 
 static const struct kpod_column columns[] = {
-	{"kpod_filesystem_size_bytes", "Size of the file system of a container's mount.", TO(size)},
-	{"kpod_filesystem_used_bytes", "Of this, in use, by whomever.", TO(used)},
-	{"kpod_filesystem_available_bytes", "Of this, free to who is not root.", TO(available)},
-	{"kpod_filesystem_inodes", "Inodes of the file system; none: it has no limit.", TO(inodes)},
-	{"kpod_filesystem_inodes_used", "Of these, in use.", TO(inodes_used)},
+	{"kpod_filesystem_size_bytes",
+	 "Size of the file system at a mount point of the container (statfs f_blocks).", TO(size)},
+	{"kpod_filesystem_used_bytes",
+	 "File system space in use, by this container or anybody else (statfs f_blocks - f_bfree).",
+	 TO(used)},
+	{"kpod_filesystem_available_bytes",
+	 "File system space available to unprivileged processes (statfs f_bavail).", TO(available)},
+	{"kpod_filesystem_inodes",
+	 "Inodes of the file system (statfs f_files); no sample where it has no limit or does not "
+	 "say.",
+	 TO(inodes)},
+	{"kpod_filesystem_inodes_used",
+	 "Inodes of the file system that are in use (statfs f_files - f_ffree).", TO(inodes_used)},
 };
 
 static const struct kpod_key keys[] = {{.label = "mountpoint", .words = POINT_WORDS}};

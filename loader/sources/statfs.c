@@ -307,14 +307,28 @@ static int ask_mount(int process, const struct asker *a, struct kpod_statfs_valu
 	close(fd);
 	if (err)
 		return err;
-	*values = (struct kpod_statfs_values){
-		.size = st.f_blocks * (uint64_t)st.f_frsize,
-		.free = st.f_bfree * (uint64_t)st.f_frsize,
-		.available = st.f_bavail * (uint64_t)st.f_frsize,
-		.inodes = st.f_files,
-		.inodes_free = st.f_ffree,
-	};
+	*values = kpod_statfs_values(&st);
 	return 0;
+}
+
+/* Of a number that may be negative, and of no more than there is. */
+static uint64_t at_most(uint64_t all, uint64_t part)
+{
+	return (int64_t)part < 0 ? 0 : part < all ? part : all;
+}
+
+struct kpod_statfs_values kpod_statfs_values(const struct statfs *said)
+{
+	uint64_t blocks = said->f_blocks, size = (uint64_t)said->f_frsize;
+	bool knows_inodes = said->f_ffree <= said->f_files;
+
+	return (struct kpod_statfs_values){
+		.size = blocks * size,
+		.free = at_most(blocks, said->f_bfree) * size,
+		.available = at_most(blocks, said->f_bavail) * size,
+		.inodes = knows_inodes && (int64_t)said->f_files > 0 ? said->f_files : 0,
+		.inodes_free = knows_inodes ? said->f_ffree : 0,
+	};
 }
 
 /* Whether a thread may ask through this container, and of this device, now. */

@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/statfs.h>
 
 #include "base/parse.h"
 
@@ -40,9 +41,16 @@ struct kpod_statfs_container {
 };
 
 struct kpod_statfs_values {
-	uint64_t size, available, free; /* bytes */
-	uint64_t inodes, inodes_free;
+	uint64_t size, available, free; /* bytes; the others are at most size */
+	uint64_t inodes, inodes_free;	/* inodes 0: the file system does not say */
 };
+
+/*
+ * What statfs() said, made true: CephFS knows no inodes and says that all of 2^64 are free, a file
+ * system that is over its reserve says that less than none is available, and on some more is free
+ * than there is.
+ */
+struct kpod_statfs_values kpod_statfs_values(const struct statfs *said);
 
 /* What is known of a mount. */
 enum kpod_statfs_state {

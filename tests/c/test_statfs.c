@@ -270,9 +270,47 @@ static void what_hangs_costs_its_own_container_only(void **state)
 	release();
 }
 
+/* As CephFS, ext4 beyond its reserve, overcommitted and network file systems give them. */
+static void what_cannot_be_is_not_shown(void **state)
+{
+	static const struct {
+		int64_t blocks, free, available, files, files_free;
+		uint64_t want_used, want_available, want_inodes, want_inodes_used;
+	} cases[] = {
+		{1000, 600, 600, 33290, -1, 400, 600, 0, 0},
+		{1000, 3, -47, 1000, 500, 997, 0, 1000, 500},
+		{1000, 1200, 1200, 1000, 2000, 0, 1000, 0, 0},
+		{1000, 600, 600, -1, -1, 400, 600, 0, 0},
+		{1000, -1, 0, 0, 0, 1000, 0, 0, 0},
+		{1000, 0, 0, 1000, 0, 1000, 0, 1000, 1000},
+		{1LL << 51, 1LL << 50, 1LL << 49, 10, 10, 1ULL << 50, 1ULL << 49, 10, 0},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct statfs said = {
+			.f_frsize = 4096,
+			.f_blocks = (uint64_t)cases[i].blocks,
+			.f_bfree = (uint64_t)cases[i].free,
+			.f_bavail = (uint64_t)cases[i].available,
+			.f_files = (uint64_t)cases[i].files,
+			.f_ffree = (uint64_t)cases[i].files_free,
+		};
+		struct kpod_statfs_values got = kpod_statfs_values(&said);
+
+		assert_int_equal(got.size, (uint64_t)cases[i].blocks * 4096);
+		assert_int_equal(got.size - got.free, cases[i].want_used * 4096);
+		assert_int_equal(got.available, cases[i].want_available * 4096);
+		assert_int_equal(got.inodes, cases[i].want_inodes);
+		assert_int_equal(got.inodes ? got.inodes - got.inodes_free : 0,
+				 cases[i].want_inodes_used);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_cannot_be_is_not_shown),
 		cmocka_unit_test_setup(each_volume_is_asked_once_for_all, fresh_world),
 		cmocka_unit_test_setup(an_answer_is_never_missing_once_it_was_there, fresh_world),
 		cmocka_unit_test_setup(what_one_does_not_see_is_asked_through_another, fresh_world),
