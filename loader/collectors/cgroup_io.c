@@ -82,7 +82,10 @@ static const struct kpod_cgroup_files files = {
 #define BYTES "kpod_disk_bytes_total"
 #define BYTES_HELP "Bytes read from, written to and discarded on a device (io.stat)."
 #define OPERATIONS "kpod_disk_operations_total"
-#define OPERATIONS_HELP "Reads, writes and discards on a device (io.stat)."
+#define OPERATIONS_HELP                                                                            \
+	"Bios to a device (io.stat): reads, writes and discards as they were submitted. The "      \
+	"kernel merges many into one request, so this is not comparable with the count of "        \
+	"kpod_block_io_device_seconds."
 
 static const struct kpod_column columns[] = {
 	{BYTES, BYTES_HELP, "operation", "read", .kind = KPOD_COUNTER, TO(read_bytes)},

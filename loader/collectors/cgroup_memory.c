@@ -42,8 +42,10 @@ static const struct kpod_cgroup_files files = {
 
 #define EVENTS "kpod_cgroup_memory_events_total"
 #define EVENTS_HELP                                                                                \
-	"Events of memory.events: reclaimed below the low mark (low), throttled at the high mark " \
-	"(high), at the limit (max), about to fail for it (oom); processes killed (oom_kill)."
+	"Events of the memory controller (memory.events): reclaimed although within memory.low "   \
+	"(low), over memory.high (high), at memory.max (max), about to fail for it (oom), kills "  \
+	"(oom_kill). With memory.oom.group, which the kubelet sets, the kernel counts the first "  \
+	"victim of each kill twice; kpod_memory_oom_kills_total counts processes."
 #define REFAULTS "kpod_cgroup_memory_refaults_total"
 #define REFAULTS_HELP "Pages read or swapped in again soon after they were evicted."
 
