@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import HOST, LOADER, PRELUDE, Cgroup, Dump, Worker, kernel_has, loader
+from tests.live import (
+    HOST,
+    LOADER,
+    PRELUDE,
+    Cgroup,
+    Dump,
+    Worker,
+    hides_process_1,
+    kernel_has,
+    loader,
+)
 from tests.net import ENTER, Namespace, link, namespaces
 
 PACKETS = "kpod_tcp_dropped_packets_total"
@@ -164,7 +174,10 @@ def test_sent_packets(
     # Of some this kernel does not say why, and a chance reason may have any name.
     if careless := kernel_has("btf_trace_qdisc_drop"):
         record_property("lacks", "tcpdrop: of some packets that queues drop the reason is unknown")
-    assert first <= (sum(ours.values()) if careless else ours["qdisc_drop"]) <= last
+    # A softirq that no program is run for may send many packets into the full queue: 17 of 355
+    # were missing once. In guests nothing may be.
+    least = 0.9 * first if hides_process_1() else first
+    assert least <= (sum(ours.values()) if careless else ours["qdisc_drop"]) <= last
     assert not {"qdisc_drop", "unknown"} & other.keys()
     assert not any(reason.isdigit() for reason in ours)
     # What was not sent is not counted as sent.
