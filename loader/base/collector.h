@@ -177,11 +177,16 @@ extern const size_t kpod_collector_count;
 	.steps = (const struct kpod_step[]){__VA_ARGS__},                                          \
 	.step_count = KPOD_COUNT(((const struct kpod_step[]){__VA_ARGS__}))
 
-/* Embeds build/bpf/NAME.bpf.o, which the build makes from bpf/NAME.bpf.c. */
+/*
+ * Embeds build/bpf/NAME.bpf.o, which the build makes from bpf/NAME.bpf.c. Hidden, so that its
+ * address is not taken from the global offset table: on arm64 the linker gives all local labels of
+ * a section one entry there, and the object would be 0 bytes long.
+ */
 #define KPOD_OBJECT(name)                                                                          \
 	__asm__(".pushsection .rodata\n.balign 16\n" #name "_object:\n.incbin \"" #name            \
 		".bpf.o\"\n" #name "_object_end:\n.byte 0\n.popsection\n");                        \
-	extern const unsigned char name##_object[], name##_object_end[]
+	extern const unsigned char name##_object[] __attribute__((visibility("hidden"))),          \
+		name##_object_end[] __attribute__((visibility("hidden")))
 #define KPOD_EMBEDDED(name) .object = name##_object, .object_end = name##_object_end
 
 #endif

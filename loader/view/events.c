@@ -187,6 +187,12 @@ static int print_until_stopped(struct bpf_object *object, struct bpf_link *links
 	return err == -EINTR || err > 0 ? 0 : err;
 }
 
+struct bpf_object *kpod_events_open(void)
+{
+	return bpf_object__open_mem(events_object, (size_t)(events_object_end - events_object),
+				    NULL);
+}
+
 int kpod_events_exec(bool json)
 {
 	/* A write to a full pipe goes on; waiting for events ends all the same. */
@@ -208,8 +214,7 @@ int kpod_events_exec(bool json)
 	sigaction(SIGINT, &stop, NULL);
 	sigaction(SIGTERM, &stop, NULL);
 	libbpf_set_print(NULL);
-	object = bpf_object__open_mem(events_object, (size_t)(events_object_end - events_object),
-				      NULL);
+	object = kpod_events_open();
 	err = object ? bpf_object__load(object) : -errno;
 	err = err ? err : attach(object, links);
 	if (err)

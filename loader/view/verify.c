@@ -13,10 +13,9 @@
 #include "base/log.h"
 #include "cgroups/slots.h"
 #include "kernel/load.h"
+#include "view/events.h"
 #include "view/verify.h"
 #include "view/view.h"
-
-KPOD_OBJECT(events);
 
 static void print_text(const char *key, const char *text)
 {
@@ -138,12 +137,13 @@ static void print_unused(const struct kpod_collector *c)
 
 static void try_events(void)
 {
-	size_t size = (size_t)(events_object_end - events_object);
-	struct bpf_object *object = bpf_object__open_mem(events_object, size, NULL);
-	int err = object ? bpf_object__load(object) : 0;
+	struct bpf_object *object = kpod_events_open();
+	int err = object ? bpf_object__load(object) : -errno;
 
 	if (object)
 		print_programs("events", object, strerror(-err));
+	else
+		print_program("events", "", -1, strerror(-err));
 	bpf_object__close(object);
 }
 
