@@ -74,18 +74,21 @@ static __always_inline __u32 kpod_bucket(__u64 ns)
 #define kpod_add_shared(counter, n) __sync_fetch_and_add(&(counter), (n))
 
 /* The id of a cgroup's ancestor at a level, in one step. Level 0 is the root. */
-static __always_inline __u64 kpod_ancestor(struct cgroup *cgrp, int level)
+static __always_inline __u64 kpod_ancestor_since_6_1(struct cgroup *cgrp, int level)
 {
 	struct cgroup *ancestor = NULL;
+
+	bpf_probe_read_kernel(&ancestor, sizeof(ancestor),
+			      (char *)cgrp +
+				      bpf_core_field_offset(struct cgroup___since_6_1, ancestors) +
+				      level * sizeof(ancestor));
+	return BPF_CORE_READ(ancestor, kn, id);
+}
+
+static __always_inline __u64 kpod_ancestor_before_6_1(struct cgroup *cgrp, int level)
+{
 	__u64 id = 0;
 
-	if (bpf_core_field_exists(((struct cgroup___since_6_1 *)cgrp)->ancestors)) {
-		bpf_probe_read_kernel(
-			&ancestor, sizeof(ancestor),
-			(char *)cgrp + bpf_core_field_offset(struct cgroup___since_6_1, ancestors) +
-				level * sizeof(ancestor));
-		return BPF_CORE_READ(ancestor, kn, id);
-	}
 	bpf_probe_read_kernel(
 		&id, sizeof(id),
 		(char *)cgrp + bpf_core_field_offset(struct cgroup___before_6_1, ancestor_ids) +
@@ -93,17 +96,13 @@ static __always_inline __u64 kpod_ancestor(struct cgroup *cgrp, int level)
 	return id;
 }
 
-/*
- * The entry of the cgroup's ancestor at *level, or of the nearest above that; NULL: the host.
- * Leaves in *level where it was found. Cgroups below KPOD_LEVELS_MAX have no entries, so depth
- * costs nothing and hides nothing.
- */
-static __always_inline struct kpod_cgroup *kpod_nearest_from(struct cgroup *cgrp, int *level)
+static __always_inline struct kpod_cgroup *kpod_nearest_of(struct cgroup *cgrp, int *level,
+							   __u64 (*ancestor)(struct cgroup *, int))
 {
 	int at = *level < KPOD_LEVELS_MAX ? *level : KPOD_LEVELS_MAX;
 
 	for (int i = 0; i < KPOD_LEVELS_MAX && at > 0; i++, at--) {
-		__u64 id = kpod_ancestor(cgrp, at);
+		__u64 id = ancestor(cgrp, at);
 		struct kpod_cgroup *found = bpf_map_lookup_elem(&cgroups, &id);
 
 		if (found) {
@@ -113,6 +112,21 @@ static __always_inline struct kpod_cgroup *kpod_nearest_from(struct cgroup *cgrp
 	}
 	*level = 0;
 	return NULL;
+}
+
+/*
+ * The entry of the cgroup's ancestor at *level, or of the nearest above that; NULL: the host.
+ * Leaves in *level where it was found. Cgroups below KPOD_LEVELS_MAX have no entries, so depth
+ * costs nothing and hides nothing.
+ *
+ * The question is asked outside the loop: in it, clang 21 takes the offsets of both fields before
+ * the loop, and the kernel refuses a program that uses an offset of a field that it does not have.
+ */
+static __always_inline struct kpod_cgroup *kpod_nearest_from(struct cgroup *cgrp, int *level)
+{
+	if (bpf_core_field_exists(((struct cgroup___since_6_1 *)cgrp)->ancestors))
+		return kpod_nearest_of(cgrp, level, kpod_ancestor_since_6_1);
+	return kpod_nearest_of(cgrp, level, kpod_ancestor_before_6_1);
 }
 
 /* The cgroup's entry, or its nearest ancestor's; NULL: the host. Needs no helper but look-ups. */

@@ -1,4 +1,5 @@
 import functools
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,11 @@ from tests import live
 from tests.live import GUEST, LOADER, Cgroup, cgroup_tree, collectors, missing
 
 LAZY = "lazy_itable_init=0,lazy_journal_init=0"  # or the kernel would write of its own accord
+
+# nohup and a shell's background have them ignored, which programs inherit: what a closed terminal
+# and Ctrl-C do could not be tested.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 collect_ignore = [] if GUEST else ["vm/guest"]
 

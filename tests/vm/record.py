@@ -29,7 +29,10 @@ LACKS = (
     (r"number of funcs in func_info", "no helper that calls a program's function (5.13)"),
     (r"type ID of '(\w+)'", r"no hook `\1`"),
     # Such a line ends the reason: the kernel's verifier said nothing.
-    (r"prog '\w+': BPF program load failed: Operation not permitted$", "no fentry and fexit here"),
+    (
+        r"prog '\w+': BPF program load failed: (Operation not permitted|-EPERM)$",  # libbpf 1.6
+        "no fentry and fexit here",
+    ),
     (r"no controller '(\w+)'", r"no controller `\1` in the machine's cgroup2"),
 )
 
