@@ -11,18 +11,20 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.stack import Aggregator, aggregator, runc_container
+from tests.kernel.test_interface import ISOLATED, JOINED, connect
 from tests.kubernetes.server import NODE, ApiServer, kubeconfig
-from tests.live import Cgroup, Loader, loader, node_root, wait_for
+from tests.live import Cgroup, Loader, Worker, loader, node_root, wait_for
 
 ONCPU = "kpod_cpu_oncpu_seconds_total"
 EXECS = "kpod_process_execs_total"
+SNAPSHOT = "kpod_snapshot_timestamp_seconds"
 ID = [f"{i:064x}" for i in range(0xABC0, 0xABCA)]
 UID = [f"{i:08x}-1111-2222-3333-444444444444" for i in range(0xDEF0, 0xDEFA)]
 BURN = "import time\nend = time.process_time() + {}\nwhile time.process_time() < end: pass\n"
@@ -306,66 +308,139 @@ def test_the_mode_is_said(tmpfs: Path, cluster: Cluster) -> None:
     assert all(f"spec.nodeName={NODE}" in d for d in documents), "no list of the whole cluster"
 
 
+@dataclass
+class Node:
+    """Pods of two containers and a sandbox that come, go and restart, and what each row is called.
+
+    `truth` has (pod, container) by container id; a sandbox has no container.
+    """
+
+    cluster: Cluster
+    cgroups: Cgroup
+    truth: dict[str, tuple[str, str]] = field(default_factory=dict)
+    live: dict[int, dict[str, str]] = field(default_factory=dict)  # pod -> name -> id
+
+    def _uid(self, pod: int) -> str:
+        return f"{0xFACE0000 + pod:08x}-1111-2222-3333-444444444444"
+
+    def _cgroup(self, pod: int) -> Cgroup:
+        return self.cgroups.below(f"kubepods/burstable/pod{self._uid(pod)}")
+
+    def _start(self, pod: int, container: str) -> str:
+        cid = f"{0xE0000 + len(self.truth):064x}"
+        self.truth[cid] = f"web-{pod}", container
+        subprocess.run(["/bin/true"], preexec_fn=self._cgroup(pod).child(cid).enter, check=True)
+        return cid
+
+    def add(self, pod: int) -> None:
+        """As a kubelet does: the sandbox first, and what has no id is in the status without."""
+        self.cluster.event("ADDED", self._uid(pod), f"web-{pod}", {"a": "", "b": ""})
+        self._start(pod, "")
+        self.live[pod] = {name: self._start(pod, name) for name in "ab"}
+        self.cluster.event("MODIFIED", self._uid(pod), f"web-{pod}", self.live[pod])
+
+    def restart(self, pod: int) -> None:
+        """A container; of the one before the status says nothing (RestartAllContainers)."""
+        before = self.live[pod]["a"]
+        self.live[pod]["a"] = self._start(pod, "a")
+        self._cgroup(pod).below(before).remove()
+        self.cluster.event("MODIFIED", self._uid(pod), f"web-{pod}", self.live[pod])
+
+    def remove(self, pod: int) -> None:
+        self._cgroup(pod).remove()
+        self.cluster.event("DELETED", self._uid(pod), f"web-{pod}", self.live.pop(pod))
+
+    def shown(self, served: Aggregator) -> set[str]:
+        """Ids of the rows that there are. Each has its own name, or there is no such row."""
+        found = set()
+        for labels in map(dict, served.series(EXECS, scope="container")):
+            cid = labels["container_id"]
+            if cid in self.truth:
+                assert (labels["pod"], labels["container"]) == self.truth[cid], labels
+                assert labels["namespace"] == "shop"
+                found.add(cid)
+        return found
+
+
+RESTARTS = 20
+
+
 def test_names_outlive_restarts(tmpfs: Path, cgroups: Cgroup, cluster: Cluster) -> None:
-    """Killed and started again while pods come and go and the API is there, away or silent: no row
-    loses the name that it had, and no container is shown without one.
+    """Killed and started again while pods come, restart and go and the API is there, away, silent
+    or slow: no row loses the name that it had, and none has a wrong one or none.
     """
     config = kubeconfig(tmpfs, cluster.server.url)
     config.chmod(0o644)
     state = Path(tempfile.mkdtemp(prefix="kpod-test-", dir="/dev/shm"))
     os.chown(state, 65534, 65534)
-    options = ["--pods", "api", "--node", NODE, "--kubeconfig", str(config)]
+    options = ["--pods", "api", "--node", NODE, "--kubeconfig", str(config), "--ended", "always"]
     options += ["--state", str(state / "names")]
-    had: dict[str, tuple[str, str]] = {}
-    sandboxes: set[str] = set()
-
-    def add(i: int) -> None:
-        uid, ids = UID[i % 10], {n: f"{0xE000 + 10 * i + k:064x}" for k, n in enumerate("abc")}
-        sandbox = ids.pop("c")
-        sandboxes.add(sandbox)
-        cluster.event("ADDED", uid, f"web-{i}", dict.fromkeys(ids, ""))
-        for cid in (sandbox, *ids.values()):
-            cgroup = cgroups.below(f"kubepods/burstable/pod{uid}/{cid}")
-            subprocess.run(["/bin/true"], preexec_fn=cgroup.enter, check=True)
-        cluster.event("MODIFIED", uid, f"web-{i}", ids)
-
-    def look(served: Aggregator) -> int:
-        for labels in map(dict, served.series(EXECS, scope="container")):
-            if labels.get("pod_uid") not in UID:
-                continue  # of another test
-            cid, name = labels["container_id"], (labels["pod"], labels["container"])
-            assert had.get(cid, name) == name, "it had another"
-            assert name[0], labels
-            assert bool(name[1]) == (cid not in sandboxes)
-            had[cid] = name
-        return len(had)
-
+    node = Node(cluster, cgroups)
+    had: set[str] = set()
     try:
-        with loader(tmpfs, "--collectors", "exec") as running:
-            add(0)
-            for turn in range(6):
-                cluster.server.always = ("", "503", "silence")[turn % 3]
+        with loader(tmpfs, "--collectors", "exec", interval=0.1) as running:
+            node.add(0)
+            for turn in range(RESTARTS):
+                cluster.server.always = how = ("", "503", "slow", "silence")[turn % 4]
                 with aggregator(tmpfs, *options) as served:
-                    if not cluster.server.always:
-                        add(1 + turn)
-                        count = 3 * (1 + len(sandboxes)) - 3
-                        running.fresh()
 
-                        def all_named(served: Aggregator = served, count: int = count) -> bool:
-                            look(served)
-                            return len(had) == count
+                    def all_named(served: Aggregator = served) -> bool:
+                        return node.shown(served) == set(node.truth)
 
+                    if how in ("", "slow"):
+                        node.add(1 + turn)
+                        if len(node.live) > 3:
+                            node.remove(min(node.live))
+                        # Also of what was made while the API was away.
                         wait_for("all names", all_named, 30)
-                        cluster.event("DELETED", UID[0], "web-0", {})
+                        node.restart(max(node.live))
+                        wait_for("the new container's name", all_named, 30)
                     else:
-                        before = dict(had)
-                        had.clear()
-                        wait_for("rows", partial(look, served), 20)
-                        named = {cid: name for cid, name in before.items() if name[1]}
-                        assert named.items() <= had.items(), "all containers, at once"
+                        node.restart(max(node.live))
+                        # At once: the first answer has all containers, and the next snapshot
+                        # shows who the sandboxes are.
+                        first = node.shown(served)
+                        assert {cid for cid in had if node.truth[cid][1]} <= first
                         running.fresh()
-                        look(served)
-                        assert had == before, "and sandboxes with the next snapshot"
+                        running.fresh()
+                        assert node.shown(served) >= had
+                    had = node.shown(served)
                     served.process.kill()
+        assert len(node.truth) > 3 * RESTARTS // 2
     finally:
         shutil.rmtree(state)
+
+
+def test_interfaces_of_a_new_pod_are_there_within_two_snapshots(
+    tmpfs: Path, cgroups: Cgroup, cluster: Cluster
+) -> None:
+    """Its sandbox speaks for them, which is in no status. Snapshots are made by scrapes alone."""
+    with ExitStack() as stack:
+        options = ("--collectors", "cgroup,interface")
+        stack.enter_context(loader(tmpfs, *options, interval=600))
+        served = serve(stack, tmpfs, cluster)
+        served.samples()
+        cluster.event("ADDED", UID[0], "web-0", {"web": ""})
+        pod = cgroups.below(f"kubepods/burstable/pod{UID[0]}")
+        sandbox = Worker(pod.child(ID[9]), ISOLATED)
+        stack.callback(sandbox.end)
+        peer = Worker(cgroups.child("peer.service"), ISOLATED)
+        stack.callback(peer.end)
+        connect(sandbox.pid, peer.pid)
+        web = Worker(pod.child(ID[0]), JOINED.format(sandbox.pid))
+        stack.callback(web.end)
+        cluster.event("MODIFIED", UID[0], "web-0", {"web": ID[0]})
+        cluster.event("ADDED", UID[1], "later-0", {})
+        # Events come in order, and this page makes no snapshot.
+        wait_for("both events", lambda: "2 pods known" in served.get("/")[1], 30)
+        snapshots: set[float] = set()
+
+        def shown() -> list[dict[str, str]]:
+            samples = served.samples()
+            snapshots.add(next(v for (n, _), v in samples.items() if n == SNAPSHOT))
+            name = "kpod_interface_receive_bytes_total"
+            return [dict(k) for n, k in samples if n == name and ("pod", "web-0") in k]
+
+        (labels,) = wait_for("the pod's interface", shown, 30)
+        assert len(snapshots) <= 2
+        assert (labels["container"], labels["interface"]) == ("", "eth0")

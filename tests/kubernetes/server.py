@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from aggregator.pods.table import Pod, decode_pod
 
+SLOW = 0.5  # s before an answer
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 NODE = "node-a"
 
@@ -236,9 +237,13 @@ class ApiServer:
             self._watchers.discard(writer)
 
     async def _misbehave(self, fault: str, writer: asyncio.StreamWriter, request: Request) -> bool:
-        """True if that was all. `watch:FAULT` is for watches only, lists are answered."""
+        """True if that was all; what is slow is answered after it. `watch:FAULT` is for watches
+        only, lists are answered."""
         kind, _, fault = fault.rpartition(":")
         if kind == "watch" and not request.watch:
+            return False
+        if fault == "slow":
+            await asyncio.sleep(SLOW)
             return False
         if fault.isdigit():
             await self._status(writer, int(fault), "Retry-After: 2")
