@@ -12,6 +12,7 @@ class Kubelet(Source):
     """Polls. What comes and goes between two polls has no name, and is shown without."""
 
     mode = "kubelet"
+    smaller = "--pods=api lists pods in pages, and leaves out finished ones"
 
     def __init__(self, *args: Any, interval: float = INTERVAL, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

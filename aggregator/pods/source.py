@@ -53,6 +53,7 @@ class Source(ABC):
     """
 
     mode: str
+    smaller: str  # what makes a list smaller that is too large
 
     def __init__(
         self,
@@ -181,7 +182,10 @@ class Source(ABC):
             async for chunk in body:
                 raw += chunk
                 if len(raw) > LIST_MAX:
-                    raise SourceError("garbage", f"a list of more than {LIST_MAX} bytes")
+                    raise SourceError(
+                        "too_large",
+                        f"{path} answers more than {LIST_MAX >> 20} MiB: {self.smaller}",
+                    )
             return msgspec.json.decode(raw, type=PodList)
 
     def decode(self, raw: msgspec.Raw) -> Pod | None:

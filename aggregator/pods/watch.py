@@ -50,6 +50,7 @@ class Watcher(Source):
     """
 
     mode = "api"
+    smaller = f"the server gives more than {PAGE} pods at once, and is asked for the newest list"
 
     def __init__(self, node: str, *args: Any, quiet: float = SILENCE, **kwargs: Any) -> None:
         """quiet: s; a watch is not believed that said nothing for so long."""
@@ -92,7 +93,9 @@ class Watcher(Source):
         try:
             version = await self.list(PATH, params)
         except SourceError as error:
-            if error.reason in ("410", "504"):  # the version is too old, or not there yet
+            # The version is too old, or not there yet; or the list came from the server's cache,
+            # which had no limit for pages.
+            if error.reason in ("410", "504", "too_large"):
                 self._version = NEWEST
             raise
         if not version:

@@ -61,6 +61,7 @@ class ApiServer:
     clock: Any = time.monotonic
     url: str = ""
     always: str = ""
+    all_at_once: bool = False  # the cache knows no pages
     mute: bool = False  # open watches stay open, but nothing comes
     faults: deque[str] = field(default_factory=deque)
     requests: list[Request] = field(default_factory=list)
@@ -205,6 +206,8 @@ class ApiServer:
             await self._status(writer, 400)  # as the real one
             return
         last = first + min(self.page, int(request.params["limit"]))
+        if self.all_at_once and wanted == "0":
+            last = len(items)
         meta = {"resourceVersion": str(self.version)}
         if last < len(items):
             meta["continue"] = str(last)

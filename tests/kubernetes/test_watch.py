@@ -240,6 +240,27 @@ def test_a_list_without_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     asyncio.run(run())
 
 
+def test_a_list_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a cache that knows no pages: it is said and counted, and then it comes in pages."""
+    monkeypatch.setattr("aggregator.pods.source.LIST_MAX", 1 << 20)
+
+    async def run() -> None:
+        server = ApiServer(page=100, all_at_once=True)
+        server.pods = many(500, "Running")
+        server.version = 10
+        async with server.running(), running(watcher(tmp_path, server)) as source:
+            await until("an error", lambda: source.error)
+            assert source.error == (
+                "too_large: /api/v1/pods answers more than 1 MiB: the server gives more than "
+                "100 pods at once, and is asked for the newest list"
+            )
+            await until("the truth", lambda: equal(source, server))
+            assert source.errors == {"too_large": 1}
+            assert sum(not r.watch for r in server.requests) == 1 + 5
+
+    asyncio.run(run())
+
+
 PODS = [
     event["object"]
     for event in EVERYTHING
@@ -610,7 +631,7 @@ def test_an_unknown_certificate_is_refused(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_kubelet(tmp_path: Path) -> None:
+def test_kubelet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the fixture has it; a certificate of its own is taken only if that is wished."""
 
     async def run() -> None:
@@ -653,6 +674,14 @@ def test_kubelet(tmp_path: Path) -> None:
                 await until("the truth", same)
                 await until("the faults", lambda: not server.faults)
                 assert set(source.errors) >= {"500", "garbage", "disconnect"}
+                with monkeypatch.context() as patch:
+                    patch.setattr("aggregator.pods.source.LIST_MAX", 10_000)
+                    await until("an error", lambda: source.errors["too_large"])
+                    assert source.error == (
+                        "too_large: /pods answers more than 0 MiB: --pods=api lists pods in "
+                        "pages, and leaves out finished ones"
+                    )
+                    assert same(), "what was known stays"
                 server.requests.clear()
                 start = clock.slept
                 await until("a minute", lambda: clock.slept - start > 60)
