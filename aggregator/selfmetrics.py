@@ -136,6 +136,12 @@ class StoreCollector(Collector):
             "last values twice (--ended).",
             value=snapshot.native.ended,
         )
+        yield GaugeMetricFamily(
+            "kpod_snapshot_ended_waiting",
+            "Containers that have ended and are not shown yet, because more of their pod have than "
+            "--max-ended-per-pod.",
+            value=snapshot.native.waiting,
+        )
         cut = GaugeMetricFamily(
             "kpod_series_cut",
             "Series of the snapshot that are not shown, because there would be too many.",

@@ -144,7 +144,8 @@ struct kpod_owner {
 	const char *path;
 	uint64_t created_ns; /* CLOCK_REALTIME: since when its totals count */
 	uint64_t digest;     /* once it has ended: of its rows */
-	uint64_t settled;    /* the first snapshot since which they are the same */
+	uint64_t settled;    /* the first snapshot since which they are the same and shown */
+	bool waits;	     /* it has ended, and too many others of its pod have */
 	/* In the snapshot's own text; without text, the owner is not on that page. */
 	struct kpod_text labels[KPOD_PAGES][KPOD_ENCODINGS];
 };
@@ -166,6 +167,7 @@ struct kpod_snapshot {
 	uint32_t orphans;    /* rows whose slot is not in the snapshot: left out */
 	uint32_t hidden;     /* rows whose owner has no labels: taken out */
 	uint32_t ended;	     /* rows whose owner has ended, and which all readers have: taken out */
+	uint32_t waiting;    /* owners that have ended, and are too many of their pod: taken out */
 	struct kpod_row_ref *rows;
 	uint32_t *first_row; /* by table; one more at the end */
 	char *labels;
@@ -193,10 +195,12 @@ bool kpod_snapshot_label(struct kpod_snapshot *snapshot, uint32_t owner, enum kp
 
 /*
  * Takes out the rows of owners without text on our page, and of owners that have ended and had the
- * same rows in snapshot `seen`. To be called once, after the labelling.
+ * same rows in snapshot `seen`. Of what is left of a pod's containers that have ended, no more than
+ * `ended_max` are shown, those that ended last; when readers have these it is the others' turn.
+ * To be called once, after the labelling. False: no memory.
  */
-void kpod_snapshot_hide(struct kpod_snapshot *snapshot, const struct kpod_plan *plan,
-			uint64_t seen);
+bool kpod_snapshot_hide(struct kpod_snapshot *snapshot, const struct kpod_plan *plan, uint64_t seen,
+			uint32_t ended_max);
 
 /* How many series are shown of a family, and how many series and about how many bytes of all. */
 struct kpod_limits {

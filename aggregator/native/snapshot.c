@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define SLOTS_MAX (1u << 17) /* the loader has at most half as many */
+#define POD_CONTAINER 4	     /* a kpod_slot's kind: enum kpod_cgroup_kind of bpf/classify.h */
 
 static enum kpod_fault count_records(struct kpod_snapshot *s, const struct kpod_reader *reader,
 				     const struct kpod_plan *plan, uint32_t *rows)
@@ -64,7 +65,8 @@ static void add_digests(struct kpod_snapshot *s, const struct kpod_plan *plan)
 static bool keep(struct kpod_snapshot *s, uint32_t owner, const struct kpod_snapshot *previous,
 		 const struct kpod_owner *old)
 {
-	if (old->died_ns && old->digest == s->owners[owner].digest)
+	/* Of those that waited nobody has the rows. */
+	if (old->died_ns && !old->waits && old->digest == s->owners[owner].digest)
 		s->owners[owner].settled = old->settled;
 	for (enum kpod_page page = 0; page < KPOD_PAGES; page++) {
 		const struct kpod_text *labels = old->labels[page];
@@ -261,10 +263,76 @@ bool kpod_snapshot_label(struct kpod_snapshot *s, uint32_t owner, enum kpod_page
 	return true;
 }
 
-void kpod_snapshot_hide(struct kpod_snapshot *s, const struct kpod_plan *plan, uint64_t seen)
+/* The part of a container's path that is its pod's. */
+static size_t pod_size(const struct kpod_owner *owner)
+{
+	size_t size = owner->path_size;
+
+	while (size && owner->path[size - 1] != '/')
+		size--;
+	return size;
+}
+
+static bool same_pod(const struct kpod_owner *a, const struct kpod_owner *b)
+{
+	size_t size = pod_size(a);
+
+	return size == pod_size(b) && !memcmp(a->path, b->path, size);
+}
+
+/* Pod by pod, who ended last is first. */
+static int by_pod_and_end(const void *x, const void *y)
+{
+	const struct kpod_owner *a = *(struct kpod_owner *const *)x;
+	const struct kpod_owner *b = *(struct kpod_owner *const *)y;
+	size_t a_size = pod_size(a), b_size = pod_size(b);
+	int order;
+
+	if (a_size != b_size)
+		return a_size < b_size ? -1 : 1;
+	order = memcmp(a->path, b->path, a_size);
+	if (order)
+		return order;
+	if (a->died_ns != b->died_ns)
+		return a->died_ns > b->died_ns ? -1 : 1;
+	return (a->slot > b->slot) - (a->slot < b->slot);
+}
+
+/* Of the containers of a pod that have ended, and that readers do not have yet, some have to wait.
+ */
+static bool choose_waiting(struct kpod_snapshot *s, uint64_t seen, uint32_t ended_max)
+{
+	struct kpod_owner **ended = calloc(s->owner_count + 1, sizeof(*ended));
+	uint32_t count = 0, of_pod = 0;
+
+	if (!ended)
+		return false;
+	for (uint32_t i = 0; i < s->owner_count; i++) {
+		struct kpod_owner *owner = &s->owners[i];
+
+		if (owner->kind == POD_CONTAINER && owner->died_ns && owner->settled > seen &&
+		    kpod_has_rows(owner, KPOD_OWN))
+			ended[count++] = owner;
+	}
+	qsort(ended, count, sizeof(*ended), by_pod_and_end);
+	for (uint32_t i = 0; i < count; i++) {
+		of_pod = i && same_pod(ended[i], ended[i - 1]) ? of_pod + 1 : 1;
+		if (of_pod <= ended_max)
+			continue;
+		ended[i]->waits = true;
+		s->waiting++;
+	}
+	free(ended);
+	return true;
+}
+
+bool kpod_snapshot_hide(struct kpod_snapshot *s, const struct kpod_plan *plan, uint64_t seen,
+			uint32_t ended_max)
 {
 	uint32_t to = 0, from = 0;
 
+	if (!choose_waiting(s, seen, ended_max))
+		return false;
 	for (uint32_t t = 0; t < plan->shape_count; t++) {
 		uint32_t end = s->first_row[t + 1];
 
@@ -276,11 +344,12 @@ void kpod_snapshot_hide(struct kpod_snapshot *s, const struct kpod_plan *plan, u
 				s->hidden++;
 			else if (owner && owner->died_ns && owner->settled <= seen)
 				s->ended++;
-			else
+			else if (!owner || !owner->waits)
 				s->rows[to++] = s->rows[from];
 		}
 	}
 	s->first_row[plan->shape_count] = to;
+	return true;
 }
 
 /* Whether a family has a sample in any of its table's rows. */

@@ -33,7 +33,8 @@ Other = Callable[[Owner, Labels], Labels | None]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many series are shown of a family, and how many series and bytes of all.
+    """How many series are shown of a family, how many series and bytes of all, and how many
+    containers of a pod that have ended.
 
     In text; protobuf has fewer and is smaller. vmagent refuses a page of more than 16 MiB before
     compression (-promscrape.maxScrapeSize); 1 MiB is left for pods and the aggregator itself.
@@ -42,6 +43,7 @@ class Limits:
     per_family: int = 100_000
     total: int = 100_000
     page: int = 15 << 20
+    ended_per_pod: int = 16
 
 
 class Snapshot:
@@ -91,14 +93,20 @@ class Snapshot:
                 self.cut = {name: cut[i] for i, name in enumerate(plan.names) if cut[i]}
 
     def label(
-        self, resolver: Resolver, stale: Set[int], seen: int = 0, other: Other | None = None
+        self,
+        resolver: Resolver,
+        stale: Set[int],
+        seen: int = 0,
+        other: Other | None = None,
+        ended_per_pod: int = Limits().ended_per_pod,
     ) -> Iterator[None]:
         """Names the owners that have no name or are stale, by cgroup id, no two alike; then hides
-        the nameless, and who ended and has not changed since snapshot `seen`. Others may have
-        their turn wherever it yields."""
+        the nameless, who ended and has not changed since snapshot `seen`, and who ended where too
+        many of a pod have. Others may have their turn wherever it yields."""
         if self.native.unlabelled or stale:
             yield from self._label(resolver, stale, other)
-        lib.kpod_snapshot_hide(self.native, self.plan.native, seen)
+        if not lib.kpod_snapshot_hide(self.native, self.plan.native, seen, ended_per_pod):
+            raise MemoryError("containers that have ended")
 
     def _label(self, resolver: Resolver, stale: Set[int], other: Other | None) -> Iterator[None]:
         owners = [self.native.owners + i for i in range(self.native.owner_count)]
@@ -339,7 +347,8 @@ class Store:
             return
         seen = self._seen(self._generation)
         other = self.compat.labels if self.compat else None
-        yield from snapshot.label(self._resolver, self._stale, seen, other)
+        per_pod = self._limits.ended_per_pod
+        yield from snapshot.label(self._resolver, self._stale, seen, other, per_pod)
         self._stale.clear()
         snapshot.limit(self._limits)
         for family in snapshot.cut.keys() - self._cut:

@@ -17,9 +17,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from aggregator._native import lib
 from aggregator.http.scrapers import WINDOW_NS, Scrapers
 from aggregator.http.server import Application
+from aggregator.pods.kinds import POD_CONTAINER
 from aggregator.pods.resolver import standalone
 from aggregator.push.otlp import requests
-from aggregator.segment.store import Store
+from aggregator.segment.store import Limits, Store
 from tests.aggregator.test_http import server
 from tests.scrape import openmetrics_samples, protobuf_samples, text_samples
 from tests.segment import HOST_SLOT, UNIT, Row, Segment, Slot, begin, column, schema, table
@@ -312,3 +313,58 @@ def test_an_ended_container_has_no_series_of_zeros(tmp_path: Path) -> None:
         for m in r.scope_metrics[0].metrics
     }
     assert pushed == {(who, name) for who, of in names.items() for name in of}
+
+
+def test_a_pod_that_starts_again_and_again_shows_few_that_ended(tmp_path: Path) -> None:
+    """Those that ended last, and the others when the scraper has had these twice; other pods'
+    have nothing to do with it, and what lives is shown.
+    """
+    path = tmp_path / "segment"
+    clock = Clock()
+    scrapers = Scrapers(clock)
+    clock.now = WINDOW_NS
+    store = Store(
+        str(path),
+        clock=time.monotonic_ns,
+        resolver=standalone,
+        seen=scrapers.seen,
+        limits=Limits(ended_per_pod=3),
+    )
+    made: Segment | None = None
+    slots = [HOST_SLOT]
+    for pod, count in (("1", 8), ("2", 2)):
+        uid = f"0000000{pod}-1111-2222-3333-444444444444"
+        for i in range(count + 1):
+            number = len(slots)
+            where = f"/kubepods/pod{uid}/{number:064x}"
+            died = 100 + i if i < count else 0
+            slots.append(Slot(number, where, POD_CONTAINER, cgroup_id=number, died_ns=died))
+
+    def page() -> tuple[set[int], int]:
+        """Slots that are shown, and how many wait."""
+        nonlocal made
+        if made:
+            made.start, made.sequence = made.end, made.sequence + 1
+        else:
+            document = schema(table("t", 1, [column("t_total")]))
+            made = Segment(document, stale_after_ns=10**15, ring_capacity=1 << 20)
+        rows = [Row(0, s.slot, [100 + s.slot]) for s in slots]
+        records = [begin(made.sequence, time.monotonic_ns(), made.sequence)]
+        records += [s.encode() for s in slots] + [r.encode() for r in rows]
+        made.write_snapshot(records)
+        made.write(path)
+        store.refresh()
+        assert store.snapshot
+        text = b"".join(store.snapshot.render(lib.KPOD_TEXT)).decode()
+        scrapers.served("a", "/metrics", store.snapshot.generation, made.sequence)
+        shown = {round(value) - 100 for value in text_samples(text).values()}
+        return shown - {0}, int(store.snapshot.native.waiting)
+
+    live, others = {9, 12}, {10, 11}
+    assert page() == ({6, 7, 8} | live | others, 5)
+    assert page() == ({6, 7, 8} | live | others, 5)
+    assert page() == ({3, 4, 5} | live, 2)
+    assert page() == ({3, 4, 5} | live, 2)
+    assert page() == ({1, 2} | live, 0)
+    assert page() == ({1, 2} | live, 0)
+    assert page() == (live, 0)

@@ -186,7 +186,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		}
 		if (!held)
 			continue;
-		kpod_snapshot_hide(held, &plan, held->sequence - 1);
+		if (!kpod_snapshot_hide(held, &plan, held->sequence - 1, 2))
+			abort();
 		kpod_snapshot_show(held, &plan, &limits, shown, cut);
 		for (enum kpod_format format = 0; format < KPOD_FORMATS; format++)
 			render(held, shown, format);
