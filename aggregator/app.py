@@ -63,6 +63,7 @@ def make_pods(options: argparse.Namespace) -> Pods | None:
         clock=time.monotonic_ns,
         policy=options.policy,
         grace_ns=int(options.name_grace * 1e9),
+        all_ids=options.identity_labels == "always",
         save=memory.save if memory else lambda: None,
     )
     return Pods(source, names, PodInfo(table, options.policy, options.node))
@@ -198,7 +199,12 @@ def main() -> None:
         node_labels=NOBODY if pods else (),
         presentations=options.histogram,
         created=options.created,
-        limits=Limits(options.max_series_per_family, options.max_series, options.max_page << 20),
+        limits=Limits(
+            options.max_series_per_family,
+            options.max_series,
+            options.max_page << 20,
+            options.max_ended_per_pod,
+        ),
         compat=cadvisor(pods) if options.compat == "cadvisor" else None,
         seen=scrapers.seen if options.ended == "until-seen" else lambda _: 0,
     )

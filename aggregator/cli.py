@@ -161,6 +161,14 @@ def make_parser() -> argparse.ArgumentParser:
         "more than 16)",
     )
     parser.add_argument(
+        "--max-ended-per-pod",
+        type=natural,
+        default=Limits().ended_per_pod,
+        metavar="N",
+        help="of a pod's containers that have ended, show no more at once than the last N; the "
+        "others follow when the scrapers have these (default: %(default)s)",
+    )
+    parser.add_argument(
         "--max-scrapes",
         type=natural,
         default=MAX_SCRAPES,
@@ -249,6 +257,13 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="how long a new container waits for its name before it is shown without "
         "(default: %(default)g)",
+    )
+    pods.add_argument(
+        "--identity-labels",
+        choices=["where-needed", "always"],
+        default="where-needed",
+        help="pod_uid and container_id on the series of pods: where another pod or container may "
+        "have, or have had, the same names; or always (default: %(default)s)",
     )
     pods.add_argument(
         "--state",

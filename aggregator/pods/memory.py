@@ -10,7 +10,7 @@ from aggregator.pods.table import Known, PodTable
 
 log = logging.getLogger("kpod")
 
-VERSION = 1
+VERSION = 2
 SIZE_MAX = 64 << 20  # bytes; 500 pods take 1 MB
 
 

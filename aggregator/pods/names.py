@@ -34,7 +34,8 @@ class Names:
     do, until the name comes. Sandboxes (pause) and conmon belong to a pod, but have no container
     name. A pod's own cgroup has the pod's name and no container.
 
-    clock: CLOCK_MONOTONIC in ns. save: called before a snapshot is shown that has new names.
+    clock: CLOCK_MONOTONIC in ns. all_ids: pod_uid and container_id on all rows of pods, also where
+    the names are no other's. save: called before a snapshot is shown that has new names.
     """
 
     def __init__(
@@ -44,12 +45,14 @@ class Names:
         clock: Callable[[], int],
         policy: Policy = Policy(),  # noqa: B008 (it is frozen)
         grace_ns: int = GRACE_NS,
+        all_ids: bool = False,
         save: Callable[[], None] = lambda: None,
     ) -> None:
         self._table = table
         self._clock = clock
         self._policy = policy
         self._grace_ns = grace_ns
+        self._all_ids = all_ids
         self._save = save
         self._none = policy.pod_labels(None)
         self._owners: dict[int, tuple[CgroupName, str]] = {}  # by cgroup id; with a state
@@ -69,17 +72,21 @@ class Names:
         return labels
 
     def _name(self, owner: Owner, name: CgroupName) -> tuple[str, Labels | None]:
-        pod, container = self._table.find(name.pod_uid, name.container_id) or (None, "")
+        found = self._table.find(name.pod_uid, name.container_id)
+        pod, container, again = found or (None, "", False)
         if pod and not self._policy.shows(pod):
             return FILTERED, None
         known = pod if owner.kind == POD else container
         if not known and self._waits(owner, name, pod):
             return WAITING, None
-        ids: Labels
+        # What tells this one from others that have, had or may have the same names: a random name
+        # of a pod is no other pod's, and a container that was not started again is the only one.
+        ids = container_ids(owner, name)
         if owner.kind == POD:
             ids = (("pod_uid", name.pod_uid or f"cgroup:{owner.cgroup_id}"),)
-        else:
-            ids = container_ids(owner, name)
+        if pod and not self._all_ids:
+            needed = (not pod.generated, again or not container)
+            ids = tuple(id_ for id_, wanted in zip(ids, needed, strict=False) if wanted)
         return NAMED if pod else UNNAMED, (
             ("scope", "pod" if owner.kind == POD else "container"),
             ("namespace", cut(pod.namespace) if pod else ""),

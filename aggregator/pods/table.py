@@ -4,8 +4,9 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from dataclasses import field as member
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 from msgspec import Struct, field
@@ -22,11 +23,15 @@ _STATIC = re.compile(r"(?!.{8}-.{4}-.{4}-.{4}-.{12}\Z)[A-Za-z0-9._-]{1,253}\Z")
 # A CronJob names its jobs by the minute they were due, counted from 1970.
 _CRON = re.compile(r"(.+)-(\d{7,10})\Z")
 _LATE = 7 * 24 * 60
+# What an API server puts behind generateName: k8s.io/apimachinery's rand.String(5), after at most
+# 58 characters (apiserver's SimpleNameGenerator).
+_RANDOM = re.compile(r"[bcdfghjklmnpqrstvwxz2456789]{5}\Z")
+_GENERATED_BASE = 58
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """As a pod's status has it; id is empty until it was made."""
+    """As a pod's status has it; id is empty until it was made. restarts: before this id."""
 
     name: str
     id: str
@@ -53,6 +58,7 @@ class Pod:
     containers: tuple[Container, ...]  # init, sidecar and ephemeral ones too
     ended: Mapping[str, str]  # id -> name of those that a restart replaced
     finished: bool = False  # all of its containers have ended for good
+    generated: bool = False  # its name is random: no other pod has it, before or after
 
     @property
     def complete(self) -> bool:
@@ -91,6 +97,7 @@ class _Metadata(Struct, frozen=True):
     uid: _Name
     name: _Name
     namespace: _Name
+    generate_name: str = field(name="generateName", default="")
     version: str = field(name="resourceVersion", default="")
     created: str | None = field(name="creationTimestamp", default=None)
     labels: dict[str, str] | None = None
@@ -157,6 +164,11 @@ def decode_pod(raw: bytes | msgspec.Raw) -> Pod:
             if s.last.terminated and s.last.terminated.id
         },
         finished=status.phase in FINISHED,
+        # A StatefulSet has a generateName, and numbers.
+        generated=owner_kind != "StatefulSet"
+        and not mirrored
+        and meta.name[:-5] == meta.generate_name[:_GENERATED_BASE] != ""
+        and bool(_RANDOM.match(meta.name[-5:])),
     )
 
 
@@ -192,6 +204,15 @@ class Known:
     pod: Pod
     names: dict[str, str]  # by container id
     gone_at: int | None = None  # when it was deleted
+    again: set[str] = member(default_factory=set)  # ids that are not the first of their name
+
+
+class Found(NamedTuple):
+    """Whose a cgroup is."""
+
+    pod: Pod
+    container: str  # empty if that is not known
+    again: bool  # another container of the pod had this name before
 
 
 class PodTable:
@@ -217,20 +238,19 @@ class PodTable:
         """Pods that are, without those that were."""
         return [known.pod for known in self._known.values() if known.gone_at is None]
 
-    def find(self, cgroup_uid: str, container_id: str) -> tuple[Pod, str] | None:
-        """The pod and the container's name, which is empty if that is not known."""
+    def find(self, cgroup_uid: str, container_id: str) -> Found | None:
         known = self._known.get(cgroup_uid)
         if known:
-            return known.pod, known.names.get(container_id, "")
+            return _found(known, container_id)
         # A static pod may have had several mirrors, and anybody can write that annotation: whose
         # container it is comes first.
         claims = [self._known[uid] for uid in self._by_hash.get(cgroup_uid, ())]
         live = [known for known in claims if known.gone_at is None]
         for known in (*live, *claims):
-            if name := known.names.get(container_id):
-                return known.pod, name
+            if container_id in known.names:
+                return _found(known, container_id)
         only = live or claims
-        return (only[0].pod, "") if len(only) == 1 else None
+        return _found(only[0], "") if len(only) == 1 else None
 
     def shown(self) -> list[Pod]:
         """Pods that have series: those that are, and those that were."""
@@ -248,7 +268,7 @@ class PodTable:
         names = _ids(pod)
         known = self._known.get(pod.uid)
         if not known:
-            self._known[pod.uid] = Known(pod, names)
+            self._known[pod.uid] = Known(pod, names, again=_again(pod))
             if pod.cgroup_uid != pod.uid:
                 self._by_hash.setdefault(pod.cgroup_uid, set()).add(pod.uid)
             self._changed.add(pod.cgroup_uid)
@@ -262,6 +282,7 @@ class PodTable:
             self._changed.add(pod.cgroup_uid)
         now = self._clock()
         self._leaving.extend((now, pod.uid, cid) for cid in _ids(old).keys() - names.keys())
+        known.again |= _again(pod) - known.names.keys()
         known.names |= names
         # The index goes by the first: nobody may take another pod's place by an annotation.
         known.pod = (
@@ -300,6 +321,7 @@ class PodTable:
             uid = known.pod.uid
             self.put(known.pod)
             kept = self._known[uid]
+            kept.again = known.again | (kept.again - known.names.keys())
             kept.names = known.names | kept.names
             at = known.gone_at if known.gone_at is not None else now
             kept.gone_at = min(at, now)
@@ -326,6 +348,7 @@ class PodTable:
                     self._leaving.append((now, uid, container_id))
                 elif container_id not in _ids(pod):
                     known.names.pop(container_id, None)
+                    known.again.discard(container_id)
             elif known.gone_at == when:
                 if pod.cgroup_uid in self.in_use:
                     known.gone_at = now
@@ -341,3 +364,17 @@ class PodTable:
 def _ids(pod: Pod) -> dict[str, str]:
     """Names of the containers that the pod's status has, by id."""
     return {c.id: c.name for c in pod.containers if c.id} | dict(pod.ended)
+
+
+def _again(pod: Pod) -> set[str]:
+    """Ids of containers that were not the first of their name. What the status counts as restarts
+    is the number of its container's attempt; a replaced one's was one less."""
+    restarts = {c.name: c.restarts for c in pod.containers}
+    now = {c.id for c in pod.containers if c.id and c.restarts}
+    current = {c.id for c in pod.containers}
+    before = {cid for cid, name in pod.ended.items() if restarts[name] > 1}
+    return now | (before - current)
+
+
+def _found(known: Known, container_id: str) -> Found:
+    return Found(known.pod, known.names.get(container_id, ""), container_id in known.again)

@@ -32,8 +32,11 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 
 from aggregator import __version__
 from aggregator._native import ffi
+from aggregator.pods.kinds import POD, POD_CONTAINER
+from aggregator.pods.resolver import parse_path
 from aggregator.pods.source import retry_after
 from aggregator.segment.exposition import WHOSE
+from aggregator.segment.labels import Labels, cleaned
 from aggregator.segment.schema import Column, Histogram, Table
 from aggregator.segment.store import Snapshot, Store
 from aggregator.selfmetrics import SelfMetrics
@@ -143,12 +146,25 @@ def _add_point(metric: Metric, column: Column, words: list[int]) -> Any:
     return point
 
 
+def _with_ids(snapshot: Snapshot, owner: Any) -> Labels:
+    """An owner's labels. A resource has its ids also where names are enough for a series: it is
+    sent once for all of them, and processors find pods by their uid."""
+    labels = snapshot.labels_of(owner)
+    if not owner or owner.kind not in (POD, POD_CONTAINER) or not owner.path_size:
+        return labels
+    path = ffi.unpack(owner.path, owner.path_size).decode(errors="replace")
+    name = parse_path(owner.kind, path)
+    ids = (("pod_uid", name.pod_uid), ("container_id", name.container_id))
+    there = dict(labels)
+    return (*labels, *cleaned((n, v) for n, v in ids if v and n not in there))
+
+
 def _resource(
     snapshot: Snapshot, owner: Any, rows: list[tuple[int, int]], shown: Mapping[str, int]
 ) -> ResourceMetrics:
     """All of one owner; rows: table and place in it."""
     native, schema = snapshot.native, snapshot.plan.schema
-    labels = snapshot.labels_of(owner)
+    labels = _with_ids(snapshot, owner)
     found = ResourceMetrics()
     found.resource.attributes.extend(
         key_values((ATTRIBUTES.get(n, n), v) for n, v in labels if v or n not in WHOSE)

@@ -31,7 +31,7 @@ from aggregator.pods.watch import Watcher
 from aggregator.segment.formats import FORMATS
 from aggregator.segment.owner import Owner
 from aggregator.segment.store import NAMED_AT_ONCE, Store
-from tests.aggregator.test_pods import HASH, ID, pod, static
+from tests.aggregator.test_pods import HASH, ID, pod, raw, static
 from tests.aggregator.test_server import get, get_bytes
 from tests.scrape import (
     Samples,
@@ -64,12 +64,17 @@ def comparable(samples: Samples) -> Samples:
 class World:
     """A store over pods and cgroups of our own."""
 
-    def __init__(self, directory: Path, policy: Policy = Policy()) -> None:  # noqa: B008
+    def __init__(
+        self,
+        directory: Path,
+        policy: Policy = Policy(),  # noqa: B008
+        all_ids: bool = True,
+    ) -> None:
         self.now = 1000 * SECOND
         self.directory = directory
         self.table = PodTable(lambda: self.now)
         self.table.synced_ns = self.now  # the source has answered
-        self.names = Names(self.table, clock=lambda: self.now, policy=policy)
+        self.names = Names(self.table, clock=lambda: self.now, policy=policy, all_ids=all_ids)
         self.source = Watcher("n1", lambda: httpx.AsyncClient(), self.table)
         self.info = PodInfo(self.table, policy, "n1")
         self.store = Store(
@@ -157,6 +162,71 @@ def test_labels(tmp_path: Path) -> None:
             101,
         )
     ]
+
+
+def test_ids_are_where_names_are_not_enough(tmp_path: Path) -> None:
+    """A random name of a pod, and a container that is the first, need none. All rows of one page
+    are different, and stay what they are when a container or a pod gets a successor.
+    """
+    world = World(tmp_path, all_ids=False)
+
+    def ids() -> dict[int, tuple[str, str]]:
+        return {
+            int(value): (labels.get("pod_uid", ""), labels.get("container_id", ""))
+            for labels, value in world.series()
+            if labels["scope"] in ("container", "pod")
+        }
+
+    def status(cid: str, restarts: int, before: str = "") -> Any:
+        found = raw(UID[1], "web-bcdfg", {"c": cid}, generateName="web-")
+        (container,) = found["status"]["containerStatuses"]
+        container["restartCount"] = restarts
+        if before:
+            container["lastState"] = {"terminated": {"containerID": f"containerd://{before}"}}
+        return decode_pod(json.dumps(found).encode())
+
+    world.table.put(status(ID[1], 0))
+    world.cgroup(UID[1], ID[1], born_ns=2)
+    world.cgroup(UID[1], ID[9], born_ns=1)  # the sandbox
+    world.table.put(pod(UID[2], "db-0", {"c": ID[2]}))
+    world.cgroup(UID[2], ID[2])
+    world.scrape()
+    expected = {101: ("", ""), 102: ("", ID[9]), 103: (UID[2], "")}
+    assert ids() == expected
+    # Restarted, and replaced under the same name; the old ones are still shown.
+    world.table.put(status(ID[3], 1, ID[1]))
+    world.cgroup(UID[1], ID[3])
+    world.table.remove(UID[2])
+    world.table.put(pod(UID[3], "db-0", {"c": ID[4]}))
+    world.cgroup(UID[3], ID[4])
+    expected |= {104: ("", ID[3]), 105: (UID[3], "")}
+    assert ids() == expected
+    # What has no name, and what the API never said, has all there is.
+    world.cgroup(UID[4], ID[5])
+    world.cgroup(UID[3], ID[6])
+    world.now += 60 * SECOND
+    expected |= {106: (UID[4], ID[5]), 107: (UID[3], ID[6])}
+    assert ids() == expected
+    names = [labels["pod"] for labels, _ in world.series()]
+    assert sorted(names)[-3:] == ["web-bcdfg"] * 3
+    assert len({frozenset(labels.items()) for labels, _ in world.series()}) == 8
+
+
+def test_the_first_of_a_name_is_remembered(tmp_path: Path) -> None:
+    """An aggregator that is started anew gives each row the labels that it had."""
+    table, clock = PodTable(lambda: 0), lambda: 0
+    for cid, restarts in ((ID[1], 0), (ID[2], 1)):
+        found = raw(UID[1], "web-bcdfg", {"c": cid}, generateName="web-")
+        found["status"]["containerStatuses"][0]["restartCount"] = restarts
+        table.put(decode_pod(json.dumps(found).encode()))
+    Memory(tmp_path / "names", table).save()
+    again = PodTable(lambda: 0)
+    Memory(tmp_path / "names", again).load()
+    for known in (table, again):
+        names = Names(known, clock=clock)
+        shown = [dict(names(Owner(POD_CONTAINER, i, path(UID[1], ID[i]))) or ()) for i in (1, 2)]
+        assert [labels.get("container_id") for labels in shown] == [None, ID[2]]
+        assert not any("pod_uid" in labels for labels in shown)
 
 
 def test_an_unknown_pod_waits_and_is_never_lost(tmp_path: Path) -> None:
@@ -506,8 +576,8 @@ def test_hostile_names(tmp_path: Path) -> None:
 def test_info(tmp_path: Path) -> None:
     world = World(tmp_path)
     fixtures = Path(__file__).parent.parent / "fixtures"
-    for raw in json.loads((fixtures / "podlist.json").read_text())["items"]:
-        known = decode_pod(json.dumps(raw).encode())
+    for item in json.loads((fixtures / "podlist.json").read_text())["items"]:
+        known = decode_pod(json.dumps(item).encode())
         world.table.put(known)
         world.cgroup(known.cgroup_uid, ID[9])
     infos = {labels["pod"]: labels for labels, value in world.series("kpod_pod_info") if value == 1}

@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
-from aggregator.pods.table import KEEP_NS, Container, PodTable, decode_pod
+from aggregator.pods.table import KEEP_NS, MIRROR, Container, PodTable, decode_pod
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 ID = [f"{i:064x}" for i in range(10)]
 HASH = "4d66c26f839ed16d7f2bc67063389b92"
+
+
+STATEFUL = {"kind": "StatefulSet", "name": "db", "controller": True}
 
 
 def podlist(name: str) -> dict[str, dict[str, Any]]:
@@ -68,6 +71,53 @@ def test_recorded_pods() -> None:
     crasher = pods["crasher"]
     assert crasher.containers[0].restarts == 1
     assert list(crasher.ended.values()) == ["boom"]
+
+
+def test_recorded_names_that_no_other_pod_has() -> None:
+    """Those that the API server made up; a StatefulSet's have a generateName too."""
+    found = {
+        name: decode_pod(json.dumps(p).encode()) for name, p in podlist("podlist.json").items()
+    }
+    generated = {name for name, p in found.items() if p.generated}
+    assert generated >= {"frontend-6f54c57889-nmgsq", "agent-2mbhz"}
+    assert not generated & {"db-0", "crasher", "oneshot", "static-web-node-a"}
+    for name, more, expected in (
+        ("web-bcdfg", {"generateName": "web-"}, True),
+        ("web-bcdfg", {}, False),
+        ("web-other", {"generateName": "web-"}, False),  # no vowels
+        ("bcdfg", {"generateName": ""}, False),
+        ("api-bcdfg", {"generateName": "web-"}, False),
+        (f"{'n' * 58}bcdfg", {"generateName": "n" * 70}, True),
+        ("web-bcdfg", {"generateName": "web-", "annotations": {MIRROR: HASH}}, False),
+        ("db-24567", {"generateName": "db-", "ownerReferences": [STATEFUL]}, False),
+    ):
+        assert pod("u", name, **more).generated == expected, name
+
+
+def test_recorded_restarts_say_which_container_was_the_first() -> None:
+    """Whenever a table comes to know of it: an id's attempt is the same in each event."""
+    events = [
+        json.loads(line)["object"]
+        for name in ("watch-start.ndjson", "watch-delete.ndjson")
+        for line in (FIXTURES / name).read_text().splitlines()
+    ]
+    crasher = [e for e in events if e["metadata"].get("name") == "crasher"]
+    uid = crasher[0]["metadata"]["uid"]
+    attempts: dict[str, int] = {}
+    for event in crasher:
+        for status in event["status"].get("containerStatuses", ()):
+            if cid := status.get("containerID", "").removeprefix("containerd://"):
+                assert attempts.setdefault(cid, status["restartCount"]) == status["restartCount"]
+    assert sorted(attempts.values())[:4] == [0, 1, 2, 3]
+    for start in range(len(crasher)):
+        table = PodTable(Clock())
+        for event in crasher[start:]:
+            table.put(decode_pod(json.dumps(event).encode()))
+            for cid, attempt in attempts.items():
+                found = table.find(uid, cid)
+                assert found
+                if found.container:
+                    assert found.again == (attempt > 0)
 
 
 def test_owner_of_a_job() -> None:

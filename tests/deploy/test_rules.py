@@ -43,6 +43,15 @@ class Source:
         self.requests, self.events, self.errors = {"list": 1}, {"ADDED": 1}, {"403": 1}
 
 
+def test_nothing_leans_on_ids() -> None:
+    """They are on series only where names are not enough, so a sum or a join by them is wrong
+    (docs/decisions/0012-identity-labels.md). What has no name has its ids.
+    """
+    for expression in every():
+        if re.search(r"pod_uid|container_id", expression.text):
+            assert 'pod=""' in expression.text, expression
+
+
 @cache
 def known() -> dict[str, set[str]]:
     """The labels of every metric that there is."""
