@@ -19,7 +19,8 @@ same. Dashboards and rules stay as they are; point the scrape job of `/metrics/c
 | the sandbox of a pod | `id`, `name`, `namespace`, `pod` | no `container`, as with containerd; cAdvisor has the pause image in `image`, which no API tells. The pod's network is here, or at its oldest container if there is no sandbox |
 | a container outside Kubernetes | `id`, `name` | |
 | a unit of systemd | `id` | its path; ended units are not shown, as their path may be the next one's |
-| pods, slices and the root | | not there: their rows are sums, which `sum()` over containers has; `container!=""`, as rules have it, leaves them out in any case |
+| a pod's own cgroup | `id`, `namespace`, `pod` | CPU, memory, PIDs, I/O and pressure of the pod with all its containers, its limits and its throttling; not of pods that have ended. `container!=""`, as rules have it, leaves it out of sums. Events (`container_oom_events_total`) and network are of what runs in the pod's cgroup itself |
+| slices and the root | | not there: their rows are sums |
 
 A container that has ended stays until each scraper has had its last values twice. cAdvisor drops it at once, and misses
 most containers that live for less than its housekeeping interval (10 s or more). An empty label is left out, which is the same

@@ -258,14 +258,33 @@ def _column(column: Column) -> list[Column]:
     return found
 
 
+def _is_of_pods(table: Table, other: Table) -> bool:
+    """Whether the other table has the same of pods' own cgroups: kpod_pod_X for kpod_cgroup_X."""
+
+    def columns(of: Table) -> list[Column]:
+        return [replace(column, name="", help="") for column in of.columns]
+
+    return (
+        table.per_slot
+        and (table.keys, table.words, columns(table)) == (other.keys, other.words, columns(other))
+        and all(column.name.startswith("kpod_pod_") for column in other.columns)
+    )
+
+
 def translate(schema: Schema) -> Schema:
-    """The same tables, with the columns that cAdvisor has under its names."""
+    """The same tables, with the columns that cAdvisor has under its names. Pods' own rows are in
+    the families of their containers."""
 
-    def table(each: Table) -> Table:
+    def table(index: int, each: Table) -> Table:
         columns = tuple(shown for column in each.columns for shown in _column(column))
-        return replace(each, columns=columns if each.per_slot else ())
+        after = schema.tables[index + 1 : index + 2]
+        return replace(
+            each,
+            columns=columns if each.per_slot else (),
+            with_next=any(_is_of_pods(each, other) for other in after),
+        )
 
-    return replace(schema, tables=tuple(map(table, schema.tables)))
+    return replace(schema, tables=tuple(table(*item) for item in enumerate(schema.tables)))
 
 
 Image = Callable[[str, str], str]
@@ -276,8 +295,8 @@ def namer(image: Image) -> Callable[[Owner, Labels], Labels | None]:
     id; empty if it is not known. None: the owner has no row there."""
 
     def labels(owner: Owner, ours: Labels) -> Labels | None:
-        if owner.kind in (HOST, POD) or not owner.path:
-            return None  # what belongs to no container is not the root cgroup, nor the pod's
+        if owner.kind == HOST or not owner.path:
+            return None  # what belongs to no container is not the root cgroup
         known = dict(ours)
         where = ("id", f"/{owner.path.strip('/')}")
         name = parse_path(owner.kind, owner.path)
@@ -287,6 +306,13 @@ def namer(image: Image) -> Callable[[Owner, Labels], Labels | None]:
                 where,
                 ("image", image(name.pod_uid, name.container_id)),
                 ("name", name.container_id),
+                ("namespace", known.get("namespace", "")),
+                ("pod", known.get("pod", "")),
+            )
+        if owner.kind == POD:
+            return (
+                ("container", ""),
+                where,
                 ("namespace", known.get("namespace", "")),
                 ("pod", known.get("pod", "")),
             )

@@ -113,6 +113,7 @@ struct kpod_family {
 	/* Of rows that have no slot, as kpod_snapshot_label() wants them. */
 	struct kpod_text labels[KPOD_ENCODINGS];
 	uint32_t table;
+	uint32_t tables; /* from that one on, all of one shape, whose rows it has */
 };
 
 /*

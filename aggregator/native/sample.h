@@ -5,16 +5,20 @@
 
 #include "native.h"
 
-#define UNIT 1 /* bpf/classify.h */
+/* Kinds of owners: enum kpod_cgroup_kind of bpf/classify.h. */
+#define UNIT 1
+#define POD 3
+#define POD_CONTAINER 4
 
 /*
  * Whether an owner has rows on a page. The path of a unit, its id at cAdvisor, is the next one's
- * too: of those that have ended there is nothing, as there.
+ * too, and so may a static pod's be: of those that have ended there is nothing, as there.
  */
 static inline bool kpod_has_rows(const struct kpod_owner *owner, enum kpod_page page)
 {
 	return !owner || (owner->labels[page][KPOD_AS_TEXT].size &&
-			  !(page == KPOD_CADVISOR && owner->died_ns && owner->kind == UNIT));
+			  !(page == KPOD_CADVISOR && owner->died_ns &&
+			    (owner->kind == UNIT || owner->kind == POD)));
 }
 
 /* Whether a row has this sample. */

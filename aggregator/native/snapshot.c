@@ -5,7 +5,6 @@
 #include <string.h>
 
 #define SLOTS_MAX (1u << 17) /* the loader has at most half as many */
-#define POD_CONTAINER 4	     /* a kpod_slot's kind: enum kpod_cgroup_kind of bpf/classify.h */
 
 static enum kpod_fault count_records(struct kpod_snapshot *s, const struct kpod_reader *reader,
 				     const struct kpod_plan *plan, uint32_t *rows)
@@ -360,7 +359,7 @@ static bool has_value(const struct kpod_snapshot *s, const struct kpod_plan *pla
 	const struct kpod_sample *samples = &plan->samples[view->first_sample];
 	uint32_t skip = plan->shapes[f->table].key_words;
 
-	for (uint32_t r = s->first_row[f->table]; r < s->first_row[f->table + 1]; r++) {
+	for (uint32_t r = s->first_row[f->table]; r < s->first_row[f->table + f->tables]; r++) {
 		const struct kpod_owner *owner = s->rows[r].owner;
 
 		if (!kpod_has_rows(owner, plan->page))
@@ -408,7 +407,8 @@ static bool all_fit(const struct kpod_snapshot *s, const struct kpod_plan *plan,
 	for (uint32_t f = 0; f < plan->family_count; f++) {
 		const struct kpod_family *family = &plan->families[f];
 		const struct kpod_view *view = &family->views[KPOD_TEXT];
-		uint64_t rows = s->first_row[family->table + 1] - s->first_row[family->table];
+		uint64_t rows =
+			s->first_row[family->table + family->tables] - s->first_row[family->table];
 		uint64_t lines = rows * view->sample_count;
 
 		if (labels < family->labels[KPOD_AS_TEXT].size)
@@ -430,7 +430,8 @@ void kpod_snapshot_show(const struct kpod_snapshot *s, const struct kpod_plan *p
 	for (uint32_t f = 0; f < plan->family_count; f++) {
 		const struct kpod_family *family = &plan->families[f];
 		const struct kpod_view *view = &family->views[KPOD_TEXT];
-		uint32_t row = s->first_row[family->table], end = s->first_row[family->table + 1];
+		uint32_t row = s->first_row[family->table];
+		uint32_t end = s->first_row[family->table + family->tables];
 		uint64_t count = view->sample_count, left = limits->per_family;
 
 		shown[f] = 0;

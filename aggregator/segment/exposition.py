@@ -288,6 +288,7 @@ class Plan:
                     self._blob.add(protobuf_labels(self.node_labels)),
                 ],
                 "table": index,
+                "tables": 1 + table.with_next,
             }
         )
 

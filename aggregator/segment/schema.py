@@ -85,6 +85,7 @@ class Table:
     keys: tuple[Key, ...]
     words: int
     columns: tuple[Column, ...]
+    with_next: bool = False  # the families have the rows of the next table too; it has none itself
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from tests.scrape import Samples, openmetrics_samples, protobuf_samples, text_sa
 from tests.segment import (
     CONTAINER,
     HOST_SLOT,
+    POD,
     POD_CONTAINER,
     UNIT,
     Row,
@@ -77,7 +78,7 @@ def document() -> dict[str, Any]:
 
 def resolver(owner: Owner) -> Labels:
     """As aggregator.pods.names on a node that knows the pod."""
-    if owner.kind != POD_CONTAINER:
+    if owner.kind not in (POD, POD_CONTAINER):
         return standalone(owner)
     container = "server" if ID in owner.path else ""
     return (
@@ -115,7 +116,7 @@ def pages(
 
 def test_names_labels_and_units(tmp_path: Path, document: dict[str, Any]) -> None:
     tables = {table["name"]: (i, table) for i, table in enumerate(document["tables"])}
-    server, sandbox, docker, unit, ended = range(1, 6)
+    server, sandbox, docker, unit, ended, own, gone = range(1, 8)
 
     def row(name: str, slot: int, values: dict[int, int], keys: list[int]) -> Row:
         index, table = tables[name]
@@ -129,6 +130,8 @@ def test_names_labels_and_units(tmp_path: Path, document: dict[str, Any]) -> Non
         Slot(docker, f"system.slice/docker-{DOCKER}.scope", CONTAINER),
         Slot(unit, "system.slice/cron.service", UNIT),
         Slot(ended, "system.slice/cron.service", UNIT, died_ns=5, cgroup_id=77),
+        Slot(own, SLICE, POD),
+        Slot(gone, SLICE, POD, died_ns=5, cgroup_id=78),  # a static pod's path can come again
     ]
     rows = [
         *(row("cgroup_cpu", slot, values, []) for slot in (0, server, unit, ended)),
@@ -139,6 +142,13 @@ def test_names_labels_and_units(tmp_path: Path, document: dict[str, Any]) -> Non
         row("cgroup_pressure", server, {i: 10**6 * (i + 1) for i in range(6)}, []),
         row("cgroup_io", server, {i: i + 1 for i in range(6)}, words("sda", 4)),
         row("interface", sandbox, {i: i + 1 for i in range(8)}, words("eth0", 2)),
+        # Of pods' own cgroups, tables of their own; events are of what runs in it.
+        row("pod_cpu", own, {0: 7_000_001}, []),
+        row("pod_memory", own, {0: 8000, 3: 9000}, []),
+        *(row("pod_pids", slot, {0: 9}, []) for slot in (own, gone)),
+        row("pod_pressure", own, {0: 4 * 10**6}, []),
+        row("pod_io", own, {0: 11}, words("sda", 4)),
+        row("memory", own, dict.fromkeys(range(6), 2), []),
     ]
     rows.sort(key=lambda r: r.table)
     text, openmetrics, protobuf = pages(tmp_path, document, slots, rows)
@@ -208,6 +218,17 @@ def test_names_labels_and_units(tmp_path: Path, document: dict[str, Any]) -> Non
         network_transmit_errors_total=7,
         network_transmit_packets_dropped_total=8,
     )
+    of_pod = pod | {("id", f"/{SLICE}")}
+    add(of_pod | {("cpu", "total")}, cpu_usage_seconds_total=7.000001)
+    add(
+        of_pod,
+        memory_usage_bytes=8000,
+        spec_memory_limit_bytes=9000,
+        threads=9,
+        pressure_cpu_waiting_seconds_total=4,
+        oom_events_total=2,
+    )
+    add(of_pod | {("device", "/dev/sda")}, fs_reads_bytes_total=11)
     assert text == wanted
     assert openmetrics == wanted
     assert protobuf == wanted

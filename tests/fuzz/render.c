@@ -89,7 +89,7 @@ static const struct kpod_bound bounds[] = {{1, 2}, {2, BUCKETS - 1}};
 		.views = {{TEXT(header), first, count, LINE, 30},                                  \
 			  {TEXT(header), first, (count) + 1, LINE, 40},                            \
 			  {TEXT(message), metric, 1, room, 9}},                                    \
-		.labels = {TEXT(node), TEXT(none)}, .table = of,                                   \
+		.labels = {TEXT(node), TEXT(none)}, .table = of, .tables = 1,                      \
 	}
 
 static const struct kpod_family families[] = {
