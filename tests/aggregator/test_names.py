@@ -30,7 +30,7 @@ from aggregator.pods.table import KEEP_NS, PodTable, decode_pod
 from aggregator.pods.watch import Watcher
 from aggregator.segment.formats import FORMATS
 from aggregator.segment.owner import Owner
-from aggregator.segment.store import NAMED_AT_ONCE, Store
+from aggregator.segment.store import NAMED_AT_ONCE, Limits, Store
 from tests.aggregator.test_pods import HASH, ID, pod, raw, static
 from tests.aggregator.test_server import get, get_bytes
 from tests.scrape import (
@@ -83,6 +83,7 @@ class World:
             resolver=self.names,
             changed=self.names.changed,
             node="n1",
+            limits=Limits(ended_per_pod=1000),  # many that have ended are one pod's here
             node_labels=NOBODY,
         )
         self.app = Application(self.store, Pods(self.source, self.names, self.info))
