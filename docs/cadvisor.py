@@ -24,7 +24,7 @@ same. Dashboards and rules stay as they are; point the scrape job of `/metrics/c
 
 A container that has ended stays until each scraper has had its last values twice. cAdvisor drops it at once, and misses
 most containers that live for less than its housekeeping interval (10 s or more). An empty label is left out, which is the same
-to a query. There is no `node` label: it comes from the scrape job, as with the kubelet.
+to a query; in Kubernetes `namespace`, `pod` and `container` are written out, so that `honor_labels: true` holds. There is no `node` label: it comes from the scrape job, as with the kubelet.
 """
 
 

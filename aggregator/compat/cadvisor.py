@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from aggregator.pods.kinds import CONTAINER, HOST, POD, POD_CONTAINER
 from aggregator.pods.resolver import parse_path
+from aggregator.segment.exposition import WHOSE
 from aggregator.segment.labels import Labels
 from aggregator.segment.owner import Owner
 from aggregator.segment.schema import Column, Kind, Schema, Table
@@ -316,8 +317,11 @@ def namer(image: Image) -> Callable[[Owner, Labels], Labels | None]:
                 ("namespace", known.get("namespace", "")),
                 ("pod", known.get("pod", "")),
             )
+        # On a node with pods also where they are empty: a scraper that is told to honour labels
+        # else takes those of the target, which is this agent's own pod.
+        nobody = tuple((n, v) for n, v in ours if n in WHOSE)
         if owner.kind == CONTAINER:
-            return (where, ("name", name.container_id))
-        return (where,)
+            return (*nobody, where, ("name", name.container_id))
+        return (*nobody, where)
 
     return labels

@@ -15,7 +15,9 @@ import pytest
 
 from aggregator.compat.cadvisor import MISSING, PREFIXES, TABLE, namer, translate
 from aggregator.http.server import Application
+from aggregator.pods.names import Names
 from aggregator.pods.resolver import standalone
+from aggregator.pods.table import PodTable
 from aggregator.segment.formats import PROTOBUF_TYPE
 from aggregator.segment.labels import Labels
 from aggregator.segment.owner import Owner
@@ -232,6 +234,33 @@ def test_names_labels_and_units(tmp_path: Path, document: dict[str, Any]) -> Non
     assert text == wanted
     assert openmetrics == wanted
     assert protobuf == wanted
+
+
+def test_nobody_is_nobody(tmp_path: Path, document: dict[str, Any]) -> None:
+    """On a node with pods each row says whose it is, also if it is nobody's: a Prometheus that is
+    told to honour labels else takes the namespace, pod and container of this agent's own pod.
+    """
+    index = next(i for i, t in enumerate(document["tables"]) if t["name"] == "cgroup_pids")
+    slots = [
+        HOST_SLOT,
+        Slot(1, f"{SLICE}/cri-containerd-{PAUSE}.scope", POD_CONTAINER),
+        Slot(2, f"system.slice/docker-{DOCKER}.scope", CONTAINER),
+        Slot(3, "system.slice/cron.service", UNIT),
+        Slot(4, SLICE, POD),
+    ]
+    rows = [Row(index, slot, [7, NO_VALUE, 0]) for slot in range(1, 5)]
+    Segment(document, slots, rows, ring_capacity=1 << 18).write(tmp_path / "segment")
+    clock = time.monotonic_ns
+    names = Names(PodTable(clock), clock=clock, grace_ns=0)
+    names._table.synced_ns = 1
+    compat = Compat(translate, namer(lambda *_: ""), PREFIXES)
+    store = Store(str(tmp_path / "segment"), clock=clock, resolver=names, compat=compat)
+    page = get(Application(store), "/metrics/cadvisor")[2]
+    lines = [line for line in page.splitlines() if line.startswith("container_threads{")]
+    assert len(lines) == 4
+    for line in lines:
+        for label in ("namespace", "pod", "container"):
+            assert f'{label}=""' in line
 
 
 def test_each_rule_has_its_column(document: dict[str, Any]) -> None:
