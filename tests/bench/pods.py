@@ -40,11 +40,18 @@ def container_id(pod: int, container: int) -> str:
     return f"{pod * CONTAINERS + container + 1:064x}"
 
 
+def random_name(number: int) -> str:
+    """As an API server makes them of a generateName: 27^5 of them."""
+    letters = "bcdfghjklmnpqrstvwxz2456789"
+    return "".join(letters[number // 27**i % 27] for i in range(5))
+
+
 def make_pod(number: int, restarts: int = 0) -> dict[str, Any]:
     """The largest recorded pod, with its managedFields, under another name."""
     items = json.loads((FIXTURES / "podlist.json").read_text())["items"]
     raw: dict[str, Any] = next(i for i in items if i["metadata"]["name"].endswith("nmgsq"))
-    raw["metadata"] |= {"uid": uid(number), "name": f"pod-{number}"}
+    name = raw["metadata"]["generateName"] + random_name(number)
+    raw["metadata"] |= {"uid": uid(number), "name": name}
     raw["spec"]["nodeName"] = NODE
     statuses = raw["status"]["initContainerStatuses"] + raw["status"]["containerStatuses"]
     for i, status in enumerate(statuses[:CONTAINERS]):

@@ -8,10 +8,10 @@ import pytest
 
 from tests.kernel.test_cpu import assert_counted_once, busy
 from tests.kernel.test_exec import started
-from tests.live import HOST, ONCPU, PRELUDE, SLOWNESS, Cgroup, Dump, Worker, loader
+from tests.live import GUEST, HOST, ONCPU, PRELUDE, SLOWNESS, Cgroup, Dump, Worker, loader
 
-DEPTHS = (1, 15, 16, 40)
-FORKS = 100
+DEPTHS = (16,) if GUEST else (1, 15, 16, 40)
+FORKS = 100 // SLOWNESS
 FORKED = "kpod_process_forks_total{process}"
 USAGE = "kpod_cgroup_cpu_usage_seconds_total"  # dumps show the word itself: microseconds
 POD_USAGE = "kpod_pod_cpu_usage_seconds_total"
