@@ -218,6 +218,7 @@ SAN_address := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-
 SAN_thread := -fsanitize=thread
 TEST_C := $(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c))
 TESTED_test_privileges := loader/kernel/privileges.c
+TESTED_test_preemption := loader/kernel/preemption.c
 TESTED_test_statfs := loader/sources/statfs.c loader/base/parse.c
 TESTED_test_files := loader/base/collector.c loader/base/parse.c loader/base/kept.c loader/sources/cgroupfs.c \
 	$(wildcard loader/collectors/cgroup_*.c)
@@ -309,11 +310,11 @@ soak: setup-test
 	$(SUDO) $(PY) -m tests.soak $(MINUTES)
 
 # What the tests of the kernel run.
-LIVE := all $(B)/kpod-loader-test $(B)/kpod-loader-static $(B)/calls $(B)/l7/replay
+LIVE := all $(B)/kpod-loader-test $(B)/kpod-loader-static $(B)/calls $(B)/churn $(B)/l7/replay
 
 live: $(LIVE)
 
-$(B)/calls: tests/kernel/calls.c
+$(B)/calls $(B)/churn: $(B)/%: tests/kernel/%.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -pthread -static $< -o $@
 

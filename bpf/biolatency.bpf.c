@@ -3,6 +3,10 @@
  * Requests to block devices, from the queue to the device to the end. The owner is the cgroup that
  * the request's first bio belongs to (bi_blkg): also of pages that a kworker writes back, and of a
  * request that others' bios were merged into.
+ *
+ * Where programs may be preempted (7.0), the kernel leaves one out for other tasks of that CPU
+ * meanwhile. So each hook has two there, and the second stands in for the first. Of a request whose
+ * issue both have missed, the kernel's own stamp says when it began.
  */
 #include "units.bpf.h"
 
@@ -21,6 +25,11 @@ KPOD_UNITS(biolatency);
 struct flight {
 	__u64 queued_ns; /* 0: it went to the device at once */
 	__u64 issued_ns; /* 0: not yet, or it is over */
+	/*
+	 * 1 + how many bytes the request had left at its last completion that has been counted; 0:
+	 * it has had none. Only where programs may be preempted.
+	 */
+	__u64 ended;
 };
 
 /*
@@ -94,16 +103,39 @@ static __always_inline struct flight *flight_of(struct request *rq)
 	return bpf_map_lookup_elem(&biolatency_flights, &key);
 }
 
+static __always_inline void on_insert(struct flight *flight)
+{
+	flight->queued_ns = bpf_ktime_get_ns();
+	flight->issued_ns = 0;
+	if (kpod_config.preemptible)
+		flight->ended = 0;
+}
+
 SEC("tp_btf/block_rq_insert")
 int BPF_PROG(kpod_biolatency_insert, struct request *rq)
 {
 	struct flight *flight = flight_of(rq);
 
-	if (flight) {
-		flight->queued_ns = bpf_ktime_get_ns();
-		flight->issued_ns = 0;
-	}
+	if (flight)
+		on_insert(flight);
 	return 0;
+}
+
+SEC("tp_btf/block_rq_insert")
+int BPF_PROG(kpod_biolatency_insert2, struct request *rq)
+{
+	struct flight *flight = flight_of(rq);
+
+	if (flight && (!flight->queued_ns || flight->issued_ns))
+		on_insert(flight);
+	return 0;
+}
+
+static __always_inline void on_issue(struct flight *flight)
+{
+	flight->issued_ns = bpf_ktime_get_ns();
+	if (kpod_config.preemptible)
+		flight->ended = 0;
 }
 
 /* A request that was put back is issued again: it was in the queue until then. */
@@ -113,13 +145,21 @@ int BPF_PROG(kpod_biolatency_issue, struct request *rq)
 	struct flight *flight = flight_of(rq);
 
 	if (flight)
-		flight->issued_ns = bpf_ktime_get_ns();
+		on_issue(flight);
 	return 0;
 }
 
-/* Its bios are in another request from now on. */
-SEC("tp_btf/block_rq_merge")
-int BPF_PROG(kpod_biolatency_merge, struct request *rq)
+SEC("tp_btf/block_rq_issue")
+int BPF_PROG(kpod_biolatency_issue2, struct request *rq)
+{
+	struct flight *flight = flight_of(rq);
+
+	if (flight && !flight->issued_ns)
+		on_issue(flight);
+	return 0;
+}
+
+static __always_inline int on_merge(struct request *rq)
 {
 	__u64 key = (__u64)rq;
 	struct flight *flight = bpf_map_lookup_elem(&biolatency_flights, &key);
@@ -129,19 +169,43 @@ int BPF_PROG(kpod_biolatency_merge, struct request *rq)
 	return 0;
 }
 
-/* A request may end in parts, and is then seen here for each. */
-SEC("tp_btf/block_rq_complete")
-int BPF_PROG(kpod_biolatency_complete, struct request *rq, int error, unsigned int bytes)
+/* Its bios are in another request from now on. */
+SEC("tp_btf/block_rq_merge")
+int BPF_PROG(kpod_biolatency_merge, struct request *rq)
+{
+	return on_merge(rq);
+}
+
+SEC("tp_btf/block_rq_merge")
+int BPF_PROG(kpod_biolatency_merge2, struct request *rq)
+{
+	return on_merge(rq);
+}
+
+/* When a request began whose issue was left out, as far as the kernel says; 0: it does not. */
+static __always_inline __u64 began_ns(struct request *rq)
+{
+	__u64 ns = rq->io_start_time_ns ?: rq->start_time_ns;
+
+	/* One that is older than the loader was not left out. */
+	return ns > kpod_config.start_ns ? ns : 0;
+}
+
+static __always_inline int on_complete(struct request *rq, struct flight *flight,
+				       unsigned int bytes)
 {
 	bool last = bytes >= rq->__data_len;
-	__u64 key = (__u64)rq, now = bpf_ktime_get_ns(), ns;
+	__u64 now = bpf_ktime_get_ns(), ns;
 	struct cgroup *cgrp = cgroup_of(rq);
 	struct biolatency_row *row = row_of(rq, cgrp);
-	struct flight *flight;
 
 	if (!row)
 		return 0;
-	flight = bpf_map_lookup_elem(&biolatency_flights, &key);
+	if (kpod_config.preemptible && flight) {
+		flight->ended = 1 + rq->__data_len;
+		if (!flight->issued_ns && bytes)
+			flight->issued_ns = began_ns(rq);
+	}
 	if (!flight || !flight->issued_ns) {
 		/*
 		 * A request that only asks for a flush is never given to the device and ends with
@@ -165,6 +229,28 @@ int BPF_PROG(kpod_biolatency_complete, struct request *rq, int error, unsigned i
 	kpod_add_shared(row->device[kpod_bucket(ns)], 1);
 	flight->queued_ns = flight->issued_ns = 0;
 	return 0;
+}
+
+/* A request may end in parts, and is then seen here for each. */
+SEC("tp_btf/block_rq_complete")
+int BPF_PROG(kpod_biolatency_complete, struct request *rq, int error, unsigned int bytes)
+{
+	__u64 key = (__u64)rq;
+	struct flight *flight = kpod_config.preemptible
+					? flight_of(rq)
+					: bpf_map_lookup_elem(&biolatency_flights, &key);
+
+	return on_complete(rq, flight, bytes);
+}
+
+SEC("tp_btf/block_rq_complete")
+int BPF_PROG(kpod_biolatency_complete2, struct request *rq, int error, unsigned int bytes)
+{
+	struct flight *flight = flight_of(rq);
+
+	if (flight && flight->ended == 1 + rq->__data_len)
+		return 0;
+	return on_complete(rq, flight, bytes);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -7,7 +7,8 @@ struct cachestat_row {
 	__u64 accesses;
 	__u64 additions;
 	__u64 dirtied;
-	__u64 reserved[5]; /* to a whole cache line: shards do not share one */
+	__u64 untracked;
+	__u64 reserved[4]; /* to a whole cache line: shards do not share one */
 };
 
 #endif

@@ -12,6 +12,10 @@
  * A stint is booked when it ends, to the cgroup the task is in then; tasks that are on a CPU when a
  * snapshot is taken are booked by kpod_cpu_flush up to that moment. Of a stint in which somebody
  * moved the task to another cgroup, what it had run by then is booked to the one it was in.
+ *
+ * The scheduler's hook holds a run queue, and nothing preempts its program. Of the others each hook
+ * has two where programs may be preempted (7.0): the kernel leaves one out for other tasks of that
+ * CPU meanwhile, and the second stands in for the first.
  */
 #include "slots.bpf.h"
 
@@ -197,9 +201,7 @@ int BPF_PROG(kpod_cpu_switch, bool preempt, struct task_struct *prev, struct tas
 	return 0;
 }
 
-/* A new task has waited for nothing yet. Not made in the hook above: that holds a run queue. */
-SEC("tp_btf/task_newtask")
-int BPF_PROG(kpod_cpu_fork, struct task_struct *task)
+static __always_inline int on_fork(struct task_struct *task)
 {
 	struct task_account *account =
 		bpf_task_storage_get(&cpu_tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
@@ -209,15 +211,39 @@ int BPF_PROG(kpod_cpu_fork, struct task_struct *task)
 	return 0;
 }
 
-/* A task, or a process by its main thread, is in another cgroup from now on. */
-SEC("tp_btf/cgroup_attach_task")
-int BPF_PROG(kpod_cpu_move, struct cgroup *to, const char *path, struct task_struct *task)
+/* A new task has waited for nothing yet. Not made in the hook above: that holds a run queue. */
+SEC("tp_btf/task_newtask")
+int BPF_PROG(kpod_cpu_fork, struct task_struct *task)
+{
+	return on_fork(task);
+}
+
+SEC("tp_btf/task_newtask")
+int BPF_PROG(kpod_cpu_fork2, struct task_struct *task)
+{
+	return on_fork(task);
+}
+
+static __always_inline int on_move(struct task_struct *task)
 {
 	struct task_account *account = bpf_task_storage_get(&cpu_tasks, task, 0, 0);
 
 	if (account)
 		account->moved_ns = bpf_ktime_get_ns();
 	return 0;
+}
+
+/* A task, or a process by its main thread, is in another cgroup from now on. */
+SEC("tp_btf/cgroup_attach_task")
+int BPF_PROG(kpod_cpu_move, struct cgroup *to, const char *path, struct task_struct *task)
+{
+	return on_move(task);
+}
+
+SEC("tp_btf/cgroup_attach_task")
+int BPF_PROG(kpod_cpu_move2, struct cgroup *to, const char *path, struct task_struct *task)
+{
+	return on_move(task);
 }
 
 /* Run once at the start: tasks older than the loader, whose past is not ours. */

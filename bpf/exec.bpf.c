@@ -2,6 +2,10 @@
 /*
  * Processes started, replaced and ended. The owner is the cgroup of the task that the hook is
  * about: of a new one the child's, which clone3() may have put into another than its parent's.
+ *
+ * Where programs may be preempted (7.0), the kernel leaves one out for other tasks of that CPU
+ * meanwhile. There ends and replacements are counted by classic tracepoints, and starts where a new
+ * task is woken, with its CPU's queue locked: nothing is preempted in either.
  */
 #include "slots.bpf.h"
 
@@ -25,8 +29,7 @@ static __always_inline struct exec_row *row_of(struct task_struct *task)
 	return kpod_row(exec_rows, owner ? owner->slot : 0);
 }
 
-SEC("tp_btf/sched_process_exec")
-int BPF_PROG(kpod_exec_exec, struct task_struct *task)
+static __always_inline int count_exec(struct task_struct *task)
 {
 	struct exec_row *row = row_of(task);
 
@@ -35,29 +38,24 @@ int BPF_PROG(kpod_exec_exec, struct task_struct *task)
 	return 0;
 }
 
-SEC("tp_btf/task_newtask")
-int BPF_PROG(kpod_exec_fork, struct task_struct *task, unsigned long flags)
+static __always_inline int count_fork(struct task_struct *task, bool thread)
 {
 	struct exec_row *row = row_of(task);
 
 	if (!row)
 		return 0;
-	if (flags & CLONE_THREAD)
+	if (thread)
 		kpod_add(row->threads, 1);
 	else
 		kpod_add(row->processes, 1);
 	return 0;
 }
 
-SEC("tp_btf/sched_process_exit")
-int BPF_PROG(kpod_exec_exit, struct task_struct *task)
+static __always_inline int count_exit(struct task_struct *task)
 {
-	struct exec_row *row;
+	struct exec_row *row = row_of(task);
 	int status;
 
-	if (!kpod_process_ends(ctx, task))
-		return 0;
-	row = row_of(task);
 	if (!row)
 		return 0;
 	status = kpod_wait_status(task);
@@ -68,6 +66,44 @@ int BPF_PROG(kpod_exec_exit, struct task_struct *task)
 	else
 		kpod_add(row->exits[KPOD_EXIT_SUCCESS], 1);
 	return 0;
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(kpod_exec_exec, struct task_struct *task)
+{
+	return count_exec(task);
+}
+
+SEC("tp/sched/sched_process_exec")
+int kpod_exec_exec_tp(void *event)
+{
+	return count_exec(bpf_get_current_task_btf());
+}
+
+SEC("tp_btf/task_newtask")
+int BPF_PROG(kpod_exec_fork, struct task_struct *task, unsigned long flags)
+{
+	return count_fork(task, flags & CLONE_THREAD);
+}
+
+SEC("tp_btf/sched_wakeup_new")
+int BPF_PROG(kpod_exec_wake, struct task_struct *task)
+{
+	return count_fork(task, task->pid != task->tgid);
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(kpod_exec_exit, struct task_struct *task)
+{
+	return kpod_process_ends(ctx, task) ? count_exit(task) : 0;
+}
+
+SEC("tp/sched/sched_process_exit")
+int kpod_exec_exit_tp(const struct trace_event_raw_sched_process_exit *event)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	return kpod_last_has_ended(event, task) ? count_exit(task) : 0;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -348,8 +348,14 @@ struct task_struct {
 	unsigned long min_flt, maj_flt;
 };
 
+struct super_block {
+	unsigned int s_dev;
+};
+
 struct inode {
 	u64 i_size;
+	unsigned long i_ino;
+	struct super_block *i_sb;
 };
 
 struct address_space {
@@ -399,6 +405,8 @@ struct request {
 	unsigned int cmd_flags;
 	unsigned int __data_len;
 	struct bio *bio;
+	u64 start_time_ns;    /* CLOCK_MONOTONIC: when it was made; 0: nobody wants to know */
+	u64 io_start_time_ns; /* likewise, when the device was given it */
 };
 
 struct request___before_5_17 {
@@ -492,7 +500,9 @@ struct sk_buff {
 };
 
 struct trace_event_raw_kfree_skb {
-	void *rx_sk; /* 6.11 */
+	const void *skbaddr;
+	enum skb_drop_reason reason; /* 5.17 */
+	const void *rx_sk;	     /* 6.11: whose queue it did not get into, or NULL */
 };
 
 struct udp_sock {
@@ -525,6 +535,50 @@ struct bpf_iter__cgroup {
 
 struct bpf_iter__bpf_map {
 	struct bpf_iter_meta *meta;
+};
+
+/* ---- what classic tracepoints are given: records, from which they are printed --------------- */
+
+/* since 6.4 */
+struct trace_event_raw_sock_msg_length {
+	const void *sk;
+	u16 protocol;
+	int ret;
+	int flags;
+};
+
+struct trace_event_raw_mm_filemap_op_page_cache {
+	unsigned char order; /* since 6.7 */
+};
+
+/* since 6.12 */
+struct trace_event_raw_mm_filemap_op_page_cache_range {
+	unsigned long i_ino;
+	unsigned int s_dev;
+	unsigned long index, last_index;
+};
+
+/* likewise */
+struct trace_event_raw_mm_filemap_fault {
+	unsigned long i_ino;
+	unsigned int s_dev;
+	unsigned long index;
+};
+
+struct trace_event_raw_inet_sock_set_state {
+	const void *skaddr;
+	int oldstate;
+	int newstate;
+	u16 protocol;
+};
+
+struct trace_event_raw_tcp_event_sk {
+	const void *skaddr;
+};
+
+/* since 6.10 */
+struct trace_event_raw_tcp_send_reset {
+	const void *skaddr;
 };
 
 /* ---- contexts of programs, and what they may read of sockets ------------------------------- */

@@ -51,6 +51,16 @@ static __always_inline bool kpod_process_ends(const unsigned long long *ctx,
 	return !task->signal->live.counter && kpod_is_first_end(task);
 }
 
+/* Likewise, for the classic tracepoint's record, in which group_dead is what is missing before. */
+static __always_inline bool
+kpod_last_has_ended(const struct trace_event_raw_sched_process_exit *event,
+		    struct task_struct *task)
+{
+	if (bpf_core_field_exists(event->group_dead))
+		return event->group_dead;
+	return !task->signal->live.counter && kpod_is_first_end(task);
+}
+
 /* What wait() shows (wait_task_zombie()). */
 static __always_inline int kpod_wait_status(struct task_struct *task)
 {

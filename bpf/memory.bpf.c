@@ -2,6 +2,10 @@
 /*
  * OOM kills, and the time that tasks spend on freeing memory themselves. Page faults are counted in
  * cpu.bpf.c, where a task leaves its CPU.
+ *
+ * Where programs may be preempted (7.0), the kernel leaves one out for other tasks of that CPU
+ * meanwhile: stalls are counted by classic tracepoints there, in which nothing is preempted. Of
+ * kills the hooks are called with a lock held (siglock, and alloc_lock in mark_oom_victim()).
  */
 #include "slots.bpf.h"
 
@@ -153,6 +157,30 @@ int BPF_PROG(kpod_memory_memcg_begin)
 
 SEC("tp_btf/mm_vmscan_memcg_reclaim_end")
 int BPF_PROG(kpod_memory_memcg_end)
+{
+	return stall_end(KPOD_RECLAIM_LIMIT);
+}
+
+SEC("tp/vmscan/mm_vmscan_direct_reclaim_begin")
+int kpod_memory_direct_begin_tp(void *event)
+{
+	return stall_begin();
+}
+
+SEC("tp/vmscan/mm_vmscan_direct_reclaim_end")
+int kpod_memory_direct_end_tp(void *event)
+{
+	return stall_end(KPOD_RECLAIM_NODE);
+}
+
+SEC("tp/vmscan/mm_vmscan_memcg_reclaim_begin")
+int kpod_memory_memcg_begin_tp(void *event)
+{
+	return stall_begin();
+}
+
+SEC("tp/vmscan/mm_vmscan_memcg_reclaim_end")
+int kpod_memory_memcg_end_tp(void *event)
 {
 	return stall_end(KPOD_RECLAIM_LIMIT);
 }

@@ -36,6 +36,7 @@ struct account {
 	__u64 connect_ns; /* when it began to connect; 0: it was made by a listener, or is older */
 	__u64 first;	  /* FIRST_KNOWN and the sequence number of its first byte; 0: not known */
 	__u64 finished;	  /* 1: its last byte is followed by a FIN */
+	__u64 state;	  /* that it entered last; only where programs may be preempted */
 	__u64 booked[KPOD_TCP_COUNTERS];
 };
 
@@ -53,6 +54,12 @@ struct {
  * the other; the second stands in for the first where that has left no word of the event. Processes
  * own the socket meanwhile and softirqs do not, so the one does not overwrite the word of the
  * other.
+ *
+ * Where programs may be preempted (7.0), one is left out for other tasks of that CPU meanwhile. A
+ * process that changes a socket's state may be, so the first program of that hook is a classic
+ * tracepoint's there, in which nothing is preempted; a softirq that interrupts it has the second.
+ * Between the two a process may be preempted, too: the word of what it has done is in the account.
+ * A socket is destroyed without softirqs, and so without being preempted.
  */
 enum hook { HOOK_STATE, HOOK_DESTROY, HOOKS };
 
@@ -63,9 +70,15 @@ struct {
 	__type(value, __u64); /* the socket that the first program was run for last */
 } tcp_done SEC(".maps");
 
+/* By a process. */
+static __always_inline bool is_owned(const struct sock *sk)
+{
+	return BPF_CORE_READ(sk, sk_lock.owned) != 0;
+}
+
 static __always_inline __u64 *last_done(enum hook hook, const struct sock *sk)
 {
-	__u32 key = 2 * hook + (BPF_CORE_READ(sk, sk_lock.owned) != 0);
+	__u32 key = 2 * hook + is_owned(sk);
 
 	return bpf_map_lookup_elem(&tcp_done, &key);
 }
@@ -234,13 +247,26 @@ static __always_inline void try_book(const struct sock *sk, struct account *acco
 	}
 }
 
+/*
+ * Not of one that was at this address before. A program of a classic tracepoint cannot give a
+ * socket its cookie: it is known as soon as it has one.
+ */
+static __always_inline bool is_its_account(struct account *account, const struct sock *sk)
+{
+	__u64 cookie = cookie_of(sk);
+
+	if (kpod_config.preemptible && !account->cookie)
+		account->cookie = cookie;
+	return account->cookie == cookie;
+}
+
 /* NULL too if it is that of a socket that was here before, and whose end we have missed. */
 static __always_inline struct account *find_account(const struct sock *sk)
 {
 	__u64 key = (__u64)sk;
 	struct account *account = bpf_map_lookup_elem(&tcp_accounts, &key);
 
-	return account && account->cookie == cookie_of(sk) ? account : NULL;
+	return account && is_its_account(account, sk) ? account : NULL;
 }
 
 static __always_inline bool is_opening(int state)
@@ -256,14 +282,14 @@ static __always_inline bool sends_fin(int state)
 
 /* All that was before now is not ours, or has been booked. NULL: there is no room, or it has one.
  */
-static __always_inline struct account *open_account(struct sock *sk, struct tcp_row *row,
-						    struct account *fresh, __u64 flags)
+static __always_inline struct account *
+open_account(struct sock *sk, bool traced, struct tcp_row *row, struct account *fresh, __u64 flags)
 {
 	__u64 key = (__u64)sk;
 	long err;
 
 	fresh->generation = new_generation();
-	fresh->cookie = bpf_get_socket_cookie(sk);
+	fresh->cookie = traced ? bpf_get_socket_cookie(sk) : cookie_of(sk);
 	read_counters(sk, fresh, true, fresh->booked);
 #pragma unroll
 	for (int i = 0; i < KPOD_TCP_COUNTERS; i++)
@@ -277,14 +303,14 @@ static __always_inline struct account *open_account(struct sock *sk, struct tcp_
 }
 
 /* Of a socket whose beginning we have not seen. */
-static __always_inline struct account *adopt(struct sock *sk, struct tcp_row *row, int state,
-					     __u64 flags)
+static __always_inline struct account *adopt(struct sock *sk, bool traced, struct tcp_row *row,
+					     int state, __u64 flags)
 {
 	struct account fresh = {.finished = sends_fin(state)};
 
 	if (!is_opening(state))
 		fresh.first = first_byte(sk, false);
-	return open_account(sk, row, &fresh, flags);
+	return open_account(sk, traced, row, &fresh, flags);
 }
 
 /*
@@ -316,35 +342,49 @@ static __always_inline void on_opened(struct sock *sk, struct tcp_row *row, stru
 	}
 }
 
-static __always_inline void on_state(struct sock *sk, int before, int after)
+/* What the hook says of TCP's connections, and not of listeners. */
+static __always_inline bool is_connection(int protocol, int before, int after)
+{
+	return protocol == IPPROTO_TCP && after != TCP_LISTEN &&
+	       (before != TCP_LISTEN || after == TCP_SYN_RECV);
+}
+
+/* The state with which a socket's account begins. */
+static __always_inline bool is_beginning(int before, int after)
+{
+	return after == TCP_SYN_SENT || before == TCP_LISTEN;
+}
+
+/* `traced`: the verifier knows the socket as one, so it may be given a cookie. */
+static __always_inline void on_state(struct sock *sk, bool traced, int before, int after)
 {
 	struct account *account, fresh = {};
 	struct tcp_row *row;
 	__u64 key = (__u64)sk;
 
-	if (sk->sk_protocol != IPPROTO_TCP || after == TCP_LISTEN ||
-	    (before == TCP_LISTEN && after != TCP_SYN_RECV))
-		return;
 	row = row_of(sk);
 	if (!row)
 		return;
 	account = find_account(sk);
-	if (after == TCP_SYN_SENT || before == TCP_LISTEN) {
+	if (is_beginning(before, after)) {
 		if (!account && bpf_map_lookup_elem(&tcp_accounts, &key))
 			kpod_add_shared(row->untracked, 1); /* its last owner's end was missed */
 		fresh.connect_ns = after == TCP_SYN_SENT ? bpf_ktime_get_ns() : 0;
-		open_account(sk, row, &fresh, BPF_ANY);
+		fresh.state = after;
+		open_account(sk, traced, row, &fresh, BPF_ANY);
 		return;
 	}
 	if (!account && !is_opening(before))
 		kpod_add_shared(row->untracked, 1);
 	if (!account && after != TCP_CLOSE)
-		account = adopt(sk, row, before, BPF_ANY);
+		account = adopt(sk, traced, row, before, BPF_ANY);
 	/* Two that connect to each other go from SYN_SENT to SYN_RECV. */
 	if (after != TCP_SYN_RECV && (account ? !account->first : is_opening(before)))
 		on_opened(sk, row, account, before, after);
 	if (!account)
 		return;
+	if (kpod_config.preemptible)
+		account->state = after;
 	if (sends_fin(before) || sends_fin(after))
 		account->finished = 1;
 	if (after == TCP_CLOSE)
@@ -354,7 +394,9 @@ static __always_inline void on_state(struct sock *sk, int before, int after)
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(kpod_tcp_state, struct sock *sk, int before, int after)
 {
-	on_state(sk, before, after);
+	if (!is_connection(sk->sk_protocol, before, after))
+		return 0;
+	on_state(sk, true, before, after);
 	set_done(HOOK_STATE, sk);
 	return 0;
 }
@@ -362,8 +404,42 @@ int BPF_PROG(kpod_tcp_state, struct sock *sk, int before, int after)
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(kpod_tcp_state2, struct sock *sk, int before, int after)
 {
-	if (!is_done(HOOK_STATE, sk))
-		on_state(sk, before, after);
+	if (is_connection(sk->sk_protocol, before, after) && !is_done(HOOK_STATE, sk))
+		on_state(sk, true, before, after);
+	return 0;
+}
+
+/* The first program where programs may be preempted, … */
+SEC("tp/sock/inet_sock_set_state")
+int kpod_tcp_state_tp(const struct trace_event_raw_inet_sock_set_state *event)
+{
+	int before = event->oldstate, after = event->newstate;
+	struct sock *sk = (struct sock *)event->skaddr;
+
+	if (!is_connection(event->protocol, before, after))
+		return 0;
+	on_state(sk, false, before, after);
+	if (!is_owned(sk))
+		set_done(HOOK_STATE, sk);
+	return 0;
+}
+
+/* … and the second, which gives each socket its cookie. */
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(kpod_tcp_state2_tp, struct sock *sk, int before, int after)
+{
+	struct account *account;
+
+	if (!is_connection(sk->sk_protocol, before, after))
+		return 0;
+	bpf_get_socket_cookie(sk);
+	account = find_account(sk);
+	/* Without an account only softirqs leave a word. */
+	if (account ? account->state == (__u64)after : is_owned(sk) && !is_beginning(before, after))
+		return 0;
+	if (!is_owned(sk) && is_done(HOOK_STATE, sk))
+		return 0;
+	on_state(sk, true, before, after);
 	return 0;
 }
 
@@ -406,8 +482,7 @@ int BPF_PROG(kpod_tcp_destroy2, struct sock *sk)
 	return 0;
 }
 
-SEC("tp_btf/tcp_send_reset")
-int BPF_PROG(kpod_tcp_reset_sent, const struct sock *sk)
+static __always_inline int on_reset_sent(const struct sock *sk)
 {
 	struct account *account;
 	struct tcp_row *row;
@@ -424,14 +499,37 @@ int BPF_PROG(kpod_tcp_reset_sent, const struct sock *sk)
 	return 0;
 }
 
-SEC("tp_btf/tcp_receive_reset")
-int BPF_PROG(kpod_tcp_reset_received, struct sock *sk)
+SEC("tp_btf/tcp_send_reset")
+int BPF_PROG(kpod_tcp_reset_sent, const struct sock *sk)
+{
+	return on_reset_sent(sk);
+}
+
+SEC("tp/tcp/tcp_send_reset")
+int kpod_tcp_reset_sent_tp(const struct trace_event_raw_tcp_send_reset *event)
+{
+	return on_reset_sent(event->skaddr);
+}
+
+static __always_inline int on_reset_received(const struct sock *sk)
 {
 	struct tcp_row *row = row_of(sk);
 
 	if (row)
 		kpod_add_shared(row->resets[KPOD_RECEIVED], 1);
 	return 0;
+}
+
+SEC("tp_btf/tcp_receive_reset")
+int BPF_PROG(kpod_tcp_reset_received, struct sock *sk)
+{
+	return on_reset_received(sk);
+}
+
+SEC("tp/tcp/tcp_receive_reset")
+int kpod_tcp_reset_received_tp(const struct trace_event_raw_tcp_event_sk *event)
+{
+	return on_reset_received(event->skaddr);
 }
 
 static int walk_one(void *map, const __u64 *key, struct account *account, void *unused)
@@ -442,7 +540,7 @@ static int walk_one(void *map, const __u64 *key, struct account *account, void *
 	struct tcp_row *row;
 
 	/* Its address may be another socket's by now. */
-	if (cookie_of(sk) != account->cookie || state == TCP_SYN_RECV)
+	if (!is_its_account(account, sk) || state == TCP_SYN_RECV)
 		return 0;
 	row = row_of(sk);
 	if (!row)
@@ -485,7 +583,7 @@ int kpod_tcp_adopt(struct bpf_iter__task_file *ctx)
 		return 0;
 	row = row_of(sk);
 	if (row)
-		adopt(sk, row, sk->__sk_common.skc_state, BPF_NOEXIST);
+		adopt(sk, true, row, sk->__sk_common.skc_state, BPF_NOEXIST);
 	return 0;
 }
 

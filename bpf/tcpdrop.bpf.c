@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
-/* TCP packets dropped, by the kernel's reason. The owner is the socket's, not who happens to run.
+/*
+ * TCP packets dropped, by the kernel's reason. The owner is the socket's, not who happens to run.
+ *
+ * Most are dropped in softirqs, but tasks free packets, too. Where a task may be preempted in a
+ * program (7.0), which the kernel then leaves out for all others of that CPU, a classic tracepoint
+ * counts: nothing is preempted there.
  */
 #include "socket.bpf.h"
 #include "units.bpf.h"
@@ -107,13 +112,17 @@ static __always_inline void count(const struct sock *sk, __u32 reason)
 
 #define RECEIVER 3 /* the hook's argument since 6.11: whose queue it did not get into, or NULL */
 
-SEC("tp_btf/kfree_skb")
-int BPF_PROG(kpod_tcpdrop_free, struct sk_buff *skb, void *location, enum skb_drop_reason reason)
+static __always_inline bool says_receiver(void)
 {
-	const struct sock *sk = BPF_CORE_READ(skb, sk), *receiver;
+	return bpf_core_field_exists(((struct trace_event_raw_kfree_skb *)0)->rx_sk);
+}
 
-	if (bpf_core_field_exists(((struct trace_event_raw_kfree_skb *)0)->rx_sk)) {
-		receiver = (const struct sock *)ctx[RECEIVER];
+static __always_inline int on_free(const struct sk_buff *skb, __u32 reason,
+				   const struct sock *receiver)
+{
+	const struct sock *sk = BPF_CORE_READ(skb, sk);
+
+	if (says_receiver()) {
 		if (receiver)
 			sk = receiver;
 		/* tcp_v4_rcv() has done all that was to be done, and says "drop" without a reason.
@@ -127,6 +136,18 @@ int BPF_PROG(kpod_tcpdrop_free, struct sk_buff *skb, void *location, enum skb_dr
 	if (kpod_is_full_socket(sk) ? is_tcp_socket(sk) : is_tcp_packet(skb))
 		count(sk, reason);
 	return 0;
+}
+
+SEC("tp_btf/kfree_skb")
+int BPF_PROG(kpod_tcpdrop_free, struct sk_buff *skb, void *location, enum skb_drop_reason reason)
+{
+	return on_free(skb, reason, says_receiver() ? (const struct sock *)ctx[RECEIVER] : NULL);
+}
+
+SEC("tp/skb/kfree_skb")
+int kpod_tcpdrop_free_tp(const struct trace_event_raw_kfree_skb *event)
+{
+	return on_free(event->skbaddr, event->reason, says_receiver() ? event->rx_sk : NULL);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -3,6 +3,11 @@
  * UDP per container, at the end of each send and receive, as the kernel keeps no counters for a UDP
  * socket. Best by functions of UDP alone; the tracepoints are in the path of every socket. A kernel
  * may have neither (arm64 before 6.4): then by kprobes, at the places where the kernel counts.
+ *
+ * While a task is preempted in a program of a function, the kernel leaves that program out for all
+ * other tasks of the CPU; so it does in one of a tracepoint since 7.0. Sends and receives are made
+ * by tasks, so there they are counted by classic tracepoints, in which nothing is preempted. What
+ * does not fit is dropped in softirqs, which are not preempted.
  */
 #include "socket.bpf.h"
 
@@ -78,6 +83,14 @@ int BPF_PROG(kpod_udp_consume, struct sock *sk, struct sk_buff *skb, int size)
 	return 0;
 }
 
+static __always_inline void received(const struct sock *sk, int result, int flags)
+{
+	if (result < 0 || flags & (MSG_PEEK | MSG_ERRQUEUE) ||
+	    (!result && BPF_CORE_READ(sk, sk_shutdown) & RCV_SHUTDOWN))
+		return;
+	count(sk, KPOD_RECEIVED, result, 1);
+}
+
 SEC("tp_btf/sock_send_length")
 int BPF_PROG(kpod_udp_sent, struct sock *sk, int result)
 {
@@ -89,10 +102,30 @@ int BPF_PROG(kpod_udp_sent, struct sock *sk, int result)
 SEC("tp_btf/sock_recv_length")
 int BPF_PROG(kpod_udp_received, struct sock *sk, int result, int flags)
 {
-	if (!is_udp(sk) || result < 0 || flags & (MSG_PEEK | MSG_ERRQUEUE) ||
-	    (!result && sk->sk_shutdown & RCV_SHUTDOWN))
-		return 0;
-	count(sk, KPOD_RECEIVED, result, 1);
+	if (is_udp(sk))
+		received(sk, result, flags);
+	return 0;
+}
+
+static __always_inline bool is_udp_message(const struct trace_event_raw_sock_msg_length *event)
+{
+	return event->protocol == IPPROTO_UDP &&
+	       BPF_CORE_READ((const struct sock *)event->sk, sk_type) == SOCK_DGRAM;
+}
+
+SEC("tp/sock/sock_send_length")
+int kpod_udp_sent_tp(const struct trace_event_raw_sock_msg_length *event)
+{
+	if (is_udp_message(event))
+		sent(event->sk, event->ret);
+	return 0;
+}
+
+SEC("tp/sock/sock_recv_length")
+int kpod_udp_received_tp(const struct trace_event_raw_sock_msg_length *event)
+{
+	if (is_udp_message(event))
+		received(event->sk, event->ret, event->flags);
 	return 0;
 }
 

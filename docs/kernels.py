@@ -12,6 +12,9 @@ Made by `make docs` from [the record](../tests/vm/kernels.json): do not edit. In
 `make test-vm` found on Debian's kernels in QEMU, and `make test` on the machine it ran on (native).
 On each kernel every program and every attachment was loaded, and known workloads were measured.
 The word after the colon is how the collector is attached: see [metrics.md](metrics.md).
+6.12-full is 6.12 with `preempt=full` on its command line. It may preempt programs of functions, and
+7.2 those of tracepoints, too: what that costs where, and why not here, says
+[a decision](decisions/0013-preemption.md).
 
 ## Collectors
 """

@@ -170,7 +170,8 @@ static void report(const struct kpod_bpf *bpf, const struct kpod_options *o)
 		const struct kpod_loaded *l = &bpf->loaded[i];
 
 		if (l->attachment)
-			kpod_log("collector %s: up (%s)", l->collector->name, l->attachment->name);
+			kpod_log("collector %s: up (%s)%s%s", l->collector->name,
+				 l->attachment->name, l->reason[0] ? ": " : "", l->reason);
 		else
 			kpod_log("collector %s: down: %s", l->collector->name, l->reason);
 	}

@@ -106,6 +106,13 @@ struct kpod_step {
 	enum kpod_step_kind kind;
 };
 
+/* While a task is preempted in a program, the kernel leaves that out for others of its CPU. */
+enum kpod_preemption {
+	KPOD_NOTHING_PREEMPTS,
+	KPOD_FUNCTIONS_PREEMPT,	  /* it may be in programs of functions (fentry, fexit), … */
+	KPOD_TRACEPOINTS_PREEMPT, /* … and in those of tp_btf: since 7.0 */
+};
+
 struct kpod_cgroup_walk;
 struct kpod_source;
 
@@ -119,7 +126,7 @@ struct kpod_attachment {
 	size_t step_count;
 	const char *omit;  /* a map that none of them uses and old kernels cannot make, or NULL */
 	const char *lacks; /* for people: what it does not do as well as the best, or NULL */
-	bool preemptible;  /* only for kernels that may preempt programs of tracepoints */
+	enum kpod_preemption where;	     /* only for kernels that preempt these programs */
 	const struct kpod_source *source;    /* in place of the collector's, or NULL */
 	const struct kpod_cgroup_walk *walk; /* of kpod_cgroup_walk_source */
 };

@@ -59,6 +59,16 @@ static const struct kpod_table tables[] = {
 };
 
 static const struct kpod_attachment attachments[] = {
+	{.name = "tp_btf twins",
+	 .where = KPOD_TRACEPOINTS_PREEMPT,
+	 KPOD_STEPS({"kpod_biolatency_insert", KPOD_ATTACH_TWIN},
+		    {"kpod_biolatency_insert2", KPOD_ATTACH_TWIN},
+		    {"kpod_biolatency_issue", KPOD_ATTACH_TWIN},
+		    {"kpod_biolatency_issue2", KPOD_ATTACH_TWIN},
+		    {"kpod_biolatency_merge", KPOD_ATTACH_TWIN},
+		    {"kpod_biolatency_merge2", KPOD_ATTACH_TWIN},
+		    {"kpod_biolatency_complete", KPOD_ATTACH_TWIN},
+		    {"kpod_biolatency_complete2", KPOD_ATTACH_TWIN})},
 	{.name = "tp_btf",
 	 KPOD_STEPS({"kpod_biolatency_insert", KPOD_ATTACH}, {"kpod_biolatency_issue", KPOD_ATTACH},
 		    {"kpod_biolatency_merge", KPOD_ATTACH},

@@ -21,6 +21,10 @@ static const struct kpod_column columns[] = {
 	{"kpod_page_cache_dirtied_pages_total",
 	 "Pages of the page cache made dirty, as nr_dirtied in /proc/vmstat.", .kind = KPOD_COUNTER,
 	 .word = KPOD_WORD(cachestat_row, dirtied)},
+	{"kpod_page_cache_untracked_reads_total",
+	 "Reads of which a single page was counted as accessed, because the kernel left out both "
+	 "programs that look up how long the file is: only where it may preempt them (since 7.0).",
+	 .kind = KPOD_COUNTER, .word = KPOD_WORD(cachestat_row, untracked)},
 };
 
 static const struct kpod_table tables[] = {
@@ -46,6 +50,14 @@ static const struct kpod_table tables[] = {
 #define MARKED "accesses are folios that the kernel marked, and those of reads only"
 
 static const struct kpod_attachment attachments[] = {
+	{.name = "tracepoint",
+	 .where = KPOD_TRACEPOINTS_PREEMPT,
+	 KPOD_STEPS({"kpod_cachestat_add_tp", KPOD_ATTACH},
+		    {"kpod_cachestat_dirty_folio", KPOD_ATTACH},
+		    {"kpod_cachestat_mapping", KPOD_ATTACH_TWIN},
+		    {"kpod_cachestat_mapping2", KPOD_ATTACH_TWIN},
+		    {"kpod_cachestat_read_tp", KPOD_ATTACH}, {"kpod_cachestat_map_tp", KPOD_ATTACH},
+		    {"kpod_cachestat_fault_tp", KPOD_ATTACH})},
 	{.name = "tp_btf",
 	 KPOD_STEPS(FOLIOS, {"kpod_cachestat_read", KPOD_ATTACH},
 		    {"kpod_cachestat_map", KPOD_ATTACH}, {"kpod_cachestat_fault", KPOD_ATTACH})},

@@ -57,6 +57,12 @@ static const struct kpod_table tables[] = {
 };
 
 static const struct kpod_attachment attachments[] = {
+	{.name = "tp_btf twins",
+	 .where = KPOD_TRACEPOINTS_PREEMPT,
+	 KPOD_STEPS({"kpod_cpu_fork", KPOD_ATTACH_TWIN}, {"kpod_cpu_fork2", KPOD_ATTACH_TWIN},
+		    {"kpod_cpu_move", KPOD_ATTACH_TWIN}, {"kpod_cpu_move2", KPOD_ATTACH_TWIN},
+		    {"kpod_cpu_adopt", KPOD_RUN_ONCE}, {"kpod_cpu_switch", KPOD_ATTACH},
+		    {"kpod_cpu_flush", KPOD_PER_CPU})},
 	{.name = "tp_btf",
 	 KPOD_STEPS({"kpod_cpu_fork", KPOD_ATTACH}, {"kpod_cpu_move", KPOD_ATTACH},
 		    {"kpod_cpu_adopt", KPOD_RUN_ONCE}, {"kpod_cpu_switch", KPOD_ATTACH},

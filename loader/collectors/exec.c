@@ -37,6 +37,10 @@ static const struct kpod_table tables[] = {
 };
 
 static const struct kpod_attachment attachments[] = {
+	{.name = "tracepoint",
+	 .where = KPOD_TRACEPOINTS_PREEMPT,
+	 KPOD_STEPS({"kpod_exec_exec_tp", KPOD_ATTACH}, {"kpod_exec_wake", KPOD_ATTACH},
+		    {"kpod_exec_exit_tp", KPOD_ATTACH})},
 	{.name = "tp_btf",
 	 KPOD_STEPS({"kpod_exec_exec", KPOD_ATTACH}, {"kpod_exec_fork", KPOD_ATTACH},
 		    {"kpod_exec_exit", KPOD_ATTACH})},

@@ -36,16 +36,19 @@ static const struct kpod_table tables[] = {
 	 KPOD_COLUMNS(columns)},
 };
 
-#define STEPS(victim)                                                                              \
+#define STEPS(victim, kind)                                                                        \
 	KPOD_STEPS({"kpod_memory_signal", KPOD_ATTACH}, {victim, KPOD_ATTACH},                     \
-		   {"kpod_memory_direct_end", KPOD_ATTACH},                                        \
-		   {"kpod_memory_direct_begin", KPOD_ATTACH},                                      \
-		   {"kpod_memory_memcg_end", KPOD_ATTACH},                                         \
-		   {"kpod_memory_memcg_begin", KPOD_ATTACH})
+		   {"kpod_memory_direct_end" kind, KPOD_ATTACH},                                   \
+		   {"kpod_memory_direct_begin" kind, KPOD_ATTACH},                                 \
+		   {"kpod_memory_memcg_end" kind, KPOD_ATTACH},                                    \
+		   {"kpod_memory_memcg_begin" kind, KPOD_ATTACH})
 
 static const struct kpod_attachment attachments[] = {
-	{.name = "tp_btf", STEPS("kpod_memory_victim")},
-	{.name = "tp_btf, victims by pid", STEPS("kpod_memory_victim_pid")},
+	{.name = "tracepoint",
+	 .where = KPOD_TRACEPOINTS_PREEMPT,
+	 STEPS("kpod_memory_victim", "_tp")},
+	{.name = "tp_btf", STEPS("kpod_memory_victim", "")},
+	{.name = "tp_btf, victims by pid", STEPS("kpod_memory_victim_pid", "")},
 };
 
 const struct kpod_collector kpod_collector_memory = {

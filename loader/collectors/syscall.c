@@ -138,7 +138,7 @@ static const struct kpod_table tables[] = {
 
 static const struct kpod_attachment attachments[] = {
 	{.name = "tp_btf twins",
-	 .preemptible = true,
+	 .where = KPOD_TRACEPOINTS_PREEMPT,
 	 KPOD_STEPS({"kpod_syscall_end", KPOD_ATTACH_TWIN}, {"kpod_syscall_end2", KPOD_ATTACH_TWIN},
 		    {"kpod_syscall_exit", KPOD_ATTACH_TWIN},
 		    {"kpod_syscall_exit2", KPOD_ATTACH_TWIN},

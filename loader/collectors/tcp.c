@@ -65,13 +65,18 @@ static const struct kpod_table tables[] = {
 	 KPOD_COLUMNS(columns)},
 };
 
+#define STEPS(kind)                                                                                \
+	KPOD_STEPS({"kpod_tcp_state" kind, KPOD_ATTACH_TWIN},                                      \
+		   {"kpod_tcp_state2" kind, KPOD_ATTACH_TWIN},                                     \
+		   {"kpod_tcp_destroy", KPOD_ATTACH_TWIN},                                         \
+		   {"kpod_tcp_destroy2", KPOD_ATTACH_TWIN}, {"kpod_tcp_adopt", KPOD_RUN_ONCE},     \
+		   {"kpod_tcp_reset_sent" kind, KPOD_ATTACH},                                      \
+		   {"kpod_tcp_reset_received" kind, KPOD_ATTACH},                                  \
+		   {"kpod_tcp_synack", KPOD_ATTACH}, {"kpod_tcp_walk", KPOD_WALK})
+
 static const struct kpod_attachment attachments[] = {
-	{.name = "tp_btf",
-	 KPOD_STEPS({"kpod_tcp_state", KPOD_ATTACH_TWIN}, {"kpod_tcp_state2", KPOD_ATTACH_TWIN},
-		    {"kpod_tcp_destroy", KPOD_ATTACH_TWIN}, {"kpod_tcp_destroy2", KPOD_ATTACH_TWIN},
-		    {"kpod_tcp_adopt", KPOD_RUN_ONCE}, {"kpod_tcp_reset_sent", KPOD_ATTACH},
-		    {"kpod_tcp_reset_received", KPOD_ATTACH}, {"kpod_tcp_synack", KPOD_ATTACH},
-		    {"kpod_tcp_walk", KPOD_WALK})},
+	{.name = "tracepoint", .where = KPOD_TRACEPOINTS_PREEMPT, STEPS("_tp")},
+	{.name = "tp_btf", STEPS("")},
 };
 
 const struct kpod_collector kpod_collector_tcp = {

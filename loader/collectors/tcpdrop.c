@@ -83,6 +83,9 @@ static const struct kpod_table tables[] = {
 };
 
 static const struct kpod_attachment attachments[] = {
+	{.name = "tracepoint",
+	 .where = KPOD_TRACEPOINTS_PREEMPT,
+	 KPOD_STEPS({"kpod_tcpdrop_free_tp", KPOD_ATTACH})},
 	{.name = "tp_btf", KPOD_STEPS({"kpod_tcpdrop_free", KPOD_ATTACH})},
 };
 

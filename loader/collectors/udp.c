@@ -36,7 +36,19 @@ static const struct kpod_table tables[] = {
 	 KPOD_COLUMNS(columns)},
 };
 
+#define EVERY_SOCKET "runs in the sends and receives of every socket, not of UDP's only"
+
 static const struct kpod_attachment attachments[] = {
+	{.name = "tracepoint",
+	 .where = KPOD_TRACEPOINTS_PREEMPT,
+	 KPOD_STEPS({"kpod_udp_drop", KPOD_ATTACH}, {"kpod_udp_sent_tp", KPOD_ATTACH},
+		    {"kpod_udp_received_tp", KPOD_ATTACH}),
+	 .lacks = EVERY_SOCKET},
+	{.name = "tp_btf, as functions are preempted",
+	 .where = KPOD_FUNCTIONS_PREEMPT,
+	 KPOD_STEPS({"kpod_udp_drop", KPOD_ATTACH}, {"kpod_udp_sent", KPOD_ATTACH},
+		    {"kpod_udp_received", KPOD_ATTACH}),
+	 .lacks = EVERY_SOCKET},
 	{.name = "fexit",
 	 KPOD_STEPS({"kpod_udp_drop", KPOD_ATTACH}, {"kpod_udp_sendmsg", KPOD_ATTACH},
 		    {"kpod_udp_sendmsg6", KPOD_ATTACH}, {"kpod_udp_consume", KPOD_ATTACH})},
@@ -46,7 +58,7 @@ static const struct kpod_attachment attachments[] = {
 	{.name = "tp_btf",
 	 KPOD_STEPS({"kpod_udp_drop", KPOD_ATTACH}, {"kpod_udp_sent", KPOD_ATTACH},
 		    {"kpod_udp_received", KPOD_ATTACH}),
-	 .lacks = "runs in the sends and receives of every socket, not of UDP's only"},
+	 .lacks = EVERY_SOCKET},
 	{.name = "kprobe",
 	 KPOD_STEPS({"kpod_udp_enqueued_kprobe", KPOD_ATTACH},
 		    {"kpod_udp_enqueue_kprobe", KPOD_ATTACH}, {"kpod_udp_sent_kprobe", KPOD_ATTACH},

@@ -10,13 +10,14 @@
 #include <unistd.h>
 
 #include <bpf/bpf.h>
-#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 
 #include "base/cgroup2.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "kernel/load.h"
+#include "kernel/preemption.h"
+#include "kernel/tracepoint.h"
 
 /* Kernel memory that all rows together may take; more CPUs than fit share rows atomically. */
 #define ROWS_BUDGET (12u << 20)
@@ -205,7 +206,18 @@ static int run_check(int program)
 	return bpf_prog_test_run_opts(program, &opts) ? -errno : (int)opts.retval;
 }
 
-static int take_step(struct kpod_loaded *l, const struct kpod_step *step)
+static struct bpf_link *attach(struct kpod_bpf *bpf, const struct kpod_step *step,
+			       struct bpf_program *program)
+{
+	if (step->kind == KPOD_ATTACH_CGROUP)
+		return attach_cgroup(program);
+	/* libbpf would want tracefs to be mounted. */
+	if (bpf_program__type(program) == BPF_PROG_TYPE_TRACEPOINT)
+		return kpod_attach_tracepoint(program, &bpf->tracefs);
+	return bpf_program__attach(program);
+}
+
+static int take_step(struct kpod_bpf *bpf, struct kpod_loaded *l, const struct kpod_step *step)
 {
 	struct bpf_program *program = bpf_object__find_program_by_name(l->object, step->program);
 	struct bpf_link *link;
@@ -221,8 +233,7 @@ static int take_step(struct kpod_loaded *l, const struct kpod_step *step)
 		l->per_cpu[l->per_cpu_count++] = bpf_program__fd(program);
 		return 0;
 	}
-	link = step->kind == KPOD_ATTACH_CGROUP ? attach_cgroup(program)
-						: bpf_program__attach(program);
+	link = attach(bpf, step, program);
 	if (!link)
 		return -errno;
 	if (step->kind == KPOD_RUN_ONCE) {
@@ -454,7 +465,7 @@ static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
 		err = adopt_shared_maps(bpf, l);
 	for (size_t i = 0; !err && i < a->step_count; i++) {
 		step = a->steps[i].program;
-		err = take_step(l, &a->steps[i]);
+		err = take_step(bpf, l, &a->steps[i]);
 	}
 	if (err) {
 		snprintf(l->reason, sizeof(l->reason), "%s: %s: %s%s%s", a->name, step,
@@ -472,20 +483,32 @@ static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
 	return 0;
 }
 
+#define MADE_TO_FAIL "made to fail by --inject-load-failure"
+
 /* For tests: whether attachments of this name are to fail, ":NAME". */
 static bool is_injected(const char *injected, const char *attachment)
 {
 	return injected && injected[0] == ':' && !strcmp(injected + 1, attachment);
 }
 
+/* If one that preempted tasks do not harm was wanted, and another was had. */
+static void say_preempted(struct kpod_loaded *l, enum kpod_preemption wanted, const char *why)
+{
+	if (l->attachment->where < wanted && !l->reason[0])
+		snprintf(l->reason, sizeof(l->reason),
+			 "loses events beside tasks that are preempted in its programs: %s", why);
+}
+
 /* The first attachment that works, of those from number `first` on. */
 static void load(struct kpod_bpf *bpf, struct kpod_loaded *l, const struct kpod_options *o,
 		 size_t first)
 {
+	enum kpod_preemption wanted = KPOD_NOTHING_PREEMPTS;
 	const struct kpod_collector *c = l->collector;
+	char why[160] = "";
 
 	if (o->inject_failure && !strcmp(o->inject_failure, c->name)) {
-		snprintf(l->reason, sizeof(l->reason), "made to fail by --inject-load-failure");
+		snprintf(l->reason, sizeof(l->reason), MADE_TO_FAIL);
 		return;
 	}
 	if (!c->makes_slots && bpf->cgroups_fd < 0) {
@@ -493,11 +516,22 @@ static void load(struct kpod_bpf *bpf, struct kpod_loaded *l, const struct kpod_
 			 kpod_collectors[0]->name);
 		return;
 	}
-	for (size_t i = first; i < c->attachment_count; i++)
-		if ((bpf->config.preemptible || !c->attachments[i].preemptible) &&
-		    !is_injected(o->inject_failure, c->attachments[i].name) &&
-		    !try_attachment(bpf, l, &c->attachments[i]))
+	for (size_t i = first; i < c->attachment_count; i++) {
+		const struct kpod_attachment *a = &c->attachments[i];
+
+		if (a->where > bpf->preemption)
+			continue;
+		if (is_injected(o->inject_failure, a->name)) {
+			snprintf(l->reason, sizeof(l->reason), MADE_TO_FAIL);
+		} else if (!try_attachment(bpf, l, a)) {
+			say_preempted(l, wanted, why);
 			return;
+		}
+		if (a->where && !why[0]) {
+			wanted = a->where;
+			snprintf(why, sizeof(why), "%.150s", l->reason);
+		}
+	}
 }
 
 static uint32_t power_of_two(uint32_t n)
@@ -543,6 +577,7 @@ int kpod_bpf_describe(struct kpod_bpf *bpf, const struct kpod_options *o)
 	memset(bpf, 0, sizeof(*bpf));
 	bpf->cgroups_fd = bpf->free_slots_fd = -1;
 	bpf->roots_fd = bpf->groups_fd = bpf->instances_fd = -1;
+	bpf->tracefs = -1;
 	if (o->collectors && check_names(o->collectors))
 		return -EINVAL;
 	bpf->loaded = calloc(kpod_collector_count, sizeof(*bpf->loaded));
@@ -572,17 +607,6 @@ static uint64_t shard_bytes(const struct kpod_bpf *bpf)
 	return bytes;
 }
 
-/* Since 7.0 a tracepoint keeps its programs by this lock; before, by disabling preemption. */
-static bool tracepoints_preempt(void)
-{
-	struct btf *btf = btf__load_vmlinux_btf();
-	bool found = btf &&
-		     btf__find_by_name_kind(btf, "class_srcu_fast_notrace_t", BTF_KIND_TYPEDEF) > 0;
-
-	btf__free(btf);
-	return found;
-}
-
 int kpod_bpf_open(struct kpod_bpf *bpf, const struct kpod_options *o)
 {
 	int err = kpod_bpf_describe(bpf, o);
@@ -599,7 +623,8 @@ int kpod_bpf_open(struct kpod_bpf *bpf, const struct kpod_options *o)
 	while (bpf->config.shards > 1 && bpf->config.shards * shard_bytes(bpf) > ROWS_BUDGET)
 		bpf->config.shards /= 2;
 	bpf->config.start_ns = kpod_clock(CLOCK_MONOTONIC);
-	bpf->config.preemptible = tracepoints_preempt();
+	bpf->preemption = kpod_preemption();
+	bpf->config.preemptible = bpf->preemption == KPOD_TRACEPOINTS_PREEMPT;
 	bpf->config.shared = bpf->config.shards < (uint32_t)bpf->cpus || bpf->config.preemptible;
 	bpf->config.others = o->wanted;
 	bpf->config.others_max = (uint32_t)(bpf->max_containers * o->others_share / 100);
@@ -617,6 +642,8 @@ void kpod_bpf_close(struct kpod_bpf *bpf)
 		free(bpf->loaded[i].programs);
 	}
 	disown_shared_maps(bpf);
+	if (bpf->tracefs >= 0)
+		close(bpf->tracefs);
 	free(bpf->loaded);
 	memset(bpf, 0, sizeof(*bpf));
 }

@@ -68,10 +68,12 @@ struct kpod_loaded {
 
 struct kpod_bpf {
 	struct kpod_config config;
+	enum kpod_preemption preemption;
 	uint32_t max_containers; /* slot 0 included */
 	int cpus;
 	int cgroups_fd, free_slots_fd, control_fd; /* -1: the cgroup collector does not run */
 	int roots_fd, groups_fd, instances_fd;	   /* likewise */
+	int tracefs;				   /* -1: no program has needed it */
 	struct kpod_rows slots;
 	struct kpod_control *control;
 	struct kpod_loaded *loaded;

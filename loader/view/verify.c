@@ -90,7 +90,7 @@ static void try_attachment(const struct trial *t, const struct kpod_collector *c
 	struct kpod_attachment tried = *a;
 	struct kpod_loaded l;
 
-	tried.preemptible = false;
+	tried.where = KPOD_NOTHING_PREEMPTS;
 	tried.source = NULL;
 	l = load_with(t, &tried, &one);
 	print_attachment(&l, a->name, false);

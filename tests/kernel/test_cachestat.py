@@ -79,7 +79,8 @@ def missed(dump: Dump) -> int:
 
 def by_page(running: Loader) -> bool:
     """Whether accesses are, or are what the kernel marks: more than reads, and no faults."""
-    return any("collector cachestat: up (tp_btf)" in line for line in running.log)
+    ways = ("tp_btf", "tracepoint")
+    return any(f"cachestat: up ({way})" in line for way in ways for line in running.log)
 
 
 CASES = [

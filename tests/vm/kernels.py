@@ -1,6 +1,7 @@
 """Debian's kernels, unpacked below .cache/kernels: NAME/vmlinuz and NAME/lib/modules.
 
-A kernel's name is its version, followed by its architecture if that is not amd64: 6.1-arm64.
+A kernel's name is its version, followed by its architecture if that is not amd64: 6.1-arm64. Or it
+is a variant of that version: the same kernel, told something else at its boot.
 
 The apt state is our own; where packages come from is the machine's.
 """
@@ -8,6 +9,8 @@ The apt state is our own; where packages come from is the machine's.
 import re
 import shutil
 import subprocess
+import threading
+from collections import defaultdict
 from pathlib import Path
 
 from tests.live import ROOT
@@ -20,17 +23,27 @@ SUITES = {
     "6.1-arm64": "bookworm",
     "6.12": "trixie",
     "6.12-arm64": "trixie",
+    "6.12-full": "trixie",
     "7.2": "sid",
     "7.2-arm64": "sid",
 }
+VARIANTS = {"full": "preempt=full "}  # and the command line that makes it one
+
+
+def variant(name: str) -> str:
+    """Its command line, or an empty string."""
+    return VARIANTS.get(name.partition("-")[2], "")
 
 
 def architecture(name: str) -> str:
-    return name.partition("-")[2] or "amd64"
+    return "amd64" if variant(name) else name.partition("-")[2] or "amd64"
 
 
 def version(name: str) -> str:
     return name.partition("-")[0]
+
+
+fetching: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # by kernel
 
 
 class UnavailableError(Exception):
@@ -113,14 +126,17 @@ def fetch(name: str, directory: Path) -> None:
 
 def kernel(name: str) -> Path:
     """The directory of a kernel, fetched if it is not there yet."""
+    if variant(name):
+        return kernel(version(name))
     directory = CACHE / name
-    if not (directory / "vmlinuz").exists():
-        unfinished = CACHE / f"{name}.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        fetch(name, unfinished)
-        shutil.rmtree(directory, ignore_errors=True)
-        unfinished.rename(directory)
+    with fetching[name]:  # it and its variants may be asked for at once
+        if not (directory / "vmlinuz").exists():
+            unfinished = CACHE / f"{name}.unfinished"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+            fetch(name, unfinished)
+            shutil.rmtree(directory, ignore_errors=True)
+            unfinished.rename(directory)
     return directory
 
 

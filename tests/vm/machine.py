@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO
 
 from tests.live import ROOT, wait_for
-from tests.vm.kernels import UnavailableError, architecture, kernel, release, run
+from tests.vm.kernels import UnavailableError, architecture, kernel, release, run, variant
 
 # Of Debian 13, and of Debian 12, where it is QEMU's own.
 VIRTIOFSD = next(
@@ -177,7 +177,7 @@ def run_guest(
                 *("-m", str(MEMORY), "-nodefaults", "-object"),
                 f"memory-backend-memfd,id=memory,size={MEMORY}M,share=on",
                 *("-kernel", str(directory / "vmlinuz")),
-                *("-append", machine.boot + BOOT + environment),
+                *("-append", machine.boot + BOOT + variant(name) + environment),
                 *("-initrd", str(initramfs(name, directory, command, work))),
                 *("-chardev", f"socket,id=root,path={socket}"),
                 *("-device", "vhost-user-fs-pci,chardev=root,tag=root"),

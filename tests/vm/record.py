@@ -28,6 +28,7 @@ LACKS = (
     (r"Arg#0 type PTR in", "no pointers as arguments of functions that are verified once (5.12)"),
     (r"number of funcs in func_info", "no helper that calls a program's function (5.13)"),
     (r"type ID of '(\w+)'", r"no hook `\1`"),
+    (r"relocation <\w+> \[\d+\] struct trace_event_raw_", "the tracepoint has less to give"),
     # Such a line ends the reason: the kernel's verifier said nothing.
     (
         r"prog '\w+': BPF program load failed: (Operation not permitted|-EPERM)$",  # libbpf 1.6

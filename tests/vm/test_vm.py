@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.vm import record
-from tests.vm.kernels import SUITES, UnavailableError
+from tests.vm.kernels import SUITES, UnavailableError, variant
 from tests.vm.machine import foreign, run_guest
 
 AT_ONCE = 1 + (os.cpu_count() or 1)  # a guest keeps one of them busy, but not all the time
@@ -28,6 +28,12 @@ TESTS = "tests/kernel tests/vm/guest/test_{machine,controllers,lockdown}.py"
 FOREIGN = (
     "tests/kernel/test_{cpu,exec,memory,slots,syscall,tcp,udp}.py tests/vm/guest/test_machine.py"
 )
+# What a variant of a kernel is for.
+PREEMPTION = "tests/kernel/test_preemption.py"
+
+
+def tests_of(name: str) -> str:
+    return PREEMPTION if variant(name) else FOREIGN if foreign(name) else TESTS
 
 
 def run(name: str) -> Path:
@@ -35,8 +41,7 @@ def run(name: str) -> Path:
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir(parents=True)
     with (results / "console").open("wb") as console:
-        tests = FOREIGN if foreign(name) else TESTS
-        run_guest(name, COMMAND % tests, results, timeout=1800, console=console)
+        run_guest(name, COMMAND % tests_of(name), results, timeout=1800, console=console)
     return results
 
 
