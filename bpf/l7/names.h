@@ -8,7 +8,8 @@
 	X(HTTP, "http", http)                                                                      \
 	X(REDIS, "redis", redis)                                                                   \
 	X(POSTGRESQL, "postgresql", postgresql)                                                    \
-	X(DNS, "dns", dns)
+	X(DNS, "dns", dns)                                                                         \
+	X(MYSQL, "mysql", mysql)
 
 enum l7_protocol {
 	L7_UNKNOWN, /* not yet, or never */
@@ -113,6 +114,16 @@ enum l7_protocol {
 	X(NOTIFY, "NOTIFY")                                                                        \
 	X(VACUUM, "VACUUM")                                                                        \
 	X(EXPLAIN, "EXPLAIN")                                                                      \
+	X(REPLACE, "REPLACE")                                                                      \
+	X(LOAD, "LOAD")                                                                            \
+	X(USE, "USE")                                                                              \
+	/* mysql: commands, beside FETCH, PING, AUTH */                                            \
+	X(PREPARE, "PREPARE")                                                                      \
+	X(EXECUTE, "EXECUTE")                                                                      \
+	X(CLOSE, "CLOSE")                                                                          \
+	X(RESET, "RESET")                                                                          \
+	X(QUIT, "QUIT")                                                                            \
+	X(SEND_LONG_DATA, "SEND_LONG_DATA")                                                        \
 	/* dns: types of the question */                                                           \
 	X(A, "A")                                                                                  \
 	X(AAAA, "AAAA")                                                                            \
@@ -178,6 +189,7 @@ enum l7_operation {
 	X(SQL_55, "55")                                                                            \
 	X(SQL_57, "57")                                                                            \
 	X(SQL_58, "58")                                                                            \
+	X(SQL_70, "70")                                                                            \
 	X(SQL_P0, "P0")                                                                            \
 	X(SQL_XX, "XX")                                                                            \
 	X(SQL_HY, "HY")

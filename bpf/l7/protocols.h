@@ -10,6 +10,7 @@
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 #include "dns.h"
 #include "http.h"
+#include "mysql.h"
 #include "postgresql.h"
 #include "redis.h"
 #pragma GCC diagnostic pop

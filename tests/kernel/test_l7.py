@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.l7.servers import Inside, nginx, postgresql, program, redis
+from tests.l7.servers import Inside, mariadb, nginx, postgresql, program, redis
 from tests.live import PRELUDE, Cgroup, Dump, Loader, Worker, loader
 from tests.net import ENTER, link, namespaces
 
@@ -54,7 +54,23 @@ class Site:
         return {k[2:]: n for k, n in client.items()}, {k[2:]: n for k, n in server.items()}
 
     def lost(self) -> list[int]:
-        return [self.after.total(i.cgroup.id, *LOST) for i in (self.client, self.server)]
+        """By the client's end and the server's."""
+        return [sum(self.row(inside)[name] for name in LOST) for inside in self.both]
+
+    def connections(self) -> list[dict[str, int]]:
+        """By protocol, at the client's end and the server's."""
+        prefix = "kpod_l7_connections_total{"
+        return [
+            {name[len(prefix) : -1]: n for name, n in row.items() if name.startswith(prefix) and n}
+            for row in map(self.row, self.both)
+        ]
+
+    @property
+    def both(self) -> tuple[Inside, Inside]:
+        return self.client, self.server
+
+    def row(self, inside: Inside) -> dict[str, int]:
+        return self.after.row(inside.cgroup.id, "l7_connections")
 
 
 @contextmanager
@@ -215,6 +231,43 @@ def test_postgresql_statements_and_errors(tmpfs: Path, cgroups: Cgroup) -> None:
     assert s.lost() == [0, 0]
 
 
+def test_mariadb_statements_and_errors(tmpfs: Path, cgroups: Cgroup) -> None:
+    """As many statements as the server says it had, and the error after 2,000 rows is one."""
+    late = "select (select seq from seq_1_to_2 where s.seq > 2000) from seq_1_to_3000 s"
+    with site(tmpfs, cgroups) as s, mariadb(s.server, tmpfs / "my") as client:
+        (tmpfs / "file").write_text("".join(f"{n}\n" for n in range(1000, 21000)))
+        s.look()
+        s.client.run(*client, "-e", "create database d; create table d.t(a int primary key)")
+        for number in range(5):
+            s.client.run(*client, "d", "-e", f"insert into t values({number}); select * from t")
+            s.client.run(*client, "d", "-e", f"insert into t values({number})", check=False)
+            s.client.run(*client, "d", "-e", "select no_such_column", check=False)
+        s.client.run(*client, "d", "-e", f"load data local infile '{tmpfs}/file' into table t")
+        rows = s.client.run(*client, "--quick", "d", "-e", f"select * from t; {late}", check=False)
+        status = s.client.run(*client, "-e", "show global status like 'Com\\_%'")
+        client_end, server_end = s.ends()
+    assert len(rows.splitlines()) > 20005 + 1000
+    assert "ERROR 1242 (21000)" in rows
+    said = {line.split()[0]: int(line.split()[1]) for line in status.splitlines()[1:]}
+    expected = {
+        ("CREATE", "ok"): 2,
+        ("INSERT", "ok"): 5,
+        ("INSERT", "23"): 5,
+        ("SELECT", "ok"): 6,
+        ("SELECT", "42"): 5,
+        ("SELECT", "21"): 1,
+        ("LOAD", "ok"): 1,
+        ("SHOW", "ok"): 1,
+        ("QUIT", "one_way"): 19,
+    }
+    assert client_end == server_end == expected
+    for verb in ("insert", "select", "load"):
+        counted = sum(n for (operation, _), n in server_end.items() if operation == verb.upper())
+        assert said[f"Com_{verb}"] == counted
+    assert s.connections() == [{"mysql": 19}] * 2
+    assert s.lost() == [0, 0]
+
+
 SLOW = """
 import socket, sys, time
 l = socket.socket(); l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -254,6 +307,35 @@ def test_latency_ends_with_the_last_byte(tmpfs: Path, cgroups: Cgroup) -> None:
         used = [bucket for bucket, count in enumerate(row[DURATION]) if count]
         assert 2 ** (-20 + used[0] / 4) >= 0.025
         assert 2 ** (-20 + (used[-1] - 1) / 4) <= max(spent)
+
+
+UPGRADES = """
+import socket
+l = socket.socket(); l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+l.bind(("127.0.0.1", 8000)); l.listen(8)
+while True:
+    s = l.accept()[0]
+    s.recv(65536)
+    s.send(b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n")
+    while s.recv(65536): s.send(b"frame")
+"""
+UPGRADED = """
+import socket
+s = socket.create_connection(("127.0.0.1", 8000))
+s.send(b"GET / HTTP/1.1\\r\\n\\r\\n"); s.recv(65536)
+for _ in range(3): s.send(b"frame"); s.recv(65536)
+"""
+
+
+@pytest.mark.guest("l7")
+def test_a_connection_that_leaves_its_protocol_is_counted_once(
+    tmpfs: Path, cgroups: Cgroup
+) -> None:
+    with site(tmpfs, cgroups) as s, python(s.server, UPGRADES):
+        s.look()
+        script(s.client, UPGRADED)
+        assert s.ends() == ({("GET", "1xx"): 1}, {("GET", "1xx"): 1})
+    assert s.connections() == [{"http": 1}] * 2
 
 
 OLDER = (

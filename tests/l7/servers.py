@@ -151,3 +151,26 @@ def postgresql(where: Inside, directory: Path) -> Iterator[str]:
         *unprivileged, str(folder / "postgres"), "-D", str(data), *options, port=5432
     ):
         yield str(folder / "psql")
+
+
+@contextmanager
+def mariadb(where: Inside, directory: Path) -> Iterator[tuple[str, ...]]:
+    """On port 3306, without accounts. Gives the client and how it connects."""
+    server = program("/usr/sbin/mariadbd")
+    directory.mkdir()
+    messages = Path(program("/usr/share/mysql/english/errmsg.sys")).parent.parent
+    options = {
+        "datadir": directory,
+        "socket": directory / "socket",
+        "pid-file": directory / "pid",
+        "lc-messages-dir": messages,
+        "user": "root",
+        "bind-address": "127.0.0.1",
+        "port": "3306",
+        "innodb": "OFF",
+        "default-storage-engine": "MyISAM",
+    }
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    with where.serving(server, "--no-defaults", "--skip-grant-tables", *arguments, port=3306):
+        client = program("/usr/bin/mariadb")
+        yield client, "--no-defaults", "--host=127.0.0.1", "--local-infile=1", "--batch"
