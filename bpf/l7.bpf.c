@@ -240,7 +240,9 @@ static __always_inline int payload(struct __sk_buff *skb, bool received)
 		   p.offset << L7_HOW_SHIFT | received | (c->late ? 0 : L7_BEGINNING));
 	if (received)
 		__sync_lock_test_and_set(&c->busy, 0);
-	if (c->protocol != protocol || c->opaque) {
+	/* Once; one that turns out to be encrypted or compressed is what it was, and tls or
+	 * unknown. */
+	if (c->protocol != protocol || (c->opaque && c->protocol == L7_UNKNOWN)) {
 		row = slot_row(c->slot);
 		protocol = c->protocol;
 		l7_hide(protocol);

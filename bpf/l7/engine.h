@@ -631,9 +631,12 @@ L7_FUNCTION int l7_look(struct l7_packet *packet, struct l7_conn *c, __u32 seque
 			s->loaded = had;
 			l7_establish(c, L7_REDIS | L7_SERVER << 8, how | L7_BEGINNING);
 			c->stream[L7_REQUEST].position = 0;
-			l7_feed(packet, c, L7_REQUEST, 0, 0);
+			if (l7_feed(packet, c, L7_REQUEST, 0, 0))
+				l7_lose(c, &c->stream[L7_REQUEST], L7_REQUEST);
 			c->last = L7_RESPONSE;
-			return l7_feed(packet, c, (how & ~0xffu) | L7_RESPONSE, offset, bytes);
+			if (l7_feed(packet, c, (how & ~0xffu) | L7_RESPONSE, offset, bytes))
+				l7_lose(c, &c->stream[L7_RESPONSE], L7_RESPONSE);
+			return 0;
 		}
 		other->loaded = 0;
 	}

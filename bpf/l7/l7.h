@@ -136,9 +136,8 @@ enum l7_verdict {
 
 /* What is known when it is asked. */
 enum l7_detect_flags {
-	L7_FRESH = 1,	 /* these are the first bytes of the connection */
-	L7_KNOWN = 2,	 /* it is this protocol; the question is whether a message begins here */
-	L7_ANSWERED = 4, /* and the other side's answer is what follows them */
+	L7_FRESH = 1, /* these are the first bytes of the connection */
+	L7_KNOWN = 2, /* it is this protocol; the question is whether a message begins here */
 };
 
 /* ---- for protocols ------------------------------------------------------------------------- */
@@ -252,7 +251,7 @@ static L7_INLINE void l7_one_way(struct l7_conn *c, struct l7_token *t, __u16 op
 }
 
 /*
- * With numbers (DNS, MongoDB, Kafka): answers may come in any order. `count` is the number, and
+ * With numbers (DNS): answers may come in any order. `count` is the number, and
  * `taken` has a bit for each entry that has been answered.
  */
 static L7_INLINE void l7_push_number(struct l7_conn *c, struct l7_token *t, __u32 number,
@@ -302,6 +301,62 @@ static L7_INLINE struct l7_request *l7_pop_number(struct l7_conn *c, struct l7_t
 		l7_publish(c->popped, c->popped + 1);
 	}
 	return &c->pending[found & (L7_PENDING - 1)];
+}
+
+/*
+ * In order, and with numbers (Kafka, MongoDB): what is answered out of its turn was not answered
+ * before. Of the first number of a run, flags have the lowest bits above the protocol's four.
+ */
+#define L7_NUMBER_SHIFT 4
+#define L7_NUMBER_BITS 0xfff
+
+static L7_INLINE void l7_push_ordered(struct l7_conn *c, struct l7_token *t, __u32 number,
+				      __u16 operation, __u16 flags)
+{
+	struct l7_request *last = &c->pending[(c->pushed - 1) & (L7_PENDING - 1)];
+	__u32 entries = c->pushed - l7_read_once(c->popped);
+	__u64 start = c->stream[L7_REQUEST].begin_ns;
+	bool full = entries >= L7_PENDING;
+	bool follows =
+		!(((last->flags >> L7_NUMBER_SHIFT) + last->count - number) & L7_NUMBER_BITS) &&
+		(last->flags & ((1 << L7_NUMBER_SHIFT) - 1)) == flags &&
+		last->count < L7_NUMBER_BITS;
+
+	if (entries && follows &&
+	    (full || (last->operation == operation && last->start_ns == start))) {
+		if (last->operation != operation)
+			last->operation = L7_OTHER;
+		l7_publish(last->count, last->count + 1);
+	} else if (full) {
+		t->event = L7_OVERFLOW;
+	} else {
+		last = &c->pending[c->pushed & (L7_PENDING - 1)];
+		last->start_ns = start;
+		last->operation = operation;
+		last->flags = (__u16)((number & L7_NUMBER_BITS) << L7_NUMBER_SHIFT | flags);
+		last->count = 1;
+		l7_publish(c->pushed, c->pushed + 1);
+	}
+}
+
+/* Where a number is among those outstanding. */
+enum l7_order { L7_NOT_ASKED, L7_OLDEST, L7_BEHIND_OLDEST };
+
+L7_FUNCTION __u32 l7_order_of(struct l7_conn *c, __u32 number)
+{
+	__u32 entries;
+
+	if (!c || !l7_oldest(c))
+		return L7_NOT_ASKED;
+	entries = l7_read_once(c->pushed) - c->popped;
+	for (__u32 i = 0; i < L7_PENDING; i++) {
+		struct l7_request *r = &c->pending[(c->popped + i) & (L7_PENDING - 1)];
+		__u32 at = (number - (r->flags >> L7_NUMBER_SHIFT)) & L7_NUMBER_BITS;
+
+		if (i < entries && at < l7_read_once(r->count) && (i || at >= c->taken))
+			return i || at > c->taken ? L7_BEHIND_OLDEST : L7_OLDEST;
+	}
+	return L7_NOT_ASKED;
 }
 
 static L7_INLINE __u16 l7_be16(const __u8 *b)

@@ -8,7 +8,10 @@
 	X(HTTP, "http", http)                                                                      \
 	X(REDIS, "redis", redis)                                                                   \
 	X(POSTGRESQL, "postgresql", postgresql)                                                    \
-	X(DNS, "dns", dns)
+	X(DNS, "dns", dns)                                                                         \
+	X(MYSQL, "mysql", mysql)                                                                   \
+	X(MONGODB, "mongodb", mongodb)                                                             \
+	X(KAFKA, "kafka", kafka)
 
 enum l7_protocol {
 	L7_UNKNOWN, /* not yet, or never */
@@ -22,6 +25,7 @@ enum l7_protocol {
 /* Protocols may share an operation: a name is in the list once. */
 #define L7_OPERATIONS(X)                                                                           \
 	X(OTHER, "other")                                                                          \
+	X(UNKNOWN_OPERATION, "unknown") /* it cannot be seen */                                    \
 	/* http */                                                                                 \
 	X(GET, "GET")                                                                              \
 	X(HEAD, "HEAD")                                                                            \
@@ -113,6 +117,52 @@ enum l7_protocol {
 	X(NOTIFY, "NOTIFY")                                                                        \
 	X(VACUUM, "VACUUM")                                                                        \
 	X(EXPLAIN, "EXPLAIN")                                                                      \
+	X(REPLACE, "REPLACE")                                                                      \
+	X(LOAD, "LOAD")                                                                            \
+	X(USE, "USE")                                                                              \
+	/* mysql: commands, beside FETCH, PING, AUTH */                                            \
+	X(PREPARE, "PREPARE")                                                                      \
+	X(EXECUTE, "EXECUTE")                                                                      \
+	X(CLOSE, "CLOSE")                                                                          \
+	X(RESET, "RESET")                                                                          \
+	X(QUIT, "QUIT")                                                                            \
+	X(SEND_LONG_DATA, "SEND_LONG_DATA")                                                        \
+	/* mongodb, beside AUTH */                                                                 \
+	X(M_FIND, "find")                                                                          \
+	X(M_INSERT, "insert")                                                                      \
+	X(M_UPDATE, "update")                                                                      \
+	X(M_DELETE, "delete")                                                                      \
+	X(M_AGGREGATE, "aggregate")                                                                \
+	X(M_GET_MORE, "getMore")                                                                   \
+	X(M_COUNT, "count")                                                                        \
+	X(M_DISTINCT, "distinct")                                                                  \
+	X(M_FIND_AND_MODIFY, "findAndModify")                                                      \
+	X(M_BULK_WRITE, "bulkWrite")                                                               \
+	X(M_KILL_CURSORS, "killCursors")                                                           \
+	X(M_CREATE_INDEXES, "createIndexes")                                                       \
+	X(M_COMMIT_TRANSACTION, "commitTransaction")                                               \
+	X(M_ABORT_TRANSACTION, "abortTransaction")                                                 \
+	X(M_PING, "ping")                                                                          \
+	X(M_HELLO, "hello")                                                                        \
+	/* kafka, beside AUTH */                                                                   \
+	X(K_PRODUCE, "Produce")                                                                    \
+	X(K_FETCH, "Fetch")                                                                        \
+	X(K_LIST_OFFSETS, "ListOffsets")                                                           \
+	X(K_METADATA, "Metadata")                                                                  \
+	X(K_OFFSET_COMMIT, "OffsetCommit")                                                         \
+	X(K_OFFSET_FETCH, "OffsetFetch")                                                           \
+	X(K_FIND_COORDINATOR, "FindCoordinator")                                                   \
+	X(K_JOIN_GROUP, "JoinGroup")                                                               \
+	X(K_HEARTBEAT, "Heartbeat")                                                                \
+	X(K_LEAVE_GROUP, "LeaveGroup")                                                             \
+	X(K_SYNC_GROUP, "SyncGroup")                                                               \
+	X(K_API_VERSIONS, "ApiVersions")                                                           \
+	X(K_CREATE_TOPICS, "CreateTopics")                                                         \
+	X(K_DELETE_TOPICS, "DeleteTopics")                                                         \
+	X(K_INIT_PRODUCER_ID, "InitProducerId")                                                    \
+	X(K_ADD_PARTITIONS_TO_TXN, "AddPartitionsToTxn")                                           \
+	X(K_END_TXN, "EndTxn")                                                                     \
+	X(K_TXN_OFFSET_COMMIT, "TxnOffsetCommit")                                                  \
 	/* dns: types of the question */                                                           \
 	X(A, "A")                                                                                  \
 	X(AAAA, "AAAA")                                                                            \
@@ -139,6 +189,7 @@ enum l7_operation {
 	X(ERROR, "error")                                                                          \
 	X(NO_RESPONSE, "no_response") /* the connection ended, or time ran out */                  \
 	X(ONE_WAY, "one_way")	      /* a request that gets no answer by design */                \
+	X(ANSWERED, "answered")	      /* whether by an error is not looked at */                   \
 	/* http */                                                                                 \
 	X(1XX, "1xx")                                                                              \
 	X(2XX, "2xx")                                                                              \
@@ -149,6 +200,8 @@ enum l7_operation {
 	X(MOVED, "moved")	/* MOVED, ASK: of a cluster's client, which asks elsewhere */      \
 	X(NOSCRIPT, "noscript") /* of EVALSHA: the client sends the script */                      \
 	X(UNSUPPORTED, "unsupported") /* of what a library tries when it connects */               \
+	/* mongodb */                                                                              \
+	X(WRITE_ERROR, "write_error") /* some writes of a command failed */                        \
 	/* dns: response codes */                                                                  \
 	X(NOERROR, "NOERROR")                                                                      \
 	X(FORMERR, "FORMERR")                                                                      \
@@ -178,6 +231,7 @@ enum l7_operation {
 	X(SQL_55, "55")                                                                            \
 	X(SQL_57, "57")                                                                            \
 	X(SQL_58, "58")                                                                            \
+	X(SQL_70, "70")                                                                            \
 	X(SQL_P0, "P0")                                                                            \
 	X(SQL_XX, "XX")                                                                            \
 	X(SQL_HY, "HY")

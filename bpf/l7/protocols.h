@@ -10,6 +10,9 @@
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 #include "dns.h"
 #include "http.h"
+#include "kafka.h"
+#include "mongodb.h"
+#include "mysql.h"
 #include "postgresql.h"
 #include "redis.h"
 #pragma GCC diagnostic pop

@@ -121,7 +121,9 @@ static const struct kpod_attachment attachments[] = {
 
 const struct kpod_collector kpod_collector_l7 = {
 	.name = "l7",
-	.help = "requests over TCP, read from the payload: HTTP/1, Redis, PostgreSQL, DNS",
+	.help = "requests over TCP, read from the payload: HTTP/1, Redis, PostgreSQL, MySQL, "
+		"MongoDB, "
+		"Kafka, DNS",
 	.owner = "the cgroup of the socket, at either end",
 	.since = "5.17",
 	.profile = KPOD_COMPREHENSIVE,

@@ -14,7 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.l7.servers import Inside, nginx, postgresql, program, redis
+from tests.l7.servers import (
+    Inside,
+    kafka,
+    mariadb,
+    mongodb,
+    nginx,
+    packages,
+    postgresql,
+    program,
+    redis,
+)
 from tests.live import PRELUDE, Cgroup, Dump, Loader, Worker, loader
 from tests.net import ENTER, link, namespaces
 
@@ -54,7 +64,23 @@ class Site:
         return {k[2:]: n for k, n in client.items()}, {k[2:]: n for k, n in server.items()}
 
     def lost(self) -> list[int]:
-        return [self.after.total(i.cgroup.id, *LOST) for i in (self.client, self.server)]
+        """By the client's end and the server's."""
+        return [sum(self.row(inside)[name] for name in LOST) for inside in self.both]
+
+    def connections(self) -> list[dict[str, int]]:
+        """By protocol, at the client's end and the server's."""
+        prefix = "kpod_l7_connections_total{"
+        return [
+            {name[len(prefix) : -1]: n for name, n in row.items() if name.startswith(prefix) and n}
+            for row in map(self.row, self.both)
+        ]
+
+    @property
+    def both(self) -> tuple[Inside, Inside]:
+        return self.client, self.server
+
+    def row(self, inside: Inside) -> dict[str, int]:
+        return self.after.row(inside.cgroup.id, "l7_connections")
 
 
 @contextmanager
@@ -215,6 +241,182 @@ def test_postgresql_statements_and_errors(tmpfs: Path, cgroups: Cgroup) -> None:
     assert s.lost() == [0, 0]
 
 
+def test_mariadb_statements_and_errors(tmpfs: Path, cgroups: Cgroup) -> None:
+    """As many statements as the server says it had, and the error after 2,000 rows is one."""
+    late = "select (select seq from seq_1_to_2 where s.seq > 2000) from seq_1_to_3000 s"
+    with site(tmpfs, cgroups) as s, mariadb(s.server, tmpfs / "my") as client:
+        (tmpfs / "file").write_text("".join(f"{n}\n" for n in range(1000, 21000)))
+        s.look()
+        s.client.run(*client, "-e", "create database d; create table d.t(a int primary key)")
+        for number in range(5):
+            s.client.run(*client, "d", "-e", f"insert into t values({number}); select * from t")
+            s.client.run(*client, "d", "-e", f"insert into t values({number})", check=False)
+            s.client.run(*client, "d", "-e", "select no_such_column", check=False)
+        s.client.run(*client, "d", "-e", f"load data local infile '{tmpfs}/file' into table t")
+        rows = s.client.run(*client, "--quick", "d", "-e", f"select * from t; {late}", check=False)
+        status = s.client.run(*client, "-e", "show global status like 'Com\\_%'")
+        client_end, server_end = s.ends()
+    assert len(rows.splitlines()) > 20005 + 1000
+    assert "ERROR 1242 (21000)" in rows
+    said = {line.split()[0]: int(line.split()[1]) for line in status.splitlines()[1:]}
+    expected = {
+        ("CREATE", "ok"): 2,
+        ("INSERT", "ok"): 5,
+        ("INSERT", "23"): 5,
+        ("SELECT", "ok"): 6,
+        ("SELECT", "42"): 5,
+        ("SELECT", "21"): 1,
+        ("LOAD", "ok"): 1,
+        ("SHOW", "ok"): 1,
+        ("QUIT", "one_way"): 19,
+    }
+    assert client_end == server_end == expected
+    for verb in ("insert", "select", "load"):
+        counted = sum(n for (operation, _), n in server_end.items() if operation == verb.upper())
+        assert said[f"Com_{verb}"] == counted
+    assert s.connections() == [{"mysql": 19}] * 2
+    assert s.lost() == [0, 0]
+
+
+USE_MONGODB = """
+import json, sys
+sys.path.insert(0, {packages!r})
+from collections import Counter
+import pymongo
+from pymongo.errors import DuplicateKeyError, OperationFailure
+from pymongo.monitoring import CommandListener
+class Counts(CommandListener):
+    rows = Counter()
+    def started(self, event): pass
+    def failed(self, event): self.rows[event.command_name + " error"] += 1
+    def succeeded(self, event):
+        status = "write_error" if event.reply.get("writeErrors") else "ok"
+        self.rows[event.command_name + " " + status] += 1
+client = pymongo.MongoClient("127.0.0.1", 27017, event_listeners=[Counts()])
+table = client.d.t
+for number in range(20):
+    table.insert_one(dict(_id=number, text="x" * 5000))
+    try: table.insert_one(dict(_id=number))
+    except DuplicateKeyError: pass
+    table.update_one(dict(_id=number), {{"$set": dict(a=1)}})
+    assert len(list(table.find(dict(), batch_size=5))) == number + 1
+    try: list(table.aggregate([{{"$nosuch": 1}}]))
+    except OperationFailure: pass
+    table.count_documents(dict())
+table.delete_many(dict())
+client.close()
+print(json.dumps(Counts.rows))
+"""
+
+
+def test_mongodb_is_what_the_driver_counted(tmpfs: Path, cgroups: Cgroup, tmp_path: Path) -> None:
+    """By command and result. The driver does not count its own hello."""
+    code = USE_MONGODB.format(packages=packages("mongodb"))
+    with site(tmpfs, cgroups) as s, mongodb(s.server, tmp_path):
+        s.look()
+        said = json.loads(script(s.client, code))
+        ends = s.ends()
+    expected = {tuple(key.split()): n for key, n in said.items()}
+    assert {key: n for key, n in expected.items() if key[1] != "ok"} == {
+        ("insert", "write_error"): 20,
+        ("aggregate", "error"): 20,
+    }
+    assert expected["getMore", "ok"] > 20
+    expected["other", "ok"] = expected.pop(("endSessions", "ok"))
+    for end in ends:
+        assert end.pop(("hello", "ok")) > 1
+        assert end == expected
+    assert s.lost() == [0, 0]
+
+
+USE_KAFKA = """
+import json, os, sys, time
+sys.path.insert(0, {packages!r})
+from confluent_kafka import Consumer, Producer, TopicPartition
+def options(**more):
+    stats = []
+    at = dict({{"bootstrap.servers": {address!r}, "statistics.interval.ms": 100}}, **more)
+    at["stats_cb"] = lambda text: stats.append(json.loads(text))
+    return at, stats
+def sent(client, stats):
+    for _ in range(2):
+        del stats[:]
+        while not stats: client.poll(0.1)
+    counts = {{}}
+    for broker in stats[-1]["brokers"].values():
+        for name, n in broker["req"].items():
+            if n: counts[name] = counts.get(name, 0) + n
+    return counts
+results = []
+for acks in (1, 0):
+    settings, stats = options(acks=acks)
+    producer = Producer(settings)
+    for n in range(50):
+        producer.produce("t", b"x" * 200)
+        producer.flush()
+    results.append(sent(producer, stats))
+settings, stats = options(**{{"group.id": "g", "fetch.wait.max.ms": 300}})
+consumer = Consumer(settings)
+consumer.assign([TopicPartition("t", n, 0) for n in range(4)])
+got = 0
+while got < 100:
+    message = consumer.poll(10)
+    got += message is not None and not message.error()
+time.sleep(1)
+consumer.pause([TopicPartition("t", n) for n in range(4)])
+time.sleep(0.5)
+results.append(sent(consumer, stats))
+print(json.dumps(results), flush=True)
+os._exit(0)
+"""
+# librdkafka's names for what Kafka calls otherwise, or what we do not name.
+OTHER_NAMES = {"ApiVersion": "ApiVersions", "GetTelemetrySubscriptions": "other"}
+
+
+def test_kafka_is_what_the_client_sent(tmpfs: Path, cgroups: Cgroup) -> None:
+    """By key, of producers with and without acks, and of a consumer, whose Fetch has no latency.
+
+    The broker lives in the process of a client of its own, which asks it something too.
+    """
+    with site(tmpfs, cgroups) as s, kafka(s.server) as address:
+        s.look()
+        code = USE_KAFKA.format(packages=packages("kafka"), address=address)
+        results = json.loads(script(s.client, code))
+        s.after = s.running.fresh()
+    said: Counter[str] = Counter()
+    for counts in results:
+        for name, n in counts.items():
+            said[OTHER_NAMES.get(name, name)] += n
+    assert said["Produce"] == 100
+
+    def asked(inside: Inside, side: str) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for (end, _, operation, _), n in s.moved(inside.cgroup).items():
+            if end == side:
+                counts[operation] += n
+        return counts
+
+    # The client forgets what it asked over connections to brokers that it knew by address only.
+    found = asked(s.client, "client")
+    assert {name: found[name] for name in ("Produce", "Fetch")} == {
+        name: said[name] for name in ("Produce", "Fetch")
+    }
+    assert found >= said
+    assert asked(s.server, "server") == found + asked(s.server, "client")
+    assert not asked(s.client, "server")
+    assert not s.moved(s.neighbour)
+    for inside, side in ((s.client, "client"), (s.server, "server")):
+        rows = s.after.by_key(inside.cgroup.id, "l7")
+        assert rows[side, "kafka", "Produce", "answered"][REQUESTS] == 50
+        assert rows[side, "kafka", "Produce", "one_way"][REQUESTS] == 50
+        assert rows[side, "kafka", "Fetch", "answered"][REQUESTS] >= 4
+        assert not sum(rows[side, "kafka", "Fetch", "answered"][DURATION])
+        for operation in ("Produce", "Metadata", "ApiVersions"):
+            row = rows[side, "kafka", operation, "answered"]
+            assert sum(row[DURATION]) == row[REQUESTS]
+    assert s.lost() == [0, 0]
+
+
 SLOW = """
 import socket, sys, time
 l = socket.socket(); l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -254,6 +456,35 @@ def test_latency_ends_with_the_last_byte(tmpfs: Path, cgroups: Cgroup) -> None:
         used = [bucket for bucket, count in enumerate(row[DURATION]) if count]
         assert 2 ** (-20 + used[0] / 4) >= 0.025
         assert 2 ** (-20 + (used[-1] - 1) / 4) <= max(spent)
+
+
+UPGRADES = """
+import socket
+l = socket.socket(); l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+l.bind(("127.0.0.1", 8000)); l.listen(8)
+while True:
+    s = l.accept()[0]
+    s.recv(65536)
+    s.send(b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n")
+    while s.recv(65536): s.send(b"frame")
+"""
+UPGRADED = """
+import socket
+s = socket.create_connection(("127.0.0.1", 8000))
+s.send(b"GET / HTTP/1.1\\r\\n\\r\\n"); s.recv(65536)
+for _ in range(3): s.send(b"frame"); s.recv(65536)
+"""
+
+
+@pytest.mark.guest("l7")
+def test_a_connection_that_leaves_its_protocol_is_counted_once(
+    tmpfs: Path, cgroups: Cgroup
+) -> None:
+    with site(tmpfs, cgroups) as s, python(s.server, UPGRADES):
+        s.look()
+        script(s.client, UPGRADED)
+        assert s.ends() == ({("GET", "1xx"): 1}, {("GET", "1xx"): 1})
+    assert s.connections() == [{"http": 1}] * 2
 
 
 OLDER = (

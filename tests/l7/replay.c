@@ -9,6 +9,7 @@
  *   pairs	each segment in two, once at each place; all must come to the same
  *   again	each segment twice, and once more with the one before it
  *   reorder N	of each N-th pair of segments of one side that follow each other, the second first
+ *   late N	without the first N records of each connection, whose beginning is not known
  *   lose N	without each N-th segment of the server, or of the client with `lose -N`
  *
  * The observer is the server unless the last argument is "client".
@@ -40,7 +41,7 @@ struct result {
 static struct record records[RECORDS];
 static size_t record_count;
 static struct result results[CONNS];
-static bool as_client;
+static bool as_client, late;
 static uint64_t now;
 
 static __u64 l7_now(void)
@@ -112,7 +113,7 @@ static void play(const struct record *r, uint32_t from, uint32_t bytes, uint32_t
 	result->played = true;
 	now = r->ns;
 	l7_receive(&packet, &result->conn, sequence, bytes,
-		   L7_BEGINNING | (r->server == as_client ? L7_RECEIVED : 0));
+		   (late ? 0 : L7_BEGINNING) | (r->server == as_client ? L7_RECEIVED : 0));
 	waiting = outstanding(&result->conn);
 	if (waiting > result->most)
 		result->most = waiting;
@@ -180,8 +181,9 @@ static void print(FILE *out)
 
 static void play_all(const char *how, long every)
 {
-	size_t seen[2] = {}, pairs = 0;
+	size_t seen[2] = {}, of_conn[CONNS] = {}, pairs = 0;
 
+	late = !strcmp(how, "late");
 	reset();
 	for (size_t i = 0; i < record_count; i++) {
 		const struct record *r = &records[i], *after = r + 1;
@@ -195,6 +197,9 @@ static void play_all(const char *how, long every)
 			play(r, 0, r->bytes, sequence);
 			if (r->bytes > 1)
 				play(r, 1, r->bytes - 1, sequence + 1);
+		} else if (late) {
+			if (of_conn[r->conn]++ >= (size_t)every)
+				play(r, 0, r->bytes, sequence);
 		} else if (!strcmp(how, "lose")) {
 			bool mine = r->server == (every > 0);
 

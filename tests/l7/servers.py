@@ -4,9 +4,12 @@ import ctypes
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from tests.live import SLOWNESS, Cgroup, wait_for
 from tests.net import Namespace
@@ -23,6 +26,14 @@ def program(*places: str) -> str:
             if found := sorted(root.glob(place.removeprefix("/"))):
                 return str(found[-1])
     raise FileNotFoundError(f"none of {places}: make setup-test")
+
+
+def packages(name: str) -> str:
+    """Where packages of PyPI are that tests/l7/setup.sh has got for a protocol."""
+    folder = UNPACKED / "python{}.{}".format(*sys.version_info) / name
+    if not (folder / "ready").exists():
+        pytest.skip(f"PyPI's packages for {name} could not be had: tests/l7/setup.sh")
+    return str(folder)
 
 
 class Inside:
@@ -151,3 +162,71 @@ def postgresql(where: Inside, directory: Path) -> Iterator[str]:
         *unprivileged, str(folder / "postgres"), "-D", str(data), *options, port=5432
     ):
         yield str(folder / "psql")
+
+
+@contextmanager
+def mariadb(where: Inside, directory: Path) -> Iterator[tuple[str, ...]]:
+    """On port 3306, without accounts. Gives the client and how it connects."""
+    server = program("/usr/sbin/mariadbd")
+    directory.mkdir()
+    messages = Path(program("/usr/share/mysql/english/errmsg.sys")).parent.parent
+    options = {
+        "datadir": directory,
+        "socket": directory / "socket",
+        "pid-file": directory / "pid",
+        "lc-messages-dir": messages,
+        "user": "root",
+        "bind-address": "127.0.0.1",
+        "port": "3306",
+        "innodb": "OFF",
+        "default-storage-engine": "MyISAM",
+    }
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    with where.serving(server, "--no-defaults", "--skip-grant-tables", *arguments, port=3306):
+        client = program("/usr/bin/mariadb")
+        yield client, "--no-defaults", "--host=127.0.0.1", "--local-infile=1", "--batch"
+
+
+MONGODB = """
+import sys
+sys.path.insert(0, {packages!r})
+from nx_27017.nx_27017 import main
+sys.argv = ["nx-27017", "--db", "memory", "--log-file", {log!r}, "--pid-file", {pid!r}]
+sys.exit(main())
+"""
+
+
+@contextmanager
+def mongodb(where: Inside, directory: Path) -> Iterator[None]:
+    """On port 27017, a server that speaks the wire protocol and keeps its documents in SQLite."""
+    files = {"log": f"{directory}/log", "pid": f"{directory}/pid"}
+    code = MONGODB.format(packages=packages("mongodb"), **files)
+    with where.serving(sys.executable, "-S", "-c", code, port=27017):
+        yield
+
+
+KAFKA = """
+import os, sys, time
+sys.path.insert(0, {packages!r})
+from confluent_kafka import Producer
+cluster = Producer({{"test.mock.num.brokers": 1, "log_level": 0}})
+mine = {{os.readlink("/proc/self/fd/" + fd) for fd in os.listdir("/proc/self/fd")[:-1]}}
+for line in open("/proc/self/net/tcp").read().splitlines()[1:]:
+    fields = line.split()
+    if fields[3] == "0A" and "socket:[" + fields[9] + "]" in mine:
+        print(int(fields[1].split(":")[1], 16), flush=True)
+while True: time.sleep(60)
+"""
+
+
+@contextmanager
+def kafka(where: Inside) -> Iterator[str]:
+    """librdkafka's own cluster of one broker. Gives its address: it chooses the port by itself."""
+    code = KAFKA.format(packages=packages("kafka"))
+    started = where.start(sys.executable, "-S", "-c", code)
+    try:
+        assert started.stdout
+        yield f"127.0.0.1:{int(started.stdout.readline())}"
+    finally:
+        started.kill()
+        started.communicate()
