@@ -40,6 +40,7 @@ enum bpf_map_type {
 enum {
 	BPF_ANY = 0,
 	BPF_NOEXIST = 1,
+	BPF_EXIST = 2,
 	BPF_F_NO_PREALLOC = 1,
 	BPF_LOCAL_STORAGE_GET_F_CREATE = 1,
 	BPF_F_MMAPABLE = 1024,
@@ -514,7 +515,10 @@ struct bpf_array {
 	void *pptrs[1]; /* of a per-CPU map: by element */
 };
 
+struct seq_file;
+
 struct bpf_iter_meta {
+	struct seq_file *seq;
 	u64 seq_num;
 };
 
@@ -523,8 +527,10 @@ struct bpf_iter__cgroup {
 	struct cgroup *cgroup; /* NULL: the end */
 };
 
-struct bpf_iter__bpf_map {
+struct bpf_iter__bpf_map_elem {
 	struct bpf_iter_meta *meta;
+	void *key; /* NULL: the end */
+	void *value;
 };
 
 /* ---- contexts of programs, and what they may read of sockets ------------------------------- */

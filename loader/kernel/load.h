@@ -103,7 +103,10 @@ void kpod_sources_open(struct kpod_bpf *bpf, struct kpod_slots *slots,
 void kpod_sources_begin(struct kpod_bpf *bpf, struct kpod_slots *slots);
 void kpod_sources_read(struct kpod_bpf *bpf, struct kpod_slots *slots);
 
-/* Reads the iterator behind a link's descriptor to its end. */
+/*
+ * Reads the iterator behind a link's descriptor to its end. One whose program writes a byte for
+ * each element lets others have the CPU after KPOD_WALK_SLICE of them.
+ */
 int kpod_iterate(int link_fd);
 
 /* How many units a table has, whether in use or not. */
