@@ -265,7 +265,7 @@ struct task_io_accounting {
 };
 
 struct list_head {
-	struct list_head *next;
+	struct list_head *next, *prev;
 };
 
 struct ns_common {
@@ -287,7 +287,9 @@ struct nsproxy {
 	struct net *net_ns;
 };
 
-struct pid_namespace;
+struct pid_namespace {
+	struct task_struct *child_reaper; /* a thread of its process 1 */
+};
 
 struct upid {
 	int nr;
@@ -323,6 +325,7 @@ struct signal_struct {
 	atomic_t live; /* threads that have not come to their end */
 	unsigned int flags;
 	int group_exit_code;
+	struct list_head thread_head;
 };
 
 struct task_struct {
@@ -341,7 +344,8 @@ struct task_struct {
 	struct pid *thread_pid;
 	struct task_struct *group_leader;
 	struct list_head tasks; /* of thread group leaders, circular */
-	u64 start_boottime;	/* ns, CLOCK_BOOTTIME */
+	struct list_head thread_node;
+	u64 start_boottime; /* ns, CLOCK_BOOTTIME */
 	struct sched_entity se;
 	struct sched_info sched_info;
 	struct task_io_accounting ioac;

@@ -274,9 +274,9 @@ static uint32_t default_sockets(void)
 	uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 	uint64_t count = memory / KPOD_SOCKETS_MEMORY;
 
-	return count < KPOD_SOCKETS_LOW    ? KPOD_SOCKETS_LOW
+	return count < KPOD_SOCKETS_LOW	   ? KPOD_SOCKETS_LOW
 	       : count > KPOD_SOCKETS_HIGH ? KPOD_SOCKETS_HIGH
-				      : (uint32_t)count;
+					   : (uint32_t)count;
 }
 
 static bool is_given(const bool *given, const char *name)

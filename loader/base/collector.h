@@ -118,9 +118,9 @@ struct kpod_attachment {
 	const struct kpod_step *steps;
 	size_t step_count;
 	const char *walked; /* the map whose elements its KPOD_WALK is for, or NULL */
-	const char *omit;  /* a map that none of them uses and old kernels cannot make, or NULL */
-	const char *lacks; /* for people: what it does not do as well as the best, or NULL */
-	bool preemptible;  /* only for kernels that may preempt programs of tracepoints */
+	const char *omit;   /* a map that none of them uses and old kernels cannot make, or NULL */
+	const char *lacks;  /* for people: what it does not do as well as the best, or NULL */
+	bool preemptible;   /* only for kernels that may preempt programs of tracepoints */
 	const struct kpod_source *source;    /* in place of the collector's, or NULL */
 	const struct kpod_cgroup_walk *walk; /* of kpod_cgroup_walk_source */
 };

@@ -235,9 +235,9 @@ static int take_step(struct kpod_loaded *l, const struct kpod_attachment *a,
 		l->per_cpu[l->per_cpu_count++] = bpf_program__fd(program);
 		return 0;
 	}
-	link = step->kind == KPOD_ATTACH_CGROUP ? attach_cgroup(program)
+	link = step->kind == KPOD_ATTACH_CGROUP	      ? attach_cgroup(program)
 	       : step->kind == KPOD_WALK && a->walked ? attach_to_map(l, a->walked, program)
-					       : bpf_program__attach(program);
+						      : bpf_program__attach(program);
 	if (!link)
 		return -errno;
 	if (step->kind == KPOD_RUN_ONCE) {
@@ -711,6 +711,7 @@ void kpod_collector_load(struct kpod_bpf *bpf, struct kpod_loaded *l, struct kpo
 
 void kpod_sources_begin(struct kpod_bpf *bpf, struct kpod_slots *slots)
 {
+	bpf->snapshots++;
 	for (size_t i = 0; i < bpf->loaded_count; i++)
 		if (bpf->loaded[i].state && bpf->loaded[i].source->begin)
 			bpf->loaded[i].source->begin(&bpf->loaded[i], slots);

@@ -20,6 +20,7 @@
 
 struct bpf_link;
 struct bpf_object;
+struct kpod_tasks_answer;
 struct kpod_slots;
 
 struct kpod_loaded_table {
@@ -77,6 +78,8 @@ struct kpod_bpf {
 	struct kpod_loaded *loaded;
 	size_t loaded_count;
 	uint64_t flush_failures, walk_failures;
+	uint64_t snapshots;		 /* whose sources were begun */
+	struct kpod_tasks_answer *tasks; /* sources/tasks.h; NULL: nobody needs it */
 };
 
 /*
