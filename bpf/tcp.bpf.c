@@ -298,11 +298,12 @@ static __always_inline bool sends_fin(int state)
  * All that was before now is not ours, or has been booked. Takes the place of an older account of
  * this address. NULL: there is no room.
  */
-static __always_inline struct account *open_account(struct sock *sk, struct account *fresh)
+static __always_inline struct account *open_account(struct sock *sk, __u32 slot,
+						    struct account *fresh)
 {
 	__u64 key = (__u64)sk;
 	struct account *old = bpf_map_lookup_elem(&tcp_accounts, &key);
-	__u32 slot = slot_of(sk), old_slot = old ? old->slot : 0;
+	__u32 old_slot = old ? old->slot : 0;
 	bool is_counted = old && old_slot == slot;
 
 	if (!is_counted && !has_room(slot))
@@ -326,13 +327,13 @@ static __always_inline struct account *open_account(struct sock *sk, struct acco
 }
 
 /* Of a socket whose beginning we have not seen. */
-static __always_inline struct account *adopt(struct sock *sk, int state)
+static __always_inline struct account *adopt(struct sock *sk, __u32 slot, int state)
 {
 	struct account fresh = {.finished = sends_fin(state)};
 
 	if (!is_opening(state))
 		fresh.first = first_byte(sk, false);
-	return open_account(sk, &fresh);
+	return open_account(sk, slot, &fresh);
 }
 
 /*
@@ -385,7 +386,7 @@ static __always_inline void on_state(struct sock *sk, int before, int after)
 		if (!account && bpf_map_lookup_elem(&tcp_accounts, &key))
 			kpod_add_shared(row->unseen, 1); /* its last owner's end was missed */
 		fresh.connect_ns = after == TCP_SYN_SENT ? bpf_ktime_get_ns() : 0;
-		open_account(sk, &fresh);
+		open_account(sk, slot, &fresh);
 		return;
 	}
 	/* While there is no room, one that is open was refused, which on_opened() has counted. */
@@ -393,7 +394,7 @@ static __always_inline void on_state(struct sock *sk, int before, int after)
 		if (!is_opening(before))
 			kpod_add_shared(row->unseen, 1);
 		if (after != TCP_CLOSE)
-			account = adopt(sk, before);
+			account = adopt(sk, slot, before);
 	}
 	/* Two that connect to each other go from SYN_SENT to SYN_RECV. */
 	if (after != TCP_SYN_RECV && (account ? !account->first : is_opening(before)))
@@ -558,6 +559,7 @@ int kpod_tcp_adopt(struct bpf_iter__task_file *ctx)
 	struct socket *socket;
 	struct tcp_row *row;
 	struct sock *sk;
+	__u32 slot;
 
 	if (!file)
 		return 0;
@@ -568,8 +570,9 @@ int kpod_tcp_adopt(struct bpf_iter__task_file *ctx)
 	if (!sk || sk->sk_protocol != IPPROTO_TCP || sk->__sk_common.skc_state == TCP_CLOSE ||
 	    sk->__sk_common.skc_state == TCP_LISTEN)
 		return 0;
-	row = row_of(sk);
-	if (row && !find_account(sk) && !adopt(sk, sk->__sk_common.skc_state))
+	slot = slot_of(sk);
+	row = kpod_shared_row(tcp_rows, slot);
+	if (row && !find_account(sk) && !adopt(sk, slot, sk->__sk_common.skc_state))
 		kpod_add_shared(row->no_room, 1);
 	return 0;
 }

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import socket
-import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -620,7 +619,12 @@ def lateness_of_a_snapshot(running: Loader, probe: Worker) -> int:
 
 def test_the_walk_over_sockets_lets_others_run(tmpfs: Path, cgroups: Cgroup) -> None:
     """A process of real-time priority on the loader's CPU waits for it at most 3 ms longer than
-    while the loader stands still: the median of rounds, as what else runs here is late too."""
+    while the loader stands still.
+
+    A walk in one go would be late in every snapshot: 20 ms with these sockets. Other lateness comes
+    and goes: since 6.12 a CPU that has enough to do may run other processes for 50 ms in each
+    second (the fair server), with or without the loader. So one snapshot without it is enough.
+    """
     taskset = shutil.which("taskset")
     assert taskset
     cpu = max(os.sched_getaffinity(0))
@@ -634,14 +638,13 @@ def test_the_walk_over_sockets_lets_others_run(tmpfs: Path, cgroups: Cgroup) -> 
     options = ("--collectors", "tcp", "--max-sockets", "262144")
     with loader(tmpfs, *options, interval=0.05, prefix=pinned) as running:
         probe = Worker(cgroups.child("probe.service"), PROBE, cpu=cpu)
-        found: dict[bool, list[int]] = {True: [], False: []}
-        for _ in range(5):
-            running.process.send_signal(signal.SIGSTOP)
-            found[False].append(lateness(probe))
-            running.process.send_signal(signal.SIGCONT)
-            found[True].append(lateness_of_a_snapshot(running, probe))
+        running.process.send_signal(signal.SIGSTOP)
+        alone = min(lateness(probe) for _ in range(3))
+        running.process.send_signal(signal.SIGCONT)
+        found: list[int] = []
+        while len(found) < 20 and (not found or min(found) > alone + 3e6):
+            found.append(lateness_of_a_snapshot(running, probe))
         last = running.fresh()
         live = sum(r.get(LIVE, 0) for (table, _, _), r in last.rows.items() if table == "tcp")
     assert live >= 32_000
-    with_, without = (statistics.median(found[runs]) for runs in (True, False))
-    assert with_ <= without + 3e6, found
+    assert min(found) <= alone + 3e6, (alone, found)
