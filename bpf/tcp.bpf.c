@@ -317,7 +317,7 @@ static __always_inline struct account *open_account(struct sock *sk, __u32 slot,
 		fresh->booked[i] = word_of(fresh->generation, fresh->booked[i]);
 	if (bpf_map_update_elem(&tcp_accounts, &key, fresh, old ? BPF_EXIST : BPF_NOEXIST))
 		/* At the start another may have come first; or the kernel has no memory. */
-		return bpf_map_lookup_elem(&tcp_accounts, &key);
+		return find_account(sk);
 	if (!is_counted) {
 		add_held(slot, 1);
 		if (old)

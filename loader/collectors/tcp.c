@@ -21,7 +21,8 @@ KPOD_OBJECT(tcp);
 	"container had as many of --max-sockets as nobody had; its bytes, segments and "           \
 	"round-trip times are not counted, nor is it among kpod_tcp_connections), unseen (its "    \
 	"beginning or its predecessor's end was not seen: it is older than the loader and was in " \
-	"no process's hands, or the kernel left out the hook)."
+	"no process's hands, or the kernel left out the hook, or there was room for it only "      \
+	"later)."
 
 #define COUNTER(field) .kind = KPOD_COUNTER, .word = KPOD_WORD(tcp_row, field)
 
