@@ -26,6 +26,7 @@ from tests.live import (
     hides_process_1,
     loader,
     softirqs,
+    wait_for,
 )
 from tests.net import ENTER, link, namespaces
 
@@ -560,18 +561,25 @@ def test_who_holds_many_sockets_leaves_room_for_others(tmpfs: Path, cgroups: Cgr
         for worker in workers:
             worker.go()
             worker.stopped()
-        closed = running.fresh()
+
+        def look() -> Dump | None:
+            dump = running.fresh()
+            return None if any(dump.row(h.id, "tcp").get(LIVE, 0) for h in holders) else dump
+
+        closed = wait_for("the last acknowledgements", look)
         for worker in workers:
             worker.go()
             worker.stopped()
         end = running.fresh()
+    hidden = 10 if hides_process_1() else 0
     # Half of all, and then half of the rest; but for what others of this machine have.
     for holder, share in zip(holders, (most / 2, most / 4), strict=True):
         live, no_room, unseen = moved(start, before, holder.id, LIVE, NO_ROOM, UNSEEN)
         assert 0.8 * share <= live <= share
-        assert live + no_room == 2 * count
-        assert unseen == 0
-        assert moved(start, closed, holder.id, ACTIVE, PASSIVE, LIVE) == (count, count, 0)
+        opened = moved(start, before, holder.id, ACTIVE, PASSIVE)
+        assert 0 <= live + no_room - sum(opened) <= hidden
+        assert all(count - hidden <= one <= count for one in opened)
+        assert unseen <= hidden
         # The accounts of what was closed are free again.
         own = moved(closed, end, holder.id, SENT, RECEIVED, LIVE, NO_ROOM, UNSEEN)
         assert own == (777, 777, 2, 0, 0)
