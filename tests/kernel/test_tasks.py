@@ -90,17 +90,23 @@ def test_process_whose_main_thread_has_ended(tmpfs: Path, tmp_path: Path, cgroup
     wait_for("a zombie", lambda: stat.read_text().rsplit(") ", 1)[1][0] == "Z")
     try:
         with loader(tmpfs, *COLLECTORS) as running:
+            wait_for("one interface", lambda: named(running.fresh(), a) == {"eth0"})
+            wait_for("the other", lambda: named(running.fresh(), b) == {"eth0"})
             before = running.fresh()
             headless.go()
             assert headless.process.stdout
             assert headless.process.stdout.read(1) == b"x"
-            after = running.fresh()
+            sent = [PACKETS, PACKETS * FRAME]
+            for one, columns in ((a, TX), (b, RX)):
+
+                def look(c: Cgroup = one, columns: tuple[str, ...] = columns) -> bool:
+                    return moved(before, running.fresh(), c, columns) == sent
+
+                wait_for("all packets, and no more", look)
             wait_for("the volume", lambda: rows(running.fresh(), a, tmp_path))
             last = running.fresh()
     finally:
         headless.end()  # the kernel's cgroup.kill passes it by
-    assert moved(before, after, a, TX) == [PACKETS, PACKETS * FRAME]
-    assert moved(before, after, b, RX) == [PACKETS, PACKETS * FRAME]
     assert set(rows(last, a, tmp_path)) == {"/volume"}
     assert set(last.node("interface_reads").values()) == {0}
     assert last.node("filesystem_reads")["kpod_filesystem_read_errors_total"] == 0
