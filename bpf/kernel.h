@@ -40,6 +40,7 @@ enum bpf_map_type {
 enum {
 	BPF_ANY = 0,
 	BPF_NOEXIST = 1,
+	BPF_EXIST = 2,
 	BPF_F_NO_PREALLOC = 1,
 	BPF_LOCAL_STORAGE_GET_F_CREATE = 1,
 	BPF_F_MMAPABLE = 1024,
@@ -264,7 +265,7 @@ struct task_io_accounting {
 };
 
 struct list_head {
-	struct list_head *next;
+	struct list_head *next, *prev;
 };
 
 struct ns_common {
@@ -286,7 +287,9 @@ struct nsproxy {
 	struct net *net_ns;
 };
 
-struct pid_namespace;
+struct pid_namespace {
+	struct task_struct *child_reaper; /* a thread of its process 1 */
+};
 
 struct upid {
 	int nr;
@@ -322,6 +325,7 @@ struct signal_struct {
 	atomic_t live; /* threads that have not come to their end */
 	unsigned int flags;
 	int group_exit_code;
+	struct list_head thread_head;
 };
 
 struct task_struct {
@@ -340,7 +344,8 @@ struct task_struct {
 	struct pid *thread_pid;
 	struct task_struct *group_leader;
 	struct list_head tasks; /* of thread group leaders, circular */
-	u64 start_boottime;	/* ns, CLOCK_BOOTTIME */
+	struct list_head thread_node;
+	u64 start_boottime; /* ns, CLOCK_BOOTTIME */
 	struct sched_entity se;
 	struct sched_info sched_info;
 	struct task_io_accounting ioac;
@@ -524,7 +529,10 @@ struct bpf_array {
 	void *pptrs[1]; /* of a per-CPU map: by element */
 };
 
+struct seq_file;
+
 struct bpf_iter_meta {
+	struct seq_file *seq;
 	u64 seq_num;
 };
 
@@ -533,8 +541,10 @@ struct bpf_iter__cgroup {
 	struct cgroup *cgroup; /* NULL: the end */
 };
 
-struct bpf_iter__bpf_map {
+struct bpf_iter__bpf_map_elem {
 	struct bpf_iter_meta *meta;
+	void *key; /* NULL: the end */
+	void *value;
 };
 
 /* ---- what classic tracepoints are given: records, from which they are printed --------------- */

@@ -20,7 +20,8 @@ struct kpod_config {
 	__u32 others;	   /* enum kpod_others */
 	__u32 others_max;  /* slots that all but pods may have together */
 	__u32 page_size;
-	__u64 start_ns; /* of the loader: what is older has a past that is not ours */
+	__u32 max_sockets; /* accounts of TCP sockets, of all slots together */
+	__u64 start_ns;	   /* of the loader: what is older has a past that is not ours */
 };
 
 /* Who a cgroup's events go to. Map `cgroups`, by cgroup id; what is not in it asks its parent. */

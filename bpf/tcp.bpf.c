@@ -10,8 +10,6 @@
 
 #include "tcp.h"
 
-#define EEXIST 17
-
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -29,13 +27,16 @@ struct {
  */
 #define VALUE_BITS 48
 #define FIRST_KNOWN (1ULL << 32)
+#define SLOT_MASK ((1ULL << 17) - 1) /* --max-containers is at most 65536 */
 
 struct account {
 	__u64 generation;
 	__u64 cookie;	  /* of the socket whose account it is */
 	__u64 connect_ns; /* when it began to connect; 0: it was made by a listener, or is older */
 	__u64 first;	  /* FIRST_KNOWN and the sequence number of its first byte; 0: not known */
-	__u64 finished;	  /* 1: its last byte is followed by a FIN */
+	__u32 finished;	  /* 1: its last byte is followed by a FIN */
+	__u32 slot;	  /* that it is counted with in tcp_held */
+	__u64 owner;	  /* the walk's: slot of the socket's cgroup, below a tag */
 	__u64 state;	  /* that it entered last; only where programs may be preempted */
 	__u64 booked[KPOD_TCP_COUNTERS];
 };
@@ -43,10 +44,23 @@ struct account {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 65536);
+	__uint(max_entries, 1);
 	__type(key, __u64); /* address of the struct sock */
 	__type(value, struct account);
 } tcp_accounts SEC(".maps");
+
+/*
+ * How many accounts each slot has. Whoever gets a slot after another has what is left of the
+ * other's too, until these sockets end: an account keeps the slot that it was counted with.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} tcp_held SEC(".maps");
+
+static __u64 all_held;
 
 /*
  * A program that is running on a CPU is not run there again (6.1), so what a softirq does while it
@@ -118,11 +132,37 @@ static __always_inline __u64 cookie_of(const struct sock *sk)
 	return BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
 }
 
-static __always_inline struct tcp_row *row_of(const struct sock *sk)
+static __always_inline __u32 slot_of(const struct sock *sk)
 {
 	struct kpod_cgroup *owner = kpod_socket_owner(sk);
 
-	return kpod_shared_row(tcp_rows, owner ? owner->slot : 0);
+	return owner ? owner->slot : 0;
+}
+
+static __always_inline struct tcp_row *row_of(const struct sock *sk)
+{
+	return kpod_shared_row(tcp_rows, slot_of(sk));
+}
+
+/*
+ * A slot may have as many accounts as nobody has: one slot gets half of all at most, two a third
+ * each, and so on. However many take what they can, there is room for another's first sockets.
+ */
+static __always_inline bool has_room(__u32 slot)
+{
+	__u64 *own = bpf_map_lookup_elem(&tcp_held, &slot);
+
+	return own && *own + *(volatile __u64 *)&all_held < kpod_config.max_sockets;
+}
+
+static __always_inline void add_held(__u32 slot, __s64 n)
+{
+	__u64 *own = bpf_map_lookup_elem(&tcp_held, &slot);
+
+	if (!own)
+		return;
+	__sync_fetch_and_add(own, n);
+	__sync_fetch_and_add(&all_held, n);
 }
 
 /* Whether somebody is working on it, so that its counters need not fit together. */
@@ -280,37 +320,46 @@ static __always_inline bool sends_fin(int state)
 	       state == TCP_LAST_ACK;
 }
 
-/* All that was before now is not ours, or has been booked. NULL: there is no room, or it has one.
+/*
+ * All that was before now is not ours, or has been booked. Takes the place of an older account of
+ * this address. NULL: there is no room.
  */
-static __always_inline struct account *
-open_account(struct sock *sk, bool traced, struct tcp_row *row, struct account *fresh, __u64 flags)
+static __always_inline struct account *open_account(struct sock *sk, bool traced, __u32 slot,
+						    struct account *fresh)
 {
 	__u64 key = (__u64)sk;
-	long err;
+	struct account *old = bpf_map_lookup_elem(&tcp_accounts, &key);
+	__u32 old_slot = old ? old->slot : 0;
+	bool is_counted = old && old_slot == slot;
 
+	if (!is_counted && !has_room(slot))
+		return NULL;
+	fresh->slot = slot;
 	fresh->generation = new_generation();
 	fresh->cookie = traced ? bpf_get_socket_cookie(sk) : cookie_of(sk);
 	read_counters(sk, fresh, true, fresh->booked);
 #pragma unroll
 	for (int i = 0; i < KPOD_TCP_COUNTERS; i++)
 		fresh->booked[i] = word_of(fresh->generation, fresh->booked[i]);
-	err = bpf_map_update_elem(&tcp_accounts, &key, fresh, flags);
-	if (!err)
-		return bpf_map_lookup_elem(&tcp_accounts, &key);
-	if (err != -EEXIST)
-		kpod_add_shared(row->untracked, 1);
-	return NULL;
+	if (bpf_map_update_elem(&tcp_accounts, &key, fresh, old ? BPF_EXIST : BPF_NOEXIST))
+		/* At the start another may have come first; or the kernel has no memory. */
+		return find_account(sk);
+	if (!is_counted) {
+		add_held(slot, 1);
+		if (old)
+			add_held(old_slot, -1);
+	}
+	return bpf_map_lookup_elem(&tcp_accounts, &key);
 }
 
 /* Of a socket whose beginning we have not seen. */
-static __always_inline struct account *adopt(struct sock *sk, bool traced, struct tcp_row *row,
-					     int state, __u64 flags)
+static __always_inline struct account *adopt(struct sock *sk, bool traced, __u32 slot, int state)
 {
 	struct account fresh = {.finished = sends_fin(state)};
 
 	if (!is_opening(state))
 		fresh.first = first_byte(sk, false);
-	return open_account(sk, traced, row, &fresh, flags);
+	return open_account(sk, traced, slot, &fresh);
 }
 
 /*
@@ -335,6 +384,8 @@ static __always_inline void on_opened(struct sock *sk, struct tcp_row *row, stru
 		return;
 	}
 	kpod_add_shared(row->opened[active ? KPOD_ACTIVE : KPOD_PASSIVE], 1);
+	if (!account)
+		kpod_add_shared(row->no_room, 1);
 	if (is_opening(before) && account && account->connect_ns) {
 		ns = bpf_ktime_get_ns() - account->connect_ns;
 		kpod_add_shared(row->connect_ns, ns);
@@ -361,23 +412,28 @@ static __always_inline void on_state(struct sock *sk, bool traced, int before, i
 	struct account *account, fresh = {};
 	struct tcp_row *row;
 	__u64 key = (__u64)sk;
+	__u32 slot;
 
-	row = row_of(sk);
+	slot = slot_of(sk);
+	row = kpod_shared_row(tcp_rows, slot);
 	if (!row)
 		return;
 	account = find_account(sk);
 	if (is_beginning(before, after)) {
 		if (!account && bpf_map_lookup_elem(&tcp_accounts, &key))
-			kpod_add_shared(row->untracked, 1); /* its last owner's end was missed */
+			kpod_add_shared(row->unseen, 1); /* its last owner's end was missed */
 		fresh.connect_ns = after == TCP_SYN_SENT ? bpf_ktime_get_ns() : 0;
 		fresh.state = after;
-		open_account(sk, traced, row, &fresh, BPF_ANY);
+		open_account(sk, traced, slot, &fresh);
 		return;
 	}
-	if (!account && !is_opening(before))
-		kpod_add_shared(row->untracked, 1);
-	if (!account && after != TCP_CLOSE)
-		account = adopt(sk, traced, row, before, BPF_ANY);
+	/* While there is no room, one that is open was refused, which on_opened() has counted. */
+	if (!account && has_room(slot)) {
+		if (!is_opening(before))
+			kpod_add_shared(row->unseen, 1);
+		if (after != TCP_CLOSE)
+			account = adopt(sk, traced, slot, before);
+	}
 	/* Two that connect to each other go from SYN_SENT to SYN_RECV. */
 	if (after != TCP_SYN_RECV && (account ? !account->first : is_opening(before)))
 		on_opened(sk, row, account, before, after);
@@ -456,14 +512,19 @@ int BPF_PROG(kpod_tcp_synack, const struct sock *sk)
 
 static __always_inline void on_destroy(struct sock *sk)
 {
-	struct account *account = find_account(sk);
 	__u64 key = (__u64)sk;
+	struct account *account = bpf_map_lookup_elem(&tcp_accounts, &key);
 	struct tcp_row *row;
+	__u32 slot;
 
-	row = account ? row_of(sk) : NULL;
+	if (!account)
+		return;
+	slot = account->slot;
+	row = is_its_account(account, sk) ? row_of(sk) : NULL;
 	if (row)
 		book(sk, account, row, new_generation());
-	bpf_map_delete_elem(&tcp_accounts, &key);
+	if (!bpf_map_delete_elem(&tcp_accounts, &key))
+		add_held(slot, -1);
 }
 
 SEC("tp_btf/tcp_destroy_sock")
@@ -532,34 +593,59 @@ int kpod_tcp_reset_received_tp(const struct trace_event_raw_tcp_event_sk *event)
 	return on_reset_received(event->skaddr);
 }
 
-static int walk_one(void *map, const __u64 *key, struct account *account, void *unused)
+/*
+ * To look up a socket's slot costs a third of what the walk does, so it is kept. The tag says of
+ * which socket and when it is right: the account's memory may be another's by now.
+ */
+static __always_inline __u32 walked_slot(const struct sock *sk, struct account *account,
+					 __u64 cookie)
 {
-	__u64 generation = *(volatile __u64 *)&account->generation;
-	const struct sock *sk = (const struct sock *)*key;
-	unsigned char state = BPF_CORE_READ(sk, __sk_common.skc_state);
-	struct tcp_row *row;
+	struct kpod_control *ctl = kpod_control();
+	__u64 epoch = ctl ? ctl->epoch + 1 : 0;
+	__u64 tag = (cookie * 0x9e3779b97f4a7c15 + epoch * 0xc2b2ae3d27d4eb4f) & ~SLOT_MASK;
+	__u64 owner = *(volatile __u64 *)&account->owner;
 
+	if (!epoch || (owner & ~SLOT_MASK) != tag) {
+		owner = tag | slot_of(sk);
+		*(volatile __u64 *)&account->owner = owner;
+	}
+	return owner & SLOT_MASK;
+}
+
+/*
+ * Before each snapshot, for every account. The byte is for the loader: a read ends when its buffer
+ * is full, and the next one goes on from there, so the walk is in slices that let others run.
+ * The kernel keeps the place as a bucket and a number in it. If a socket comes into or leaves just
+ * that bucket meanwhile, another may be passed by or met again in this walk, which
+ * shows in its slot's connections until the next walk, and in no total.
+ */
+SEC("iter/bpf_map_elem")
+int kpod_tcp_walk(struct bpf_iter__bpf_map_elem *ctx)
+{
+	struct account *account = ctx->value;
+	const __u64 *key = ctx->key;
+	const struct sock *sk;
+	unsigned char state;
+	struct tcp_row *row;
+	__u64 generation, cookie;
+	char byte = 0;
+
+	if (!account || !key)
+		return 0;
+	bpf_seq_write(ctx->meta->seq, &byte, sizeof(byte));
+	generation = *(volatile __u64 *)&account->generation;
+	sk = (const struct sock *)*key;
+	state = BPF_CORE_READ(sk, __sk_common.skc_state);
 	/* Its address may be another socket's by now. */
+	cookie = cookie_of(sk);
 	if (!is_its_account(account, sk) || state == TCP_SYN_RECV)
 		return 0;
-	row = row_of(sk);
+	row = kpod_shared_row(tcp_rows, walked_slot(sk, account, cookie));
 	if (!row)
 		return 0;
 	try_book(sk, account, row, generation);
 	if (state != TCP_CLOSE && state != TCP_SYN_SENT && state != TCP_LISTEN)
 		kpod_add_shared(row->live, 1);
-	return 0;
-}
-
-/*
- * Before each snapshot: every account. An iterator, because programs of its type may walk a map
- * that is not preallocated; the walk is made at its first element, of which there is always one.
- */
-SEC("iter/bpf_map")
-int kpod_tcp_walk(struct bpf_iter__bpf_map *ctx)
-{
-	if (ctx->meta->seq_num == 0)
-		bpf_for_each_map_elem(&tcp_accounts, walk_one, NULL, 0);
 	return 0;
 }
 
@@ -571,6 +657,7 @@ int kpod_tcp_adopt(struct bpf_iter__task_file *ctx)
 	struct socket *socket;
 	struct tcp_row *row;
 	struct sock *sk;
+	__u32 slot;
 
 	if (!file)
 		return 0;
@@ -581,9 +668,10 @@ int kpod_tcp_adopt(struct bpf_iter__task_file *ctx)
 	if (!sk || sk->sk_protocol != IPPROTO_TCP || sk->__sk_common.skc_state == TCP_CLOSE ||
 	    sk->__sk_common.skc_state == TCP_LISTEN)
 		return 0;
-	row = row_of(sk);
-	if (row)
-		adopt(sk, true, row, sk->__sk_common.skc_state, BPF_NOEXIST);
+	slot = slot_of(sk);
+	row = kpod_shared_row(tcp_rows, slot);
+	if (row && !find_account(sk) && !adopt(sk, true, slot, sk->__sk_common.skc_state))
+		kpod_add_shared(row->no_room, 1);
 	return 0;
 }
 

@@ -26,12 +26,12 @@ struct tcp_row {
 	__u64 failed;
 	__u64 resets[KPOD_DIRECTIONS];
 	__u64 live;
-	__u64 untracked;
+	__u64 no_room, unseen; /* sockets without an account */
 	__u64 connect_ns;
 	__u64 connect[KPOD_HIST_BUCKETS];
 	__u64 rtt_ns;
 	__u64 rtt[KPOD_HIST_BUCKETS];
-	__u64 reserved[4]; /* to whole cache lines */
+	__u64 reserved[3]; /* to whole cache lines */
 };
 
 #endif

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -59,6 +60,9 @@ static const struct option_row rows[] = {
 	 "how long the last totals of an ended container are shown"},
 	{"max-containers", NUMBER, TO(max_containers), "2048", 1, 65536, "N",
 	 "containers, units and the host that can be told apart at once"},
+	{"max-sockets", NUMBER, TO(max_sockets), NULL, 1024, 1048576, "N",
+	 "TCP sockets whose traffic is counted at once; a container may have as many of these as "
+	 "nobody has (default: one for each 64 KiB of memory, from 65536 to 262144)"},
 	{"ring-size", NUMBER, TO(ring_size), "1048576", KPOD_RING_MIN, KPOD_RING_MAX, "BYTES",
 	 "of the segment's ring at the start, a power of two"},
 	{"ring-max", NUMBER, TO(ring_max), "268435456", KPOD_RING_MIN, KPOD_RING_MAX, "BYTES",
@@ -264,6 +268,17 @@ static int parse_arguments(int argc, char **argv, struct kpod_options *o, bool *
 	return 0;
 }
 
+/* What the kernel keeps for an account is 192 bytes; for a TCP socket itself, about 4 KiB. */
+static uint32_t default_sockets(void)
+{
+	uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t count = memory / KPOD_SOCKETS_MEMORY;
+
+	return count < KPOD_SOCKETS_LOW	   ? KPOD_SOCKETS_LOW
+	       : count > KPOD_SOCKETS_HIGH ? KPOD_SOCKETS_HIGH
+					   : (uint32_t)count;
+}
+
 static bool is_given(const bool *given, const char *name)
 {
 	for (size_t i = 0; i < ROWS; i++)
@@ -337,6 +352,8 @@ int kpod_options_parse(int argc, char **argv, struct kpod_options *o)
 		o->interval_ns = 2 * KPOD_SECOND;
 	if (o->print && !is_given(given, "segment"))
 		o->segment = NULL;
+	if (!o->max_sockets)
+		o->max_sockets = default_sockets();
 	if (o->min_interval_ns > o->interval_ns)
 		o->min_interval_ns = o->interval_ns;
 	if (o->ring_size & (o->ring_size - 1) || o->ring_size > o->ring_max) {

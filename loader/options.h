@@ -15,12 +15,18 @@
 
 #define KPOD_VERSION "0.1.0"
 
+/* The default of --max-sockets: one for so many bytes of the machine's memory, in these bounds. */
+#define KPOD_SOCKETS_MEMORY (64 << 10)
+#define KPOD_SOCKETS_LOW 65536
+#define KPOD_SOCKETS_HIGH 262144
+
 struct kpod_options {
 	const char *segment; /* NULL: a private one, which ends with the loader (run --print) */
 	uint64_t interval_ns;
 	uint64_t min_interval_ns;
 	uint64_t tombstone_ns; /* how long a dead container's totals stay */
 	uint32_t max_containers;
+	uint32_t max_sockets; /* TCP sockets with an account */
 	uint64_t ring_size;
 	uint64_t ring_max;
 	bool pods_only;

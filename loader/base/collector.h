@@ -124,8 +124,9 @@ struct kpod_attachment {
 	const char *name;
 	const struct kpod_step *steps;
 	size_t step_count;
-	const char *omit;  /* a map that none of them uses and old kernels cannot make, or NULL */
-	const char *lacks; /* for people: what it does not do as well as the best, or NULL */
+	const char *walked; /* the map whose elements its KPOD_WALK is for, or NULL */
+	const char *omit;   /* a map that none of them uses and old kernels cannot make, or NULL */
+	const char *lacks;  /* for people: what it does not do as well as the best, or NULL */
 	enum kpod_preemption where;	     /* only for kernels that preempt these programs */
 	const struct kpod_source *source;    /* in place of the collector's, or NULL */
 	const struct kpod_cgroup_walk *walk; /* of kpod_cgroup_walk_source */
@@ -170,6 +171,7 @@ struct kpod_collector {
 	bool makes_slots;	   /* its programs give containers the slots that all others need */
 	const char *sized_by_cpu;  /* a map with one element per possible CPU, or NULL */
 	const char *sized_by_slot; /* a map with one element per slot, or NULL */
+	const char *sized_by_sockets; /* a map with --max-sockets elements, or NULL */
 	const struct kpod_source *source;
 	uint64_t capabilities; /* that its source needs at work, a bit each; beside CAP_BPF */
 	const struct kpod_cgroup_files *files; /* of kpod_cgroup_source */

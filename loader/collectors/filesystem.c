@@ -195,7 +195,7 @@ static void run_pass(void *context)
 		struct kpod_statfs_container c = {slot->slot, slot->generation, task->pid,
 						  task->start_ns};
 
-		if (task->start_ns && slot->kind != KPOD_CGROUP_UNIT &&
+		if (task->since_ns && slot->kind != KPOD_CGROUP_UNIT &&
 		    task->mnt != s->tasks.of[0].mnt)
 			find_mounts(s, map, &c);
 	}
@@ -262,7 +262,7 @@ static void begin_pass(struct kpod_loaded *l, struct kpod_slots *slots)
 	if (!kpod_pass_wait(s->pass, 0))
 		return;
 	s->late = false;
-	s->slot_count = kpod_tasks_slots(slots, s->slots);
+	s->slot_count = kpod_tasks_begin(&s->tasks, slots, s->slots);
 	s->reads[0].errors += !kpod_pass_begin(s->pass);
 	s->wait_until_ns = kpod_clock(CLOCK_MONOTONIC) + KPOD_PASS_PATIENCE_NS;
 }
@@ -290,7 +290,7 @@ static void close_state(struct kpod_loaded *l)
 	/* What does not come back keeps all this; there is no end to wait for. */
 	if ((s->pass && !kpod_pass_close(s->pass)) || (s->statfs && !kpod_statfs_free(s->statfs)))
 		return;
-	kpod_tasks_close(&s->tasks);
+	kpod_tasks_close(&s->tasks, s->bpf);
 	free(s->reads);
 	free(s->slots);
 	free(s);
@@ -311,7 +311,7 @@ static int open_state(struct kpod_loaded *l, struct kpod_slots *slots, const str
 	s->statfs = kpod_statfs_new(open_process, s);
 	if (!s->reads || !s->slots || !s->pass || !s->statfs)
 		return -ENOMEM;
-	return kpod_tasks_open(&s->tasks, l, count, o);
+	return kpod_tasks_open(&s->tasks, l, slots->bpf, o);
 }
 
 static const struct kpod_source source = {

@@ -41,7 +41,7 @@ static const struct kpod_field fields[] = {
 
 /* The container that a network namespace is shown with. */
 struct namespace_owner {
-	uint64_t start_ns;
+	uint64_t since_ns;
 	uint64_t net;
 	uint32_t slot;
 };
@@ -75,7 +75,7 @@ static int by_namespace(const void *a, const void *b)
 
 	if (x->net != y->net)
 		return x->net < y->net ? -1 : 1;
-	return (x->start_ns > y->start_ns) - (x->start_ns < y->start_ns);
+	return (x->since_ns > y->since_ns) - (x->since_ns < y->since_ns);
 }
 
 /* In each namespace but the node's, the container that is oldest by its oldest process. */
@@ -87,9 +87,9 @@ static void choose_namespace_owners(struct state *s)
 		uint32_t slot = s->slots[i].slot;
 		const struct kpod_task *task = &s->tasks.of[slot];
 
-		if (task->start_ns && task->net != s->tasks.of[0].net)
+		if (task->since_ns && task->net != s->tasks.of[0].net)
 			s->owners[count++] =
-				(struct namespace_owner){task->start_ns, task->net, slot};
+				(struct namespace_owner){task->since_ns, task->net, slot};
 	}
 	qsort(s->owners, count, sizeof(*s->owners), by_namespace);
 	for (size_t i = 0; i < count; i++)
@@ -250,7 +250,7 @@ static void begin_pass(struct kpod_loaded *l, struct kpod_slots *slots)
 	if (!kpod_pass_wait(s->pass, 0) || s->unread)
 		return;
 	s->late = false;
-	s->slot_count = kpod_tasks_slots(slots, s->slots);
+	s->slot_count = kpod_tasks_begin(&s->tasks, slots, s->slots);
 	s->unread = kpod_pass_begin(s->pass);
 	s->wait_until_ns = kpod_clock(CLOCK_MONOTONIC) + KPOD_PASS_PATIENCE_NS;
 }
@@ -289,7 +289,7 @@ static void close_state(struct kpod_loaded *l)
 
 	if (s->pass && !kpod_pass_close(s->pass))
 		return; /* its thread keeps all this */
-	kpod_tasks_close(&s->tasks);
+	kpod_tasks_close(&s->tasks, s->bpf);
 	kpod_kept_close(&s->found);
 	free(s->slots);
 	free(s->owners);
@@ -315,7 +315,7 @@ static int open_state(struct kpod_loaded *l, struct kpod_slots *slots, const str
 	if (!s->pass || !s->slots || !s->owners || !s->net || !s->generation)
 		return -ENOMEM;
 	kpod_kept_open(&s->found, l->tables[0].table, NAME_WORDS);
-	return kpod_tasks_open(&s->tasks, l, count, o);
+	return kpod_tasks_open(&s->tasks, l, slots->bpf, o);
 }
 
 static const struct kpod_source source = {

@@ -15,6 +15,14 @@ KPOD_OBJECT(tcp);
 #define RESETS_HELP                                                                                \
 	"RST segments sent and received; those that belong to no socket are the host's (of "       \
 	"those sent, since kernel 6.10)."
+#define UNTRACKED "kpod_tcp_untracked_sockets_total"
+#define UNTRACKED_HELP                                                                             \
+	"TCP sockets of which traffic is missing, by reason: no_room (when it opened, its "        \
+	"container had as many of --max-sockets as nobody had; its bytes, segments and "           \
+	"round-trip times are not counted, nor is it among kpod_tcp_connections), unseen (its "    \
+	"beginning or its predecessor's end was not seen: it is older than the loader and was in " \
+	"no process's hands, or the kernel left out the hook, or there was room for it only "      \
+	"later)."
 
 #define COUNTER(field) .kind = KPOD_COUNTER, .word = KPOD_WORD(tcp_row, field)
 
@@ -46,13 +54,8 @@ static const struct kpod_column columns[] = {
 	 "Smoothed round-trip time, sampled of each connection that received a segment since its "
 	 "last sample: at every snapshot and when it closes.",
 	 KPOD_TIME_HISTOGRAM(tcp_row, rtt, rtt_ns)},
-	{"kpod_tcp_untracked_sockets_total",
-	 "Times that traffic of a socket is missing, because there was no room to account for it "
-	 "or "
-	 "its beginning was not seen (it is older than the loader and was in no process's hands, "
-	 "or "
-	 "the kernel left out the hook).",
-	 COUNTER(untracked)},
+	{UNTRACKED, UNTRACKED_HELP, "reason", "no_room", COUNTER(no_room)},
+	{UNTRACKED, UNTRACKED_HELP, "reason", "unseen", COUNTER(unseen)},
 };
 
 static const struct kpod_table tables[] = {
@@ -75,8 +78,11 @@ static const struct kpod_table tables[] = {
 		   {"kpod_tcp_synack", KPOD_ATTACH}, {"kpod_tcp_walk", KPOD_WALK})
 
 static const struct kpod_attachment attachments[] = {
-	{.name = "tracepoint", .where = KPOD_TRACEPOINTS_PREEMPT, STEPS("_tp")},
-	{.name = "tp_btf", STEPS("")},
+	{.name = "tracepoint",
+	 .where = KPOD_TRACEPOINTS_PREEMPT,
+	 STEPS("_tp"),
+	 .walked = "tcp_accounts"},
+	{.name = "tp_btf", STEPS(""), .walked = "tcp_accounts"},
 };
 
 const struct kpod_collector kpod_collector_tcp = {
@@ -90,4 +96,6 @@ const struct kpod_collector kpod_collector_tcp = {
 	.attachment_count = KPOD_COUNT(attachments),
 	.tables = tables,
 	.table_count = KPOD_COUNT(tables),
+	.sized_by_slot = "tcp_held",
+	.sized_by_sockets = "tcp_accounts",
 };

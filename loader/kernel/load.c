@@ -15,6 +15,7 @@
 #include "base/cgroup2.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "bpf/walk.h"
 #include "kernel/load.h"
 #include "kernel/preemption.h"
 #include "kernel/tracepoint.h"
@@ -113,6 +114,8 @@ static int size_map(struct kpod_bpf *bpf, const struct kpod_collector *c, struct
 		return bpf_map__set_max_entries(map, bpf->max_containers);
 	if (c->sized_by_slot && !strcmp(name, c->sized_by_slot))
 		return bpf_map__set_max_entries(map, bpf->max_containers);
+	if (c->sized_by_sockets && !strcmp(name, c->sized_by_sockets))
+		return bpf_map__set_max_entries(map, bpf->config.max_sockets);
 	if (c->sized_by_cpu && !strcmp(name, c->sized_by_cpu))
 		return bpf_map__set_max_entries(map, (uint32_t)bpf->cpus);
 	for (size_t i = 0; i < c->table_count; i++) {
@@ -169,7 +172,7 @@ int kpod_iterate(int link_fd)
 {
 	int fd = bpf_iter_create(link_fd);
 	ssize_t n = fd < 0 ? -1 : 1;
-	char buffer[256];
+	char buffer[KPOD_WALK_SLICE];
 
 	while (n > 0 || (n < 0 && fd >= 0 && (errno == EAGAIN || errno == EINTR)))
 		n = read(fd, buffer, sizeof(buffer));
@@ -199,6 +202,16 @@ static struct bpf_link *attach_cgroup(struct bpf_program *program)
 	return link;
 }
 
+static struct bpf_link *attach_to_map(const struct kpod_loaded *l, const char *map,
+				      struct bpf_program *program)
+{
+	int fd = bpf_object__find_map_fd_by_name(l->object, map);
+	union bpf_iter_link_info info = {.map.map_fd = (__u32)fd};
+	LIBBPF_OPTS(bpf_iter_attach_opts, opts, .link_info = &info, .link_info_len = sizeof(info));
+
+	return bpf_program__attach_iter(program, &opts);
+}
+
 static int run_check(int program)
 {
 	LIBBPF_OPTS(bpf_test_run_opts, opts);
@@ -206,18 +219,22 @@ static int run_check(int program)
 	return bpf_prog_test_run_opts(program, &opts) ? -errno : (int)opts.retval;
 }
 
-static struct bpf_link *attach(struct kpod_bpf *bpf, const struct kpod_step *step,
+static struct bpf_link *attach(struct kpod_bpf *bpf, const struct kpod_loaded *l,
+			       const struct kpod_attachment *a, const struct kpod_step *step,
 			       struct bpf_program *program)
 {
 	if (step->kind == KPOD_ATTACH_CGROUP)
 		return attach_cgroup(program);
+	if (step->kind == KPOD_WALK && a->walked)
+		return attach_to_map(l, a->walked, program);
 	/* libbpf would want tracefs to be mounted. */
 	if (bpf_program__type(program) == BPF_PROG_TYPE_TRACEPOINT)
 		return kpod_attach_tracepoint(program, &bpf->tracefs);
 	return bpf_program__attach(program);
 }
 
-static int take_step(struct kpod_bpf *bpf, struct kpod_loaded *l, const struct kpod_step *step)
+static int take_step(struct kpod_bpf *bpf, struct kpod_loaded *l, const struct kpod_attachment *a,
+		     const struct kpod_step *step)
 {
 	struct bpf_program *program = bpf_object__find_program_by_name(l->object, step->program);
 	struct bpf_link *link;
@@ -233,7 +250,7 @@ static int take_step(struct kpod_bpf *bpf, struct kpod_loaded *l, const struct k
 		l->per_cpu[l->per_cpu_count++] = bpf_program__fd(program);
 		return 0;
 	}
-	link = attach(bpf, step, program);
+	link = attach(bpf, l, a, step, program);
 	if (!link)
 		return -errno;
 	if (step->kind == KPOD_RUN_ONCE) {
@@ -465,7 +482,7 @@ static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
 		err = adopt_shared_maps(bpf, l);
 	for (size_t i = 0; !err && i < a->step_count; i++) {
 		step = a->steps[i].program;
-		err = take_step(bpf, l, &a->steps[i]);
+		err = take_step(bpf, l, a, &a->steps[i]);
 	}
 	if (err) {
 		snprintf(l->reason, sizeof(l->reason), "%s: %s: %s%s%s", a->name, step,
@@ -628,6 +645,7 @@ int kpod_bpf_open(struct kpod_bpf *bpf, const struct kpod_options *o)
 	bpf->config.shared = bpf->config.shards < (uint32_t)bpf->cpus || bpf->config.preemptible;
 	bpf->config.others = o->wanted;
 	bpf->config.others_max = (uint32_t)(bpf->max_containers * o->others_share / 100);
+	bpf->config.max_sockets = o->max_sockets;
 	bpf->config.page_size = (uint32_t)getpagesize();
 
 	for (size_t i = 0; i < bpf->loaded_count; i++)
@@ -722,6 +740,7 @@ void kpod_collector_load(struct kpod_bpf *bpf, struct kpod_loaded *l, struct kpo
 
 void kpod_sources_begin(struct kpod_bpf *bpf, struct kpod_slots *slots)
 {
+	bpf->snapshots++;
 	for (size_t i = 0; i < bpf->loaded_count; i++)
 		if (bpf->loaded[i].state && bpf->loaded[i].source->begin)
 			bpf->loaded[i].source->begin(&bpf->loaded[i], slots);

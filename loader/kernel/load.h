@@ -20,6 +20,7 @@
 
 struct bpf_link;
 struct bpf_object;
+struct kpod_tasks_answer;
 struct kpod_slots;
 
 struct kpod_loaded_table {
@@ -79,6 +80,8 @@ struct kpod_bpf {
 	struct kpod_loaded *loaded;
 	size_t loaded_count;
 	uint64_t flush_failures, walk_failures;
+	uint64_t snapshots;		 /* whose sources were begun */
+	struct kpod_tasks_answer *tasks; /* sources/tasks.h; NULL: nobody needs it */
 };
 
 /*
@@ -105,7 +108,10 @@ void kpod_sources_open(struct kpod_bpf *bpf, struct kpod_slots *slots,
 void kpod_sources_begin(struct kpod_bpf *bpf, struct kpod_slots *slots);
 void kpod_sources_read(struct kpod_bpf *bpf, struct kpod_slots *slots);
 
-/* Reads the iterator behind a link's descriptor to its end. */
+/*
+ * Reads the iterator behind a link's descriptor to its end. One whose program writes a byte for
+ * each element lets others have the CPU after KPOD_WALK_SLICE of them.
+ */
 int kpod_iterate(int link_fd);
 
 /* How many units a table has, whether in use or not. */

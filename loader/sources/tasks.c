@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -18,6 +19,9 @@
 
 #define STARTTIME 22 /* field of /proc/PID/stat (proc(5)), in clock ticks since boot */
 #define COMM 2	     /* ends with the last ')' */
+
+/* Enough for two walks over as many processes as Linux can have (PID_MAX_LIMIT, 4,194,304). */
+#define SLICES_MAX 8192
 
 /* How many PID namespaces below the procfs's we are: one number of ours for each, and one more. */
 static int find_depth(int proc)
@@ -48,7 +52,36 @@ static void *map_memory(const struct kpod_loaded *l, const char *name, size_t si
 	return at == MAP_FAILED ? NULL : at;
 }
 
-int kpod_tasks_open(struct kpod_tasks *t, struct kpod_loaded *l, uint32_t slots,
+struct kpod_tasks_answer {
+	pthread_mutex_t lock; /* of all but users; the walk holds it too, and never blocks */
+	size_t users;
+	uint64_t snapshot; /* 0: there was none yet */
+	bool whole;
+	struct kpod_task of[];
+};
+
+static struct kpod_tasks_answer *share_answer(struct kpod_bpf *bpf, size_t size)
+{
+	if (!bpf->tasks) {
+		bpf->tasks = calloc(1, sizeof(*bpf->tasks) + size);
+		if (!bpf->tasks)
+			return NULL;
+		pthread_mutex_init(&bpf->tasks->lock, NULL);
+	}
+	bpf->tasks->users++;
+	return bpf->tasks;
+}
+
+static void leave_answer(struct kpod_bpf *bpf)
+{
+	if (--bpf->tasks->users)
+		return;
+	pthread_mutex_destroy(&bpf->tasks->lock);
+	free(bpf->tasks);
+	bpf->tasks = NULL;
+}
+
+int kpod_tasks_open(struct kpod_tasks *t, struct kpod_loaded *l, struct kpod_bpf *bpf,
 		    const struct kpod_options *o)
 {
 	int depth;
@@ -57,11 +90,14 @@ int kpod_tasks_open(struct kpod_tasks *t, struct kpod_loaded *l, uint32_t slots,
 	t->program = fcntl(bpf_program__fd(bpf_object__find_program_by_name(
 				   l->object, l->attachment->steps[0].program)),
 			   F_DUPFD_CLOEXEC, 3);
-	t->size = slots * sizeof(*t->of);
+	t->size = bpf->max_containers * sizeof(*t->of);
 	t->of = map_memory(l, "tasks", t->size);
 	t->walk = map_memory(l, ".bss", sizeof(*t->walk));
 	if (t->program < 0 || !t->of || !t->walk)
 		return -errno;
+	t->last = share_answer(bpf, t->size);
+	if (!t->last)
+		return -ENOMEM;
 	t->proc = open(o->proc, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	depth = t->proc < 0 ? -errno : find_depth(t->proc);
 	if (depth < 0) {
@@ -74,8 +110,10 @@ int kpod_tasks_open(struct kpod_tasks *t, struct kpod_loaded *l, uint32_t slots,
 	return 0;
 }
 
-void kpod_tasks_close(struct kpod_tasks *t)
+void kpod_tasks_close(struct kpod_tasks *t, struct kpod_bpf *bpf)
 {
+	if (t->last)
+		leave_answer(bpf);
 	if (t->of)
 		munmap(t->of, t->size);
 	if (t->walk)
@@ -86,10 +124,11 @@ void kpod_tasks_close(struct kpod_tasks *t)
 		close(t->program);
 }
 
-size_t kpod_tasks_slots(struct kpod_slots *slots, struct kpod_task_slot *out)
+size_t kpod_tasks_begin(struct kpod_tasks *t, struct kpod_slots *slots, struct kpod_task_slot *out)
 {
 	size_t count = 0;
 
+	t->snapshot = slots->bpf->snapshots;
 	for (uint32_t slot = 1; slot < slots->scanned; slot++) {
 		const struct kpod_slot_info *info = kpod_slot_info(slots, slot);
 
@@ -99,17 +138,36 @@ size_t kpod_tasks_slots(struct kpod_slots *slots, struct kpod_task_slot *out)
 	return count;
 }
 
-bool kpod_tasks_find(struct kpod_tasks *t, struct kpod_bpf *bpf)
+/* Runs the program until it has seen all processes. Between the runs, others get the CPU. */
+static bool walk(struct kpod_tasks *t)
 {
 	LIBBPF_OPTS(bpf_test_run_opts, opts);
-	uint64_t cut = t->walk->cut;
-	bool whole;
 
 	memset(t->of, 0, t->size);
-	whole = !bpf_prog_test_run_opts(t->program, &opts) && t->walk->cut == cut &&
-		t->of[0].start_ns;
-	if (!whole)
-		__atomic_fetch_add(&bpf->walk_failures, 1, __ATOMIC_RELAXED);
+	t->walk->slice = t->walk->done = 0;
+	while (!t->walk->done)
+		if (t->walk->slice == SLICES_MAX || bpf_prog_test_run_opts(t->program, &opts))
+			return false;
+	return t->of[0].since_ns;
+}
+
+bool kpod_tasks_find(struct kpod_tasks *t, struct kpod_bpf *bpf)
+{
+	struct kpod_tasks_answer *last = t->last;
+	bool whole;
+
+	pthread_mutex_lock(&last->lock);
+	if (last->snapshot < t->snapshot) {
+		last->whole = walk(t);
+		last->snapshot = t->snapshot;
+		memcpy(last->of, t->of, t->size);
+		if (!last->whole)
+			__atomic_fetch_add(&bpf->walk_failures, 1, __ATOMIC_RELAXED);
+	} else {
+		memcpy(t->of, last->of, t->size);
+	}
+	whole = last->whole;
+	pthread_mutex_unlock(&last->lock);
 	return whole;
 }
 

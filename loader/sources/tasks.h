@@ -26,22 +26,25 @@ struct kpod_task_slot {
 struct kpod_tasks {
 	struct kpod_task *of; /* by slot; of[0]: process 1 of the procfs */
 	size_t size;
-	struct kpod_walk *walk;
+	struct kpod_task_walk *walk;
+	struct kpod_tasks_answer *last; /* of all sources that need one */
+	uint64_t snapshot;		/* that the pass is for */
 	int program;
 	int proc;
 };
 
 /* -errno, with the reason in l->reason. */
-int kpod_tasks_open(struct kpod_tasks *t, struct kpod_loaded *l, uint32_t slots,
+int kpod_tasks_open(struct kpod_tasks *t, struct kpod_loaded *l, struct kpod_bpf *bpf,
 		    const struct kpod_options *o);
-void kpod_tasks_close(struct kpod_tasks *t);
+void kpod_tasks_close(struct kpod_tasks *t, struct kpod_bpf *bpf);
 
-/* The slots of containers and units that live, in their order; returns how many. */
-size_t kpod_tasks_slots(struct kpod_slots *slots, struct kpod_task_slot *out);
+/* Before a pass. The slots of containers and units that live, in their order; returns how many. */
+size_t kpod_tasks_begin(struct kpod_tasks *t, struct kpod_slots *slots, struct kpod_task_slot *out);
 
 /*
- * Looks for them anew, in any thread. False: it failed or was cut short, which is counted in
- * bpf->walk_failures, so a container may lack its process, or have a younger one than the oldest.
+ * Looks for them, in any thread: one walk for each snapshot, whose answer all sources get. False:
+ * it failed or was cut short, which is counted in bpf->walk_failures, so a container may lack its
+ * process, or have a younger one than the oldest.
  */
 bool kpod_tasks_find(struct kpod_tasks *t, struct kpod_bpf *bpf);
 
