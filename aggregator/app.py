@@ -21,6 +21,7 @@ from aggregator.cli import arguments
 from aggregator.http.protocol import KEEP_ALIVE, Connections, Protocol, max_connections
 from aggregator.http.scrapers import Scrapers
 from aggregator.http.server import Application
+from aggregator.log import start as start_log
 from aggregator.pods.memory import Memory
 from aggregator.pods.names import NOBODY, Names
 from aggregator.pods.podinfo import PodInfo, Pods
@@ -165,9 +166,7 @@ def confine(options: argparse.Namespace) -> None:
 
 def main() -> None:
     options = arguments()
-    logging.basicConfig(
-        level=options.log_level.upper(), format="kpod-aggregator: %(message)s", stream=sys.stderr
-    )
+    start_log(options.log_level, options.log_format)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of each request
     confine(options)
     # Snapshots come and go: each gets a mapping of its own, as the heap between them would not be

@@ -22,6 +22,7 @@ def status(state: State, rows: list[Row], node: str) -> bytes:
             "node": node,
             "ready": not state.problems,
             "segment": state.segment,
+            "names": state.names,
             "problems": [{"what": p.what, "cause": p.cause, "do": p.do} for p in state.problems],
             "snapshot": {"age_seconds": state.age, "timestamp_seconds": state.taken},
             "pods": sum(row.who.scope == "pod" for row in rows),

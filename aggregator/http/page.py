@@ -125,6 +125,7 @@ def state_facts(state: State) -> str:
         ),
         ("Version", f"aggregator {state.version}, loader {state.loader_version or 'unknown'}"),
         ("Kernel", state.kernel or "not known"),
+        ("Names", state.names),
     ]
     return facts(pairs)
 

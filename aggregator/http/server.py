@@ -13,7 +13,7 @@ from aggregator._native import lib
 from aggregator.http import api, page
 from aggregator.http.rows import Row, Rows
 from aggregator.http.scrapers import PROXY_HEADERS, Scrapers
-from aggregator.http.state import Observer
+from aggregator.http.state import Observer, names
 from aggregator.pods.podinfo import Pods, SourceCollector
 from aggregator.segment.formats import Format, accepts_gzip, negotiate
 from aggregator.segment.history import History
@@ -215,17 +215,10 @@ class Application:
         if await self._store.update() != "live":
             reasons.append(self._segment())
         if self._pods and not self._pods.source.synced:
-            reasons.append(self._names())
+            reasons.append(names(self._pods))
         if not reasons:
             return Response(200, PLAIN, b"ready\n")
         return Response(503, PLAIN, "".join(f"not ready: {r}\n" for r in reasons).encode())
-
-    def _names(self) -> str:
-        if not self._pods:
-            return "standalone: names come from cgroup paths"
-        source = self._pods.source
-        state = f"{len(source.table)} pods known" if source.synced else "no pods known yet"
-        return f"pods from the {source.mode}: {state}{source.error and f' ({source.error})'}"
 
     def _segment(self) -> str:
         store = self._store

@@ -63,7 +63,16 @@ class State:
     cost: Cost
     loader_version: str
     kernel: str
+    names: str  # where they come from, and what went wrong with that last
     version: str = __version__
+
+
+def names(pods: Pods | None) -> str:
+    if not pods:
+        return "standalone: names come from cgroup paths"
+    source = pods.source
+    known = f"{len(source.table)} pods known" if source.synced else "no pods known yet"
+    return f"pods from the {source.mode}: {known}{source.error and f' ({source.error})'}"
 
 
 def problems(store: Store, pods: Pods | None) -> tuple[Problem, ...]:
@@ -81,6 +90,14 @@ def problems(store: Store, pods: Pods | None) -> tuple[Problem, ...]:
                 source.error or "Its first answer has not come.",
                 "Until then containers are shown by their ids. See docs/runbooks, and what the "
                 "aggregator's service account may do.",
+            )
+        )
+    elif pods and pods.source.error:
+        found.append(
+            Problem(
+                f"pods are not followed any more from the {pods.source.mode}",
+                pods.source.error,
+                "Names of new containers are missing until it answers; it is tried again.",
             )
         )
     for collector in store.schema.collectors if store.schema else ():
@@ -126,6 +143,7 @@ class Observer:
             cost=self._cost(),
             loader_version=schema.loader_version if schema else "",
             kernel=schema.kernel if schema else "",
+            names=names(self._pods),
         )
 
     def _cost(self) -> Cost:

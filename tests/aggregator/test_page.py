@@ -296,7 +296,7 @@ def test_json_has_the_documented_fields(path: Path) -> None:
     status = ask(app, "/api/v1/status")
     assert set(status) == {
         *("node", "ready", "segment", "problems", "snapshot", "pods", "containers", "series"),
-        *("cost", "versions", "collectors"),
+        *("cost", "versions", "collectors", "names"),
     }
     pods = ask(app, "/api/v1/pods")
     assert set(pods) == {"node", "snapshot", "units", "pods"}
