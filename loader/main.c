@@ -31,6 +31,7 @@
 #include "publish/snapshot.h"
 #include "view/doctor.h"
 #include "view/events.h"
+#include "view/top.h"
 #include "view/verify.h"
 #include "view/view.h"
 
@@ -436,6 +437,8 @@ int main(int argc, char **argv)
 	}
 	if (!strcmp(command, "doctor"))
 		return kpod_doctor(&options);
+	if (!strcmp(command, "top"))
+		return kpod_top(&options);
 #ifdef KPOD_TESTING
 	if (!strcmp(command, "verify"))
 		return kpod_verify(&options);

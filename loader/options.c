@@ -21,7 +21,8 @@ static const char usage[] =
 	"  kpod-loader check SEGMENT          end with 0 if a loader is writing the segment\n"
 	"  kpod-loader events exec [--json]   print programs started and processes ended\n"
 	"  kpod-loader schema                 print the schema as JSON\n"
-	"  kpod-loader doctor                 print what works on this machine, and why not\n"
+	"  kpod-loader doctor [--json]        print what works on this machine, and why not\n"
+	"  kpod-loader top [--once] [--json]  show who does what, as long as it runs\n"
 	"  kpod-loader options                print the page docs/options.md\n"
 #ifdef KPOD_TESTING
 	"  kpod-loader verify                 try every program and attachment, print JSON\n"
@@ -92,6 +93,12 @@ static const struct option_row rows[] = {
 	{"allow-degraded-privileges", FLAG, TO(allow_degraded_privileges),
 	 .help = "run also if privileges that are not needed any more cannot be dropped"},
 	{"print", FLAG, TO(print), .help = "also print a live table"},
+	{"json", FLAG, TO(json), .help = "doctor and top: print JSON"},
+	{"once", FLAG, TO(once), .help = "top: print one table and end"},
+	{"sort", TEXT, TO(sort), "cpu", .value = "COLUMN",
+	 .help = "top: by this column, the highest first"},
+	{"filter", TEXT, TO(filter), .value = "TEXT",
+	 .help = "top: only those with this text in their cgroup's path"},
 	{"verbose", FLAG, TO(verbose), .help = "also print what libbpf says"},
 	{"inject-load-failure", TEXT, TO(inject_failure), .value = "NAME",
 	 .help = "this collector does not load; with :NAME, no attachment of that name",
@@ -200,7 +207,11 @@ static void print_help(FILE *out)
 			row->fallback ? " (default " : "", row->fallback ? row->fallback : "",
 			row->fallback ? ")" : "");
 	}
-	fputs("  --help, --version\n", out);
+	fputs("  -h, --help, --version\n"
+	      "\n"
+	      "Exit status: 0 if all is well; 1 if it cannot do its work, or doctor or check found "
+	      "something;\n2 if the command line or a variable is wrong.\n",
+	      out);
 }
 
 void kpod_options_page(FILE *out)
@@ -243,12 +254,12 @@ static int parse_arguments(int argc, char **argv, struct kpod_options *o, bool *
 				(int)i};
 	known[count++] = (struct option){"help", no_argument, NULL, OPT_HELP};
 	known[count] = (struct option){"version", no_argument, NULL, OPT_VERSION};
-	while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, "h", known, NULL)) != -1) {
 		if (option == OPT_VERSION) {
 			puts("kpod-loader " KPOD_VERSION);
 			return -1;
 		}
-		if (option == OPT_HELP) {
+		if (option == OPT_HELP || option == 'h') {
 			print_help(stdout);
 			return -1;
 		}

@@ -46,10 +46,10 @@ def missing() -> str:
 
 
 def collectors(doctor: str) -> dict[str, tuple[bool, str]]:
-    """From what `kpod-loader doctor` says: which collectors are up, with how or why not."""
-    rows = [line.split(maxsplit=2) for line in doctor.splitlines()]
-    first = next(i for i, row in enumerate(rows) if row[0] == "maps") + 1
-    return {name: (state == "ok", text) for name, state, text in rows[first:]}
+    """From what `kpod-loader doctor --json` says: which collectors are up, with how or why not."""
+    checks = json.loads(doctor)["checks"]
+    first = next(i for i, check in enumerate(checks) if check["name"] == "maps") + 1
+    return {check["name"]: (check["state"] != "no", check["text"]) for check in checks[first:]}
 
 
 def kernel_has(name: str) -> bool:
