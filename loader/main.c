@@ -344,16 +344,28 @@ static int run(struct kpod_options *o)
 	return status;
 }
 
+/* Of a command that was asked for its help, or was called in a wrong way: the exit status. */
+static int usage(int argc, char **argv, const char *text)
+{
+	bool asked = argc == 2 && (!strcmp(argv[1], "-h") || !strcmp(argv[1], "--help"));
+
+	fprintf(asked ? stdout : stderr, "usage: kpod-loader %s\n", text);
+	return asked ? 0 : 2;
+}
+
+static bool is_option(const char *argument)
+{
+	return argument[0] == '-';
+}
+
 static int dump(int argc, char **argv)
 {
 	bool json = argc == 3 && !strcmp(argv[2], "--json");
 	struct kpod_view *view;
 	int err;
 
-	if (argc < 2 || (argc == 3 && !json) || argc > 3) {
-		fputs("usage: kpod-loader dump SEGMENT [--json]\n", stderr);
-		return 2;
-	}
+	if (argc < 2 || (argc == 3 && !json) || argc > 3 || is_option(argv[1]))
+		return usage(argc, argv, "dump SEGMENT [--json]");
 	view = kpod_view_open(argv[1]);
 	err = view ? kpod_view_dump(view, json, stdout) : -ENOMEM;
 	if (view)
@@ -366,10 +378,8 @@ static int check(int argc, char **argv)
 	struct kpod_view *view;
 	int err;
 
-	if (argc != 2) {
-		fputs("usage: kpod-loader check SEGMENT\n", stderr);
-		return 2;
-	}
+	if (argc != 2 || is_option(argv[1]))
+		return usage(argc, argv, "check SEGMENT");
 	view = kpod_view_open(argv[1]);
 	err = view ? kpod_view_check(view) : -ENOMEM;
 	if (view)
@@ -381,10 +391,8 @@ static int events(int argc, char **argv)
 {
 	bool json = argc == 3 && !strcmp(argv[2], "--json");
 
-	if (argc < 2 || argc > 3 || strcmp(argv[1], "exec") || (argc == 3 && !json)) {
-		fputs("usage: kpod-loader events exec [--json]\n", stderr);
-		return 2;
-	}
+	if (argc < 2 || argc > 3 || strcmp(argv[1], "exec") || (argc == 3 && !json))
+		return usage(argc, argv, "events exec [--json]");
 	return kpod_events_exec(json) ? 1 : 0;
 }
 
