@@ -70,7 +70,7 @@ static void tend_doorbell(struct loop *l)
 	int err = kpod_pacer_doorbell(&l->pacer);
 
 	if (err && err != l->doorbell_err)
-		kpod_log(
+		kpod_warn(
 			"no doorbell %s: %s: snapshots are taken by time alone, at most %g s "
 			"apart",
 			l->pacer.path, strerror(-err), (double)KPOD_HURRY_INTERVAL_NS / 1e9);
@@ -171,15 +171,15 @@ static void report(const struct kpod_bpf *bpf, const struct kpod_options *o)
 		const struct kpod_loaded *l = &bpf->loaded[i];
 
 		if (l->attachment)
-			kpod_log("collector %s: up (%s)%s%s", l->collector->name,
-				 l->attachment->name, l->reason[0] ? ": " : "", l->reason);
+			kpod_info("collector %s: up (%s)%s%s", l->collector->name,
+				  l->attachment->name, l->reason[0] ? ": " : "", l->reason);
 		else
-			kpod_log("collector %s: down: %s", l->collector->name, l->reason);
+			kpod_warn("collector %s: down: %s", l->collector->name, l->reason);
 	}
 	if (!kpod_sees_all_tasks())
-		kpod_log(KPOD_OWN_PIDS);
-	kpod_log("snapshots every %g s, and at a scrape but not within %g s, into %s",
-		 (double)o->interval_ns / 1e9, (double)o->min_interval_ns / 1e9, o->segment);
+		kpod_warn(KPOD_OWN_PIDS);
+	kpod_info("snapshots every %g s, and at a scrape but not within %g s, into %s",
+		  (double)o->interval_ns / 1e9, (double)o->min_interval_ns / 1e9, o->segment);
 }
 
 /* With fewer, not even what finds containers loads. */
@@ -335,6 +335,7 @@ static int run(struct kpod_options *o)
 		kpod_log("%s", missing);
 		return 1;
 	}
+	kpod_log_start(o->log_json);
 	block_signals(&stop);
 	if (make_place(o, directory, segment) && !take_lock(&lock, o))
 		status = run_on(o, &stop);

@@ -99,6 +99,8 @@ static const struct option_row rows[] = {
 	 .help = "top: by this column, the highest first"},
 	{"filter", TEXT, TO(filter), .value = "TEXT",
 	 .help = "top: only those with this text in their cgroup's path"},
+	{"log-format", TEXT, TO(log_format), "text", .value = "FORMAT",
+	 .help = "text or json: of the lines on stderr once run has begun"},
 	{"verbose", FLAG, TO(verbose), .help = "also print what libbpf says"},
 	{"inject-load-failure", TEXT, TO(inject_failure), .value = "NAME",
 	 .help = "this collector does not load; with :NAME, no attachment of that name",
@@ -352,6 +354,11 @@ int kpod_options_parse(int argc, char **argv, struct kpod_options *o)
 		o->min_interval_ns = o->interval_ns;
 	if (o->ring_size & (o->ring_size - 1) || o->ring_size > o->ring_max) {
 		kpod_log("--ring-size: a power of two, at most --ring-max");
+		return 2;
+	}
+	o->log_json = !strcmp(o->log_format, "json");
+	if (!o->log_json && strcmp(o->log_format, "text")) {
+		kpod_log("--log-format: '%s' is not text or json", o->log_format);
 		return 2;
 	}
 	status = choose_others(o);

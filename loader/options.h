@@ -32,6 +32,8 @@ struct kpod_options {
 	bool print;
 	bool allow_degraded_privileges;
 	bool verbose;
+	const char *log_format;
+	bool log_json;	    /* by that */
 	bool json;	    /* doctor, top */
 	bool once;	    /* top */
 	const char *sort;   /* top: a column's name */

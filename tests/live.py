@@ -52,6 +52,11 @@ def collectors(doctor: str) -> dict[str, tuple[bool, str]]:
     return {check["name"]: (check["state"] != "no", check["text"]) for check in checks[first:]}
 
 
+def message(line: str) -> str:
+    """A line of the log of `run` without its time and level."""
+    return re.sub(r"^[\d-]+T[\d:.]+Z (?:info|warning|error) (?=kpod-loader: )", "", line)
+
+
 def kernel_has(name: str) -> bool:
     """Whether the running kernel's BTF has a type, a member or an argument of this name."""
     return f"\0{name}\0".encode() in Path("/sys/kernel/btf/vmlinux").read_bytes()
@@ -199,7 +204,8 @@ class Loader:
     def stop(self, number: int = signal.SIGTERM) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
-        self.log += self.process.communicate(timeout=60 * SLOWNESS)[1].splitlines()
+        rest = self.process.communicate(timeout=60 * SLOWNESS)[1].splitlines()
+        self.log += map(message, rest)
         return self.process.returncode
 
 
@@ -232,7 +238,7 @@ def loader(
             line = process.stderr.readline()
             if not line:
                 raise RuntimeError(f"the loader ended: {running.log}")
-            running.log.append(line.strip())
+            running.log.append(message(line.strip()))
         yield running
     finally:
         running.stop()

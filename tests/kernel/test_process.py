@@ -8,6 +8,7 @@ import signal
 import subprocess
 import termios
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -270,6 +271,43 @@ def test_failing_slots_fail_all_that_need_them(tmpfs: Path) -> None:
 def test_the_release_has_no_injection() -> None:
     done = run(str(LOADER), "run", "--inject-load-failure", "cpu", SEGMENT)
     assert done.returncode == 2
+
+
+@pytest.mark.parametrize("format_", ["text", "json"])
+def test_log_has_time_and_level(tmpfs: Path, format_: str) -> None:
+    """Of `run`; what is wrong with the command line is said plainly."""
+    before = time.time()
+    done = run(
+        *("timeout", "-s", "TERM", "4", str(LOADER), "run", "--collectors", "exec"),
+        *("--log-format", format_, "--segment", f"{tmpfs}/segment"),
+    )
+    # The directory of a directory is not made.
+    none = f'{tmpfs}/no "such"/place/segment'
+    failed = run(str(LOADER), "run", "--log-format", format_, "--segment", none)
+    assert failed.returncode == 1
+    lines = [*done.stderr.splitlines(), *failed.stderr.splitlines()]
+    levels = set()
+    for line in lines:
+        if format_ == "json":
+            told = json.loads(line)
+            assert set(told) == {"time", "level", "program", "message"}
+            assert told["program"] == "kpod-loader"
+        else:
+            at, level, program, text = line.split(" ", 3)
+            assert program == "kpod-loader:"
+            told = {"time": at, "level": level, "message": text}
+        assert before - 1 <= datetime.fromisoformat(told["time"]).timestamp() <= time.time() + 1
+        levels.add(told["level"])
+        if told["level"] == "info":
+            assert "collector" in told["message"] or "snapshots every" in told["message"]
+    assert told["level"] == "error"
+    assert told["message"] == f"cannot make {none}: No such file or directory"
+    assert "info" in levels
+    refused = run(str(LOADER), "run", "--log-format", "xml")
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        "kpod-loader: --log-format: 'xml' is not text or json\n",
+    )
 
 
 def test_doctor() -> None:
