@@ -2,10 +2,14 @@
 or more containers (owners in the snapshot)."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from aggregator._native import ffi, lib
+from aggregator.pods.kinds import POD, POD_CONTAINER
+from aggregator.pods.resolver import parse_path
 from aggregator.segment import protobuf
 from aggregator.segment.history import History
+from aggregator.segment.labels import clean
 from aggregator.segment.store import Snapshot
 
 SHORT_ID = 12  # characters of a container's id, as docker ps shows it
@@ -22,6 +26,7 @@ class Who:
     name: str
     namespace: str
     labels: Labels
+    pod_uid: str = ""  # as the cgroup has it: on series it is only where it is needed
 
 
 @dataclass(slots=True)
@@ -36,11 +41,14 @@ class Row:
         return sum(member.labels["scope"] == "container" for member in self.members)
 
 
-def identify(labels: Labels) -> Who:
+def identify(owner: Any, labels: Labels) -> Who:
+    """From a struct kpod_owner and its labels."""
     scope = labels.get("scope", "")
-    if uid := labels.get("pod_uid"):
-        name = labels.get("pod") or f"pod {uid}"
-        return Who(f"pod:{uid}", "pod", name, labels.get("namespace", ""), labels)
+    if owner.kind in (POD, POD_CONTAINER):
+        path = ffi.unpack(owner.path, owner.path_size).decode(errors="replace")
+        uid = parse_path(owner.kind, path).pod_uid or f"cgroup:{owner.cgroup_id}"
+        name = labels.get("pod") or f"pod {clean(uid)}"
+        return Who(f"pod:{clean(uid)}", "pod", name, labels.get("namespace", ""), labels, uid)
     if scope == "container":
         name = labels.get("container_id", "")
         return Who(f"container:{name}", scope, name[:SHORT_ID], labels.get("unit", ""), labels)
@@ -54,7 +62,7 @@ class Rows:
 
     def __init__(self, history: History) -> None:
         self.history = history
-        self._known: dict[bytes, Who] = {}
+        self._known: dict[tuple[int, bytes], Who] = {}
 
     def of(self, snapshot: Snapshot | None) -> list[Row]:
         """All that live, in the order of their slots; none without a snapshot."""
@@ -62,7 +70,7 @@ class Rows:
             return []
         native, tracks = snapshot.native, self.history.tracks(snapshot)
         texts, owners = native.labels, native.owners
-        known: dict[bytes, Who] = {}
+        known: dict[tuple[int, bytes], Who] = {}
         rows: dict[str, Row] = {}
         for index in range(native.owner_count):
             owner = owners[index]
@@ -70,8 +78,9 @@ class Rows:
             if not place.size or owner.died_ns:
                 continue
             text = ffi.unpack(texts + place.at, place.size)
-            who = self._known.get(text) or identify(dict(protobuf.labels(text)))
-            known[text] = who
+            key = owner.cgroup_id, text
+            who = self._known.get(key) or identify(owner, dict(protobuf.labels(text)))
+            known[key] = who
             row = rows.get(who.id)
             if not row:
                 row = rows[who.id] = Row(who)

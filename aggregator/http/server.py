@@ -283,7 +283,7 @@ class Application:
 
     def _facts(self, row: Row) -> Labels:
         """What Kubernetes says of a pod, beside its name."""
-        uid = row.who.labels.get("pod_uid", "")
+        uid = row.who.pod_uid
         if not self._pods or row.who.scope != "pod":
             return ()
         known = self._pods.info.facts(uid)

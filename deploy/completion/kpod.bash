@@ -24,9 +24,10 @@ _kpod_aggregator() {
 		--log-level) mapfile -t COMPREPLY < <(compgen -W "debug info warning error" -- "$word"); return ;;
 		--log-format) mapfile -t COMPREPLY < <(compgen -W "text json" -- "$word"); return ;;
 		--pods) mapfile -t COMPREPLY < <(compgen -W "auto api kubelet none" -- "$word"); return ;;
+		--identity-labels) mapfile -t COMPREPLY < <(compgen -W "where-needed always" -- "$word"); return ;;
 		--segment|--web.config.file|--kubeconfig|--state) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	esac
-	mapfile -t COMPREPLY < <(compgen -W "--segment --listen --node --histogram --created --compat --ended --max-series-per-family --max-series --max-page --max-scrapes --web.config.file --otlp-endpoint --otlp-interval --log-level --log-format --pods --kubeconfig --kubelet --kubelet-insecure --pod-labels --scrub --namespaces --exclude-namespaces --pod-selector --name-grace --state --help --version" -- "$word")
+	mapfile -t COMPREPLY < <(compgen -W "--segment --listen --node --histogram --created --compat --ended --max-series-per-family --max-series --max-page --max-ended-per-pod --max-scrapes --web.config.file --otlp-endpoint --otlp-interval --log-level --log-format --pods --kubeconfig --kubelet --kubelet-insecure --pod-labels --scrub --namespaces --exclude-namespaces --pod-selector --name-grace --identity-labels --state --help --version" -- "$word")
 }
 
 complete -o filenames -F _kpod_loader kpod-loader
