@@ -107,8 +107,10 @@ static void check_collector(struct report *r, const struct kpod_loaded *l)
 		check(r, c->name, WELL, "", "%s, %s: %s", profile, l->attachment->name, c->help);
 	} else if (l->attachment) {
 		check(r, c->name, NOTE,
-		      "its metrics are missing: boot with the controller in cgroup2 "
-		      "(systemd.unified_cgroup_hierarchy=1)",
+		      !strncmp(l->reason, "nothing to read", 15)
+			      ? "its metrics are missing: boot with the controller in cgroup2 "
+				"(systemd.unified_cgroup_hierarchy=1)"
+			      : "docs/kernels.md says what is complete on which kernel",
 		      "%s, %s: %s", profile, l->attachment->name, l->reason);
 	} else {
 		snprintf(todo, sizeof(todo),
