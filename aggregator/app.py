@@ -21,6 +21,7 @@ from aggregator.cli import arguments
 from aggregator.http.protocol import KEEP_ALIVE, Connections, Protocol, max_connections
 from aggregator.http.scrapers import Scrapers
 from aggregator.http.server import Application
+from aggregator.log import start as start_log
 from aggregator.pods.memory import Memory
 from aggregator.pods.names import NOBODY, Names
 from aggregator.pods.podinfo import PodInfo, Pods
@@ -131,8 +132,9 @@ async def serve(
     listener: socket.socket,
     pods: Pods | None,
     exporter: "Exporter | None",
+    application: Application,
 ) -> None:
-    tasks = []
+    tasks = [asyncio.create_task(application.feed_history(), name="history")]
     if pods:
         tasks.append(
             asyncio.create_task(pods.source.run(), name=f"pods from the {pods.source.mode}")
@@ -164,9 +166,7 @@ def confine(options: argparse.Namespace) -> None:
 
 def main() -> None:
     options = arguments()
-    logging.basicConfig(
-        level=options.log_level.upper(), format="kpod-aggregator: %(message)s", stream=sys.stderr
-    )
+    start_log(options.log_level, options.log_format)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of each request
     confine(options)
     # Snapshots come and go: each gets a mapping of its own, as the heap between them would not be
@@ -246,4 +246,4 @@ def main() -> None:
         timeout_graceful_shutdown=2,
     )
     gc.freeze()  # what is imported stays: looking at it again would stop the loop for 50 ms
-    uvloop.run(serve(uvicorn.Server(config), listener, pods, exporter))
+    uvloop.run(serve(uvicorn.Server(config), listener, pods, exporter, application))

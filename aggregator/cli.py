@@ -3,9 +3,12 @@
 import argparse
 import os
 import re
+import sys
 import urllib.parse
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from aggregator import __version__
 from aggregator.http.server import MAX_SCRAPES
@@ -83,10 +86,52 @@ def selector(text: str) -> tuple[tuple[str, Requirement], ...]:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def make_parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and ends with 2."""
+
+    def error(self, message: str) -> NoReturn:
+        text = message.removeprefix("argument ")
+        self.exit(2, f"{self.prog}: {text}; see {self.prog} --help\n")
+
+
+def variable(action: argparse.Action) -> str:
+    """The environment variable that stands for an option."""
+    name = action.option_strings[-1].removeprefix("--")
+    return "KPOD_" + re.sub("[-.]", "_", name).upper()
+
+
+def from_environment(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> list[str]:
+    """What the variables say, as arguments, each of them checked by itself."""
+    found = []
+    for action in parser._actions:
+        if action.dest in ("help", "version") or not (value := environment.get(variable(action))):
+            continue
+        option, name = action.option_strings[-1], variable(action)
+        if action.nargs == 0:
+            if value not in ("true", "1", "false", "0"):
+                parser.error(f"{name}: '{value}' is not true or false")
+            found += [option] * (value in ("true", "1"))
+            continue
+        # Of an option that may be there several times, the values are separated by spaces.
+        for part in value.split() if isinstance(action.default, list) else [value]:
+            try:
+                parser._get_values(action, [part])
+            except argparse.ArgumentError as error:
+                parser.error(f"{name}: {error.message}")
+            found.append(f"{option}={part}")
+    return found
+
+
+def make_parser() -> Parser:
     """Every option there is; deploy/helm makes the chart's values of them."""
-    parser = argparse.ArgumentParser(
-        prog="kpod-aggregator", description="Serves the segment of a loader to Prometheus."
+    parser = Parser(
+        prog="kpod-aggregator",
+        description="Serves the segment of a loader to Prometheus, and a page to people. Each "
+        "option can also be set by the environment variable KPOD_NAME, with _ for - and for a dot; "
+        "the command line wins.",
+        epilog="Exit status: 0 after SIGTERM or SIGINT; 1 if it cannot do its work (an address "
+        "that is in use, a file that cannot be used); 2 if an option is wrong.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument(
@@ -197,7 +242,17 @@ def make_parser() -> argparse.ArgumentParser:
         help="between pushes (default: %(default)s)",
     )
     parser.add_argument(
-        "--log-level", choices=["debug", "info", "warning", "error"], default="info"
+        "--log-level",
+        choices=["debug", "info", "warning", "error"],
+        default="info",
+        help="what is less important is not logged (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--log-format",
+        choices=["text", "json"],
+        default="text",
+        help="of the lines on stderr: text, or an object for each line with time, level, program "
+        "and message (default: %(default)s)",
     )
     pods = parser.add_argument_group("pods")
     pods.add_argument(
@@ -277,7 +332,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = make_parser()
-    options = parser.parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    options = parser.parse_args([*from_environment(parser, os.environ), *given])
     options.in_cluster = bool(os.environ.get("KUBERNETES_SERVICE_HOST"))
     if options.pods == "auto":
         options.pods = "api" if options.in_cluster else "none"

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from aggregator import __version__
 from aggregator.segment.exposition import unit_of
+from aggregator.segment.history import History
 from aggregator.segment.labels import cleaned
 from aggregator.segment.store import STATES, Store
 
@@ -152,6 +153,24 @@ class StoreCollector(Collector):
         yield cut
 
 
+class HistoryCollector(Collector):
+    """Of the graphs at /."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+
+    def describe(self) -> list[Metric]:
+        return []  # so that registering does not call collect()
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "kpod_history_untracked_containers",
+            "Containers, units and machines that the page at / shows without graphs and rates, "
+            "because it keeps the last minutes of 2048 at most.",
+            value=self._history.untracked,
+        )
+
+
 class SelfMetrics(Collector):
     """All of it, with the counters that the server moves."""
 
@@ -176,6 +195,10 @@ class SelfMetrics(Collector):
             "kpod_http_timeouts",
             "Connections cut because the client was too slow to send a request or read an answer.",
         )
+
+    def watch_history(self, history: History) -> None:
+        """What it leaves out is a metric."""
+        self.register(HistoryCollector(history))
 
     def register(self, collector: Collector) -> None:
         """What another part says of itself."""

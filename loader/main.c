@@ -31,6 +31,7 @@
 #include "publish/snapshot.h"
 #include "view/doctor.h"
 #include "view/events.h"
+#include "view/top.h"
 #include "view/verify.h"
 #include "view/view.h"
 
@@ -69,7 +70,7 @@ static void tend_doorbell(struct loop *l)
 	int err = kpod_pacer_doorbell(&l->pacer);
 
 	if (err && err != l->doorbell_err)
-		kpod_log(
+		kpod_warn(
 			"no doorbell %s: %s: snapshots are taken by time alone, at most %g s "
 			"apart",
 			l->pacer.path, strerror(-err), (double)KPOD_HURRY_INTERVAL_NS / 1e9);
@@ -170,15 +171,15 @@ static void report(const struct kpod_bpf *bpf, const struct kpod_options *o)
 		const struct kpod_loaded *l = &bpf->loaded[i];
 
 		if (l->attachment)
-			kpod_log("collector %s: up (%s)%s%s", l->collector->name,
-				 l->attachment->name, l->reason[0] ? ": " : "", l->reason);
+			kpod_info("collector %s: up (%s)%s%s", l->collector->name,
+				  l->attachment->name, l->reason[0] ? ": " : "", l->reason);
 		else
-			kpod_log("collector %s: down: %s", l->collector->name, l->reason);
+			kpod_warn("collector %s: down: %s", l->collector->name, l->reason);
 	}
 	if (!kpod_sees_all_tasks())
-		kpod_log(KPOD_OWN_PIDS);
-	kpod_log("snapshots every %g s, and at a scrape but not within %g s, into %s",
-		 (double)o->interval_ns / 1e9, (double)o->min_interval_ns / 1e9, o->segment);
+		kpod_warn(KPOD_OWN_PIDS);
+	kpod_info("snapshots every %g s, and at a scrape but not within %g s, into %s",
+		  (double)o->interval_ns / 1e9, (double)o->min_interval_ns / 1e9, o->segment);
 }
 
 /* With fewer, not even what finds containers loads. */
@@ -334,6 +335,7 @@ static int run(struct kpod_options *o)
 		kpod_log("%s", missing);
 		return 1;
 	}
+	kpod_log_start(o->log_json);
 	block_signals(&stop);
 	if (make_place(o, directory, segment) && !take_lock(&lock, o))
 		status = run_on(o, &stop);
@@ -343,16 +345,28 @@ static int run(struct kpod_options *o)
 	return status;
 }
 
+/* Of a command that was asked for its help, or was called in a wrong way: the exit status. */
+static int usage(int argc, char **argv, const char *text)
+{
+	bool asked = argc == 2 && (!strcmp(argv[1], "-h") || !strcmp(argv[1], "--help"));
+
+	fprintf(asked ? stdout : stderr, "usage: kpod-loader %s\n", text);
+	return asked ? 0 : 2;
+}
+
+static bool is_option(const char *argument)
+{
+	return argument[0] == '-';
+}
+
 static int dump(int argc, char **argv)
 {
 	bool json = argc == 3 && !strcmp(argv[2], "--json");
 	struct kpod_view *view;
 	int err;
 
-	if (argc < 2 || (argc == 3 && !json) || argc > 3) {
-		fputs("usage: kpod-loader dump SEGMENT [--json]\n", stderr);
-		return 2;
-	}
+	if (argc < 2 || (argc == 3 && !json) || argc > 3 || is_option(argv[1]))
+		return usage(argc, argv, "dump SEGMENT [--json]");
 	view = kpod_view_open(argv[1]);
 	err = view ? kpod_view_dump(view, json, stdout) : -ENOMEM;
 	if (view)
@@ -365,10 +379,8 @@ static int check(int argc, char **argv)
 	struct kpod_view *view;
 	int err;
 
-	if (argc != 2) {
-		fputs("usage: kpod-loader check SEGMENT\n", stderr);
-		return 2;
-	}
+	if (argc != 2 || is_option(argv[1]))
+		return usage(argc, argv, "check SEGMENT");
 	view = kpod_view_open(argv[1]);
 	err = view ? kpod_view_check(view) : -ENOMEM;
 	if (view)
@@ -380,10 +392,8 @@ static int events(int argc, char **argv)
 {
 	bool json = argc == 3 && !strcmp(argv[2], "--json");
 
-	if (argc < 2 || argc > 3 || strcmp(argv[1], "exec") || (argc == 3 && !json)) {
-		fputs("usage: kpod-loader events exec [--json]\n", stderr);
-		return 2;
-	}
+	if (argc < 2 || argc > 3 || strcmp(argv[1], "exec") || (argc == 3 && !json))
+		return usage(argc, argv, "events exec [--json]");
 	return kpod_events_exec(json) ? 1 : 0;
 }
 
@@ -436,6 +446,8 @@ int main(int argc, char **argv)
 	}
 	if (!strcmp(command, "doctor"))
 		return kpod_doctor(&options);
+	if (!strcmp(command, "top"))
+		return kpod_top(&options);
 #ifdef KPOD_TESTING
 	if (!strcmp(command, "verify"))
 		return kpod_verify(&options);

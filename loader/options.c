@@ -22,7 +22,8 @@ static const char usage[] =
 	"  kpod-loader check SEGMENT          end with 0 if a loader is writing the segment\n"
 	"  kpod-loader events exec [--json]   print programs started and processes ended\n"
 	"  kpod-loader schema                 print the schema as JSON\n"
-	"  kpod-loader doctor                 print what works on this machine, and why not\n"
+	"  kpod-loader doctor [--json]        print what works on this machine, and why not\n"
+	"  kpod-loader top [--once] [--json]  show who does what, as long as it runs\n"
 	"  kpod-loader options                print the page docs/options.md\n"
 #ifdef KPOD_TESTING
 	"  kpod-loader verify                 try every program and attachment, print JSON\n"
@@ -96,6 +97,14 @@ static const struct option_row rows[] = {
 	{"allow-degraded-privileges", FLAG, TO(allow_degraded_privileges),
 	 .help = "run also if privileges that are not needed any more cannot be dropped"},
 	{"print", FLAG, TO(print), .help = "also print a live table"},
+	{"json", FLAG, TO(json), .help = "doctor and top: print JSON"},
+	{"once", FLAG, TO(once), .help = "top: print one table and end"},
+	{"sort", TEXT, TO(sort), "cpu", .value = "COLUMN",
+	 .help = "top: by this column, the highest first"},
+	{"filter", TEXT, TO(filter), .value = "TEXT",
+	 .help = "top: only those with this text in their cgroup's path"},
+	{"log-format", TEXT, TO(log_format), "text", .value = "FORMAT",
+	 .help = "text or json: of the lines on stderr once run has begun"},
 	{"verbose", FLAG, TO(verbose), .help = "also print what libbpf says"},
 	{"inject-load-failure", TEXT, TO(inject_failure), .value = "NAME",
 	 .help = "this collector does not load; with :NAME, no attachment of that name",
@@ -204,7 +213,11 @@ static void print_help(FILE *out)
 			row->fallback ? " (default " : "", row->fallback ? row->fallback : "",
 			row->fallback ? ")" : "");
 	}
-	fputs("  --help, --version\n", out);
+	fputs("  -h, --help, --version\n"
+	      "\n"
+	      "Exit status: 0 if all is well; 1 if it cannot do its work, or doctor or check found "
+	      "something;\n2 if the command line or a variable is wrong.\n",
+	      out);
 }
 
 void kpod_options_page(FILE *out)
@@ -247,12 +260,12 @@ static int parse_arguments(int argc, char **argv, struct kpod_options *o, bool *
 				(int)i};
 	known[count++] = (struct option){"help", no_argument, NULL, OPT_HELP};
 	known[count] = (struct option){"version", no_argument, NULL, OPT_VERSION};
-	while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, "h", known, NULL)) != -1) {
 		if (option == OPT_VERSION) {
 			puts("kpod-loader " KPOD_VERSION);
 			return -1;
 		}
-		if (option == OPT_HELP) {
+		if (option == OPT_HELP || option == 'h') {
 			print_help(stdout);
 			return -1;
 		}
@@ -358,6 +371,11 @@ int kpod_options_parse(int argc, char **argv, struct kpod_options *o)
 		o->min_interval_ns = o->interval_ns;
 	if (o->ring_size & (o->ring_size - 1) || o->ring_size > o->ring_max) {
 		kpod_log("--ring-size: a power of two, at most --ring-max");
+		return 2;
+	}
+	o->log_json = !strcmp(o->log_format, "json");
+	if (!o->log_json && strcmp(o->log_format, "text")) {
+		kpod_log("--log-format: '%s' is not text or json", o->log_format);
 		return 2;
 	}
 	status = choose_others(o);

@@ -38,6 +38,12 @@ struct kpod_options {
 	bool print;
 	bool allow_degraded_privileges;
 	bool verbose;
+	const char *log_format;
+	bool log_json;	    /* by that */
+	bool json;	    /* doctor, top */
+	bool once;	    /* top */
+	const char *sort;   /* top: a column's name */
+	const char *filter; /* top; NULL: all */
 	enum kpod_profile profile;
 	const char *proc;	    /* the host's procfs */
 	const char *collectors;	    /* instead of a profile: names, separated by commas */

@@ -29,7 +29,7 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 @functools.cache
 def of_this_kernel() -> dict[str, tuple[bool, str]]:
-    command = [str(LOADER), "doctor", "--profile", "comprehensive"]
+    command = [str(LOADER), "doctor", "--json", "--profile", "comprehensive"]
     return collectors(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
 
 

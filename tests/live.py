@@ -46,10 +46,15 @@ def missing() -> str:
 
 
 def collectors(doctor: str) -> dict[str, tuple[bool, str]]:
-    """From what `kpod-loader doctor` says: which collectors are up, with how or why not."""
-    rows = [line.split(maxsplit=2) for line in doctor.splitlines()]
-    first = next(i for i, row in enumerate(rows) if row[0] == "maps") + 1
-    return {name: (state == "ok", text) for name, state, text in rows[first:]}
+    """From what `kpod-loader doctor --json` says: which collectors are up, with how or why not."""
+    checks = json.loads(doctor)["checks"]
+    first = next(i for i, check in enumerate(checks) if check["name"] == "maps") + 1
+    return {check["name"]: (check["state"] != "no", check["text"]) for check in checks[first:]}
+
+
+def message(line: str) -> str:
+    """A line of the log of `run` without its time and level."""
+    return re.sub(r"^[\d-]+T[\d:.]+Z (?:info|warning|error) (?=kpod-loader: )", "", line)
 
 
 def kernel_has(name: str) -> bool:
@@ -199,7 +204,8 @@ class Loader:
     def stop(self, number: int = signal.SIGTERM) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
-        self.log += self.process.communicate(timeout=60 * SLOWNESS)[1].splitlines()
+        rest = self.process.communicate(timeout=60 * SLOWNESS)[1].splitlines()
+        self.log += map(message, rest)
         return self.process.returncode
 
 
@@ -232,7 +238,7 @@ def loader(
             line = process.stderr.readline()
             if not line:
                 raise RuntimeError(f"the loader ended: {running.log}")
-            running.log.append(line.strip())
+            running.log.append(message(line.strip()))
         yield running
     finally:
         running.stop()

@@ -1,18 +1,23 @@
-"""HTTP: an ASGI application of five paths."""
+"""HTTP: an ASGI application of a dozen paths."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
-from html import escape
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 from isal import isal_zlib
 
-from aggregator import __version__
 from aggregator._native import lib
+from aggregator.http import api, page
+from aggregator.http.rows import Row, Rows
 from aggregator.http.scrapers import PROXY_HEADERS, Scrapers
+from aggregator.http.state import Observer, names
 from aggregator.pods.podinfo import Pods, SourceCollector
 from aggregator.segment.formats import Format, accepts_gzip, negotiate
+from aggregator.segment.history import History
+from aggregator.segment.labels import Labels
 from aggregator.segment.store import Snapshot, Store
 from aggregator.selfmetrics import SelfMetrics
 
@@ -24,7 +29,21 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Headers = dict[str, str]
 
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    headers: Headers
+    query: dict[str, str]
+
+
 PLAIN = "text/plain; charset=utf-8"
+HTML = "text/html; charset=utf-8"
+
+QUERY_MAX = 4096  # bytes that are looked at of a query
+
+# The history has a point at least so often. Scrapes that come more often give it theirs, and then
+# this costs nothing; else it is a look at the snapshot that the loader has taken anyway.
+HISTORY_EVERY = 30.0
 
 # As node_exporter has it; Prometheus scrapes once at a time, two of them scrape twice.
 MAX_SCRAPES = 40
@@ -71,8 +90,20 @@ class Application:
         if pods:
             self.own.register(SourceCollector(pods.source, pods.names))
         cadvisor = {"/metrics/cadvisor": self._cadvisor} if store.compat else {}
-        self._paths: dict[str, Callable[[Headers], Awaitable[Response]]] = {
+        self._history = History(store.clock)
+        store.taken = self._history.offer
+        if store.snapshot:
+            self._history.offer(store.snapshot)
+        self.own.watch_history(self._history)
+        self._rows = Rows(self._history)
+        self._observer = Observer(store, pods)
+        self._paths: dict[str, Callable[[Request], Awaitable[Response]]] = {
             "/": self._index,
+            **{path: partial(self._file, path) for path in page.FILES},
+            "/api/v1/pod": self._api_pod,
+            "/api/v1/pods": self._api_pods,
+            "/api/v1/status": self._api_status,
+            "/pod": self._pod,
             "/actuator/prometheus": self._metrics,  # where the JVM system had it
             "/healthz": self._healthz,
             "/metrics": self._metrics,
@@ -89,7 +120,9 @@ class Application:
                 headers[key] = f"{headers[key]},{text}" if key in headers else text
             method = scope["method"]
             client = scope["client"][0] if scope.get("client") else ""
-            response = await self._answer(method, path_of(scope["path"]), headers, client)
+            query = scope.get("query_string", b"")[:QUERY_MAX].decode("latin-1")
+            request = Request(headers, dict(parse_qsl(query)))
+            response = await self._answer(method, path_of(scope["path"]), request, client)
             scrape = not isinstance(response.body, bytes)
             self._scrapes += scrape
             try:
@@ -110,15 +143,17 @@ class Application:
             sequence = snapshot.native.sequence
             self._scrapers.served(tuple(client), page, snapshot.generation, sequence)
 
-    async def _answer(self, method: str, path: str, headers: Headers, client: str) -> Response:
-        if path not in WITHOUT_PASSWORD and (refusal := await self._refusal(headers, client)):
+    async def _answer(self, method: str, path: str, request: Request, client: str) -> Response:
+        if path not in WITHOUT_PASSWORD and (
+            refusal := await self._refusal(request.headers, client)
+        ):
             return refusal
         handler = self._paths.get(path)
         if not handler:
             return Response(404, PLAIN, f"not found; try {', '.join(self._paths)}\n".encode())
         if method not in ("GET", "HEAD"):
             return Response(405, PLAIN, b"method not allowed\n", ((b"allow", b"GET, HEAD"),))
-        return await handler(headers)
+        return await handler(request)
 
     async def _refusal(self, headers: Headers, client: str) -> Response | None:
         """None if this client may ask; else what it gets instead of an answer."""
@@ -135,11 +170,11 @@ class Application:
         challenge = (b"www-authenticate", b'Basic realm="kpod-metrics"')
         return Response(401, PLAIN, b"unauthorized\n", (challenge,))
 
-    async def _metrics(self, headers: Headers) -> Response:
-        return await self._scrape(headers, self._samples)
+    async def _metrics(self, request: Request) -> Response:
+        return await self._scrape(request.headers, self._samples)
 
-    async def _cadvisor(self, headers: Headers) -> Response:
-        return await self._scrape(headers, _cadvisor_samples)
+    async def _cadvisor(self, request: Request) -> Response:
+        return await self._scrape(request.headers, _cadvisor_samples)
 
     async def _scrape(
         self, headers: Headers, samples: Callable[[Format, Snapshot | None], Iterator[bytes]]
@@ -172,53 +207,104 @@ class Application:
             yield from self._pods.info.render(wanted.native)
         yield own  # last, as OpenMetrics' end mark is in it
 
-    async def _healthz(self, _headers: Headers) -> Response:
+    async def _healthz(self, _request: Request) -> Response:
         return Response(200, PLAIN, b"ok\n")
 
-    async def _readyz(self, _headers: Headers) -> Response:
+    async def _readyz(self, _request: Request) -> Response:
         reasons = []
         if await self._store.update() != "live":
             reasons.append(self._segment())
         if self._pods and not self._pods.source.synced:
-            reasons.append(self._names())
+            reasons.append(names(self._pods))
         if not reasons:
             return Response(200, PLAIN, b"ready\n")
         return Response(503, PLAIN, "".join(f"not ready: {r}\n" for r in reasons).encode())
-
-    def _names(self) -> str:
-        if not self._pods:
-            return "standalone: names come from cgroup paths"
-        source = self._pods.source
-        state = f"{len(source.table)} pods known" if source.synced else "no pods known yet"
-        return f"pods from the {source.mode}: {state}{source.error and f' ({source.error})'}"
 
     def _segment(self) -> str:
         store = self._store
         cause = f" ({store.cause})" if store.cause else ""
         return f"segment {store.path} is {store.state}{cause}"
 
-    async def _index(self, _headers: Headers) -> Response:
-        await self._store.update()
-        schema = self._store.schema
-        rows = [
-            (c.name, "runs" if c.up else "does not run", c.attach if c.up else c.reason, c.help)
-            for c in (schema.collectors if schema else ())
-        ]
-        table = "".join(
-            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in rows
+    async def feed_history(self) -> None:
+        """For as long as the program runs: the history also goes on when nobody scrapes."""
+        while True:
+            await asyncio.sleep(HISTORY_EVERY)
+            if self._history.is_older_than(HISTORY_EVERY):
+                await self._store.update()
+
+    async def _file(self, path: str, request: Request) -> Response:
+        kind, content = page.FILES[path]
+        # Of the aggregator's own version: a newer one is asked for again after an hour.
+        headers = ((b"cache-control", b"max-age=3600"), (b"x-content-type-options", b"nosniff"))
+        return _packed(request, Response(200, kind, content, headers))
+
+    async def _index(self, request: Request) -> Response:
+        await self._store.fresh()
+        rows = self._rows.of(self._store.snapshot)
+        body = page.node_page(
+            self._observer.look(), rows, self._history, self._store.node, request.query
         )
-        loader = f"loader {schema.loader_version} on {schema.kernel}" if schema else "no loader"
-        page = f"""<!DOCTYPE html>
-<title>kpod-metrics</title>
-<h1>kpod-metrics</h1>
-<p>eBPF metrics of every container of this node, for Prometheus: <a href="metrics">/metrics</a>.
-Also <a href="healthz">/healthz</a> and <a href="readyz">/readyz</a>.</p>
-<p>Aggregator {__version__}, {escape(loader)}; {escape(self._segment())};
-{escape(self._names())}.</p>
-<table>
-{table}</table>
-"""
-        return Response(200, "text/html; charset=utf-8", page.encode())
+        return _packed(request, Response(200, HTML, body, page.HEADERS))
+
+    async def _pod(self, request: Request) -> Response:
+        await self._store.fresh()
+        state = self._observer.look()
+        row = self._row(request)
+        if not row:
+            return _packed(request, Response(404, HTML, page.missing_page(state), page.HEADERS))
+        body = page.row_page(state, row, self._history, self._store.node, self._facts(row))
+        return _packed(request, Response(200, HTML, body, page.HEADERS))
+
+    async def _api_status(self, request: Request) -> Response:
+        await self._store.fresh()
+        rows = self._rows.of(self._store.snapshot)
+        return _json(request, 200, api.status(self._observer.look(), rows, self._store.node))
+
+    async def _api_pods(self, request: Request) -> Response:
+        await self._store.fresh()
+        rows = self._rows.of(self._store.snapshot)
+        body = api.pods(self._observer.look(), rows, self._history, self._store.node)
+        return _json(request, 200, body)
+
+    async def _api_pod(self, request: Request) -> Response:
+        await self._store.fresh()
+        row = self._row(request)
+        if not row:
+            return _json(request, 404, api.error("no such pod, unit or container lives here now"))
+        state = self._observer.look()
+        return _json(
+            request, 200, api.pod(state, row, self._history, self._store.node, self._facts(row))
+        )
+
+    def _row(self, request: Request) -> Row | None:
+        wanted = request.query.get("id", "")
+        rows = self._rows.of(self._store.snapshot)
+        return next((row for row in rows if row.who.id == wanted), None)
+
+    def _facts(self, row: Row) -> Labels:
+        """What Kubernetes says of a pod, beside its name."""
+        uid = row.who.pod_uid
+        if not self._pods or row.who.scope != "pod":
+            return ()
+        known = self._pods.info.facts(uid)
+        images = sorted(set(self._pods.info.images(uid).values()) - {""})
+        told = tuple(pair for pair in known if pair[0] not in ("namespace", "pod", "node"))
+        return (*told, *((("images", ", ".join(images)),) if images else ()))
+
+
+def _packed(request: Request, response: Response) -> Response:
+    """Compressed, for who can read that."""
+    vary = (b"vary", b"accept-encoding")
+    headers = (*response.headers, vary)
+    body = response.body
+    if isinstance(body, bytes) and accepts_gzip(request.headers.get("accept-encoding", "")):
+        body, headers = b"".join(gzipped([body])), (*headers, (b"content-encoding", b"gzip"))
+    return Response(response.status, response.content_type, body, headers)
+
+
+def _json(request: Request, code: int, body: bytes) -> Response:
+    headers = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+    return _packed(request, Response(code, api.CONTENT_TYPE, body, headers))
 
 
 def _cadvisor_samples(wanted: Format, snapshot: Snapshot | None) -> Iterator[bytes]:

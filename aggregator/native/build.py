@@ -62,7 +62,7 @@ def builder() -> FFI:
         "aggregator._native",
         '#include <malloc.h>\n#include <stdlib.h>\n#include "native.h"\n',
         sources=[
-            *(str(HERE / name) for name in ("confine.c", "render.c", "snapshot.c")),
+            *(str(HERE / name) for name in ("confine.c", "history.c", "render.c", "snapshot.c")),
             *(str(SHARED / name) for name in ("abi.c", "crc32c.c", "reader.c")),
         ],
         include_dirs=[str(HERE)],

@@ -238,6 +238,91 @@ size_t kpod_render(struct kpod_cursor *at, const struct kpod_plan *plan,
 		   enum kpod_format format, char *out);
 
 /*
+ * The last minutes of every container, for the page at /: a ring of KPOD_HISTORY_POINTS points, and
+ * of each point KPOD_QUANTITIES values of a container. A counter's value is its rate since the
+ * point before.
+ */
+enum kpod_quantity {
+	KPOD_CPU,
+	KPOD_WAIT,
+	KPOD_THROTTLED,
+	KPOD_MEMORY,
+	KPOD_BLOCK_IO,
+	KPOD_RETRANSMITS,
+	KPOD_DROPS,
+	KPOD_QUANTITIES
+};
+
+/* A column that is added up into a quantity. Python has checked table and word. */
+struct kpod_history_source {
+	enum kpod_quantity quantity;
+	uint32_t table;
+	uint32_t word; /* behind the keys */
+	double scale;
+	bool gauge;
+	bool optional;
+};
+
+#define KPOD_HISTORY_POINTS 60
+#define KPOD_HISTORY_OWNERS_MAX 2048
+
+struct kpod_track {
+	uint32_t slot;
+	uint32_t generation;
+	uint64_t cgroup_id;
+	uint64_t first; /* the number of its first point */
+	double totals[KPOD_QUANTITIES];
+	float values[KPOD_QUANTITIES][KPOD_HISTORY_POINTS]; /* NaN: not known */
+};
+
+struct kpod_history {
+	uint64_t points; /* taken so far; point n is at n % KPOD_HISTORY_POINTS */
+	uint64_t at_ns[KPOD_HISTORY_POINTS];
+	struct kpod_track **tracks; /* in order of their slots */
+	uint32_t track_count;
+	uint32_t untracked; /* containers beyond KPOD_HISTORY_OWNERS_MAX at the last point */
+};
+
+struct kpod_history *kpod_history_new(void);
+void kpod_history_free(struct kpod_history *h);
+
+/*
+ * Takes a point. Tracks go with the containers that have ended or are not shown. All of it goes if
+ * the snapshot is another loader's: kpod_history_clear(). False: no memory, and nothing has
+ * changed.
+ */
+bool kpod_history_add(struct kpod_history *h, const struct kpod_snapshot *s,
+		      const struct kpod_plan *plan, const struct kpod_history_source *sources,
+		      uint32_t source_count);
+void kpod_history_clear(struct kpod_history *h);
+
+/* By owner of the snapshot: the index of its track, or UINT32_MAX. */
+void kpod_history_find(const struct kpod_history *h, const struct kpod_snapshot *s,
+		       uint32_t *tracks);
+
+/* The sum over some tracks, by point from the oldest on; NaN where none of them knows it. */
+void kpod_history_sum(const struct kpod_history *h, const uint32_t *tracks, uint32_t count,
+		      enum kpod_quantity quantity, double out[KPOD_HISTORY_POINTS]);
+
+/*
+ * Table cells of one row, <td>text<svg><path></svg></td> for each quantity, and the last values.
+ * Returns the size of what is in `out`, at most KPOD_HISTORY_CELLS_SIZE.
+ */
+size_t kpod_history_cells(const struct kpod_history *h, const uint32_t *tracks, uint32_t count,
+			  double last[KPOD_QUANTITIES], char *out);
+
+/* The value for people, with its unit; "-" if it is not known. At most 32 bytes. */
+size_t kpod_history_text(enum kpod_quantity quantity, double value, char *out);
+
+/* The d of a path over `width` and `height` units; at most KPOD_HISTORY_PATH_SIZE bytes. */
+size_t kpod_history_path(const struct kpod_history *h, enum kpod_quantity quantity,
+			 const double values[KPOD_HISTORY_POINTS], uint32_t width, uint32_t height,
+			 char *out);
+
+#define KPOD_HISTORY_PATH_SIZE 1024
+#define KPOD_HISTORY_CELLS_SIZE 8192
+
+/*
  * For good: no new privileges, and EPERM for system calls that serving metrics never makes. Before
  * there are threads. -errno: the kernel has no filters.
  */

@@ -84,6 +84,21 @@ class PodInfo:
                     piece.clear()
             yield bytes(piece)
 
+    def facts(self, cgroup_uid: str) -> Labels:
+        """What people are told of one pod; empty if nothing is known, or it is not to be shown."""
+        found = self._table.find(cgroup_uid, "")
+        if not found or not self._policy.shows(found[0]):
+            return ()
+        series = [labels for family, labels, _ in self._samples(found[0]) if family == 0]
+        return tuple((name, value) for name, value in series[0] if value)
+
+    def images(self, cgroup_uid: str) -> dict[str, str]:
+        """The images of its containers, by id, as kpod_container_info has them."""
+        found = self._table.find(cgroup_uid, "")
+        if not found or not self._policy.shows(found[0]):
+            return {}
+        return {c.id: cut(self._policy.blot(c.image)) for c in found[0].containers if c.id}
+
     def _render(self, pod: Pod, encode: Encode) -> tuple[bytes, ...]:
         """The pod's series of each family."""
         made = self._made[encode]

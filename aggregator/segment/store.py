@@ -24,6 +24,8 @@ _new_aligned = ffi.new_allocator(lambda size: lib.aligned_alloc(64, -(-size // 6
 DOORBELL = ".doorbell"
 WAIT_NS = 250_000_000  # for the snapshot that was asked for
 
+NO_VALUE = 2**64 - 1  # KPOD_NO_VALUE of shared/abi.h
+
 NAMED_AT_ONCE = 100  # owners; they take about 3 ms
 
 Changed = Callable[[Set[int]], Set[int]]
@@ -78,6 +80,29 @@ class Snapshot:
         labels = owner.labels[lib.KPOD_OWN]
         found: list[tuple[str, str]] = protobuf.labels(self._text(labels[lib.KPOD_AS_PROTOBUF]))
         return tuple(found)
+
+    @property
+    def series(self) -> int:
+        """How many series are on our page: of optional values, as if all were there."""
+        plan, shown = self.plan.native, self._shown[lib.KPOD_OWN]
+        return sum(
+            shown[i] * plan.families[i].views[lib.KPOD_TEXT].sample_count
+            for i in range(len(self.plan.names))
+        )
+
+    def node_value(self, name: str) -> float | None:
+        """The only value of this name, of a table of the node without keys; None: there is none."""
+        for index, table in enumerate(self.plan.schema.tables):
+            for column in table.columns:
+                if column.name == name and not table.per_slot and not table.keys:
+                    first = self.native.first_row[index]
+                    if first == self.native.first_row[index + 1]:
+                        return None
+                    word = self.native.rows[first].words[column.word]
+                    if column.optional and word == NO_VALUE:
+                        return None
+                    return float(word / 10**column.decimals)
+        return None
 
     def _text(self, place: Any) -> bytes:
         """Of a struct kpod_text of an owner."""
@@ -187,7 +212,8 @@ class Store:
         self.cause = ""  # why it is incompatible
         self.plan: Plan | None = None
         self.snapshot: Snapshot | None = None
-        self._clock = clock
+        self.clock = self._clock = clock
+        self.node = node
         self._node: Labels = (("node", node),)
         self._node_labels: Labels = (*node_labels, *self._node)
         self._resolver: Resolver = lambda owner: self._with_node(resolver(owner))
@@ -198,6 +224,7 @@ class Store:
         self._created = created
         self._seen = seen
         self.compat = compat
+        self.taken: Callable[[Snapshot], None] = lambda _: None  # called with each new snapshot
         self._plans: list[Plan] = []  # by page
         self._limits = limits
         self._cut: set[str] = set()  # families of which it has been said
@@ -355,3 +382,4 @@ class Store:
             self._cut.add(family)
             log.warning("%s: more series than are shown; see kpod_series_cut", family)
         self.snapshot, self._taken = snapshot, None
+        self.taken(snapshot)

@@ -24,7 +24,10 @@ from aggregator import cli
 CHART = Path(__file__).parent / "kpod-metrics"
 
 # Options that are no values, because the chart itself sets them or they are for people.
-LOADER_FIXED = {"segment", "proc", "print", "help", "version"}
+LOADER_FIXED = {
+    *("segment", "proc", "print", "help", "version"),
+    *("json", "once", "sort", "filter"),  # of doctor and top
+}
 AGGREGATOR_FIXED = {
     *("segment", "listen", "node", "web.config.file"),  # by the DaemonSet
     *("kubeconfig",),  # a pod has its service account

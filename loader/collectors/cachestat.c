@@ -86,7 +86,7 @@ static void started(void)
 	char byte;
 
 	if (fd < 0 || read(fd, &byte, 1) < 1)
-		kpod_log("cachestat: cannot read /proc/self/exe: reads may count a page too few");
+		kpod_warn("cachestat: cannot read /proc/self/exe: reads may count a page too few");
 	close(fd);
 }
 

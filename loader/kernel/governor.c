@@ -170,7 +170,7 @@ void kpod_governor_open(struct kpod_governor *g, struct kpod_bpf *bpf, struct kp
 	g->able = !err;
 	kpod_governor_close(g);
 	if (!g->able)
-		kpod_log(
+		kpod_warn(
 			"overhead is neither measured nor limited: BPF statistics: %s (they want "
 			"CAP_SYS_ADMIN, or sysctl kernel.bpf_stats_enabled=1)",
 			strerror(-err));
@@ -212,7 +212,7 @@ static bool shed(struct kpod_governor *g, uint64_t all)
 	g->calm = 0;
 	if (!l) {
 		if (!g->helpless)
-			kpod_log(
+			kpod_warn(
 				"BPF programs take %.3g %% of the node's CPU, and no collector is "
 				"left to shed",
 				100 * g->share);
@@ -228,7 +228,7 @@ static bool shed(struct kpod_governor *g, uint64_t all)
 	snprintf(l->reason, sizeof(l->reason),
 		 "shed: BPF programs took %.3g %% of the node's CPU, --max-overhead is %g",
 		 100 * g->share, g->options->max_overhead);
-	kpod_log("collector %s: %s", l->collector->name, l->reason);
+	kpod_warn("collector %s: %s", l->collector->name, l->reason);
 	measure_maps(l);
 	return true;
 }
@@ -250,9 +250,9 @@ static bool restore(struct kpod_governor *g)
 	kpod_collector_load(g->bpf, last, g->slots, g->options);
 	malloc_trim(0); /* the kernel's BTF, as at the start */
 	if (last->attachment)
-		kpod_log("collector %s: back, its totals begin at zero", last->collector->name);
+		kpod_info("collector %s: back, its totals begin at zero", last->collector->name);
 	else
-		kpod_log("collector %s: down: %s", last->collector->name, last->reason);
+		kpod_warn("collector %s: down: %s", last->collector->name, last->reason);
 	measure_maps(last);
 	return true;
 }
@@ -266,7 +266,7 @@ static void begin_window(struct kpod_governor *g)
 		read_program_stats(&g->bpf->loaded[i], true, 0);
 	err = open_window(g);
 	if (err && err != g->window_err)
-		kpod_log("overhead is not measured now: BPF statistics: %s", strerror(-err));
+		kpod_warn("overhead is not measured now: BPF statistics: %s", strerror(-err));
 	g->window_err = err;
 	g->opened_ns = err ? 0 : kpod_clock(CLOCK_MONOTONIC);
 }

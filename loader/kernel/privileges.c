@@ -191,7 +191,7 @@ static void say_missing(const struct kpod_collector *c)
 
 	for (size_t i = 0; i < KPOD_COUNT(known); i++)
 		if (c->capabilities & BIT(known[i].number) && !capable(known[i].number))
-			kpod_log(
+			kpod_warn(
 				"collector %s: %s is missing: what it may not look at is left "
 				"out, and counted",
 				c->name, known[i].name);

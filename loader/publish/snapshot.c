@@ -465,8 +465,8 @@ static int renew(struct kpod_publisher *p, uint64_t capacity, const char *why)
 		p->writer = old;
 		return err;
 	}
-	kpod_log("%s: a new segment, with a ring of %llu bytes", why,
-		 (unsigned long long)p->writer.capacity);
+	kpod_info("%s: a new segment, with a ring of %llu bytes", why,
+		  (unsigned long long)p->writer.capacity);
 	kpod_heartbeat_of(p->heartbeat, p->writer.header);
 	kpod_writer_close(&old);
 	return 0;

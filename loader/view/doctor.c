@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What this machine offers, what loads here, and why not. */
+/* What this machine offers, what loads here, why not, and what to do about it. */
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/utsname.h>
@@ -9,60 +10,173 @@
 #include "kernel/load.h"
 #include "kernel/privileges.h"
 #include "view/doctor.h"
+#include "view/view.h"
 
-static void row(const char *what, bool ok, const char *text)
+#define WIDTH 80  /* of a terminal */
+#define INDENT 23 /* of a check's text */
+
+enum outcome { WELL, NOTE, FAILED, OUTCOMES };
+static const char *const words[OUTCOMES] = {"ok", "note", "NO"};
+static const char *const states[OUTCOMES] = {"ok", "note", "no"};
+
+struct report {
+	bool json;
+	size_t counts[OUTCOMES];
+};
+
+/* After `at` columns of the line, on as many lines as it takes, broken between words. */
+static void print_wrapped(const char *text, size_t at)
 {
-	printf("%-16s %-5s %s\n", what, ok ? "ok" : "NO", text);
+	bool first = true;
+
+	while (*text) {
+		size_t size = strcspn(text, " ");
+
+		if (!first && at + 1 + size > WIDTH) {
+			printf("\n%*s", INDENT, "");
+			at = INDENT;
+			first = true;
+		}
+		printf("%s%.*s", first ? "" : " ", (int)size, text);
+		at += size + !first;
+		first = false;
+		text += size + strspn(text + size, " ");
+	}
+	putchar('\n');
+}
+
+/* todo: "" if there is nothing to do. */
+__attribute__((format(printf, 5, 6))) static void check(struct report *r, const char *name,
+							enum outcome outcome, const char *todo,
+							const char *format, ...)
+{
+	bool first = !r->counts[WELL] && !r->counts[NOTE] && !r->counts[FAILED];
+	char text[512];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	r->counts[outcome]++;
+	if (r->json) {
+		printf("%s{\"name\":\"%s\",\"state\":\"%s\",\"text\":", first ? "" : ",\n", name,
+		       states[outcome]);
+		kpod_print_text(stdout, text, strlen(text));
+		fputs(",\"do\":", stdout);
+		kpod_print_text(stdout, todo, strlen(todo));
+		putchar('}');
+		return;
+	}
+	printf("%-16s %-5s ", name, words[outcome]);
+	print_wrapped(text, INDENT);
+	if (*todo) {
+		printf("%*s-> ", INDENT, "");
+		print_wrapped(todo, INDENT + 3);
+	}
+}
+
+/* Returns the exit status. */
+static int summarize(struct report *r)
+{
+	size_t all = r->counts[WELL] + r->counts[NOTE] + r->counts[FAILED];
+	char text[160];
+
+	if (r->counts[FAILED])
+		snprintf(text, sizeof(text), "%zu of %zu checks failed: see NO above",
+			 r->counts[FAILED], all);
+	else
+		snprintf(text, sizeof(text), "all %zu checks are well%s", all,
+			 r->counts[NOTE] ? ", some with a note" : "");
+	if (r->json) {
+		printf("],\n\"summary\":\"%s\",\"ok\":%s}\n", text,
+		       r->counts[FAILED] ? "false" : "true");
+	} else {
+		printf("%-16s %-5s ", "summary", words[r->counts[FAILED] ? FAILED : WELL]);
+		print_wrapped(text, INDENT);
+	}
+	return r->counts[FAILED] ? 1 : 0;
+}
+
+static void check_collector(struct report *r, const struct kpod_loaded *l)
+{
+	const struct kpod_collector *c = l->collector;
+	const char *profile = kpod_profile_names[c->profile];
+	char todo[160];
+
+	if (l->attachment && !l->reason[0]) {
+		check(r, c->name, WELL, "", "%s, %s: %s", profile, l->attachment->name, c->help);
+	} else if (l->attachment) {
+		check(r, c->name, NOTE,
+		      !strncmp(l->reason, "nothing to read", 15)
+			      ? "its metrics are missing: boot with the controller in cgroup2 "
+				"(systemd.unified_cgroup_hierarchy=1)"
+			      : "docs/kernels.md says what is complete on which kernel",
+		      "%s, %s: %s", profile, l->attachment->name, l->reason);
+	} else {
+		snprintf(todo, sizeof(todo),
+			 "the other collectors run without it; it is complete since Linux %s "
+			 "(docs/kernels.md)",
+			 c->since);
+		check(r, c->name, FAILED, todo, "%s: %s", profile,
+		      l->reason[0] ? l->reason : c->help);
+	}
+}
+
+static void check_loading(struct report *r, const struct kpod_options *options)
+{
+	struct kpod_options every = *options;
+	struct kpod_bpf bpf;
+	struct kpod_slots slots;
+	int err;
+
+	every.profile = KPOD_PROFILES;
+	err = kpod_bpf_open(&bpf, &every);
+	if (err) {
+		check(r, "maps", FAILED, "give it memory, or lower --max-containers",
+		      "cannot make the BPF maps: %s", strerror(-err));
+		return;
+	}
+	err = kpod_slots_open(&slots, &bpf, options);
+	if (err) {
+		check(r, "cgroup2", FAILED, "mount -t cgroup2 none /sys/fs/cgroup, or boot with it",
+		      "no cgroup2 hierarchy is mounted");
+	} else {
+		check(r, "cgroup2", WELL, "", "%s", slots.root);
+		kpod_sources_open(&bpf, &slots, options);
+	}
+	check(r, "maps", WELL, "", "%u slots, %u rows each for %d CPUs", bpf.max_containers,
+	      bpf.config.shards, bpf.cpus);
+	for (size_t i = 0; i < bpf.loaded_count; i++)
+		check_collector(r, &bpf.loaded[i]);
+	if (!err)
+		kpod_slots_close(&slots);
+	kpod_bpf_close(&bpf);
 }
 
 int kpod_doctor(const struct kpod_options *options)
 {
 	bool btf = !access("/sys/kernel/btf/vmlinux", R_OK);
 	const char *missing = kpod_missing_privilege();
-	struct kpod_options every = *options;
+	struct report report = {.json = options->json}, *r = &report;
 	struct utsname kernel;
-	struct kpod_bpf bpf;
-	struct kpod_slots slots;
-	char text[320];
-	size_t up = 0;
-	int err;
 
 	uname(&kernel);
-	row("kernel", true, kernel.release);
-	row("btf", btf,
-	    btf ? "/sys/kernel/btf/vmlinux"
-		: "no /sys/kernel/btf/vmlinux: needs a kernel with CONFIG_DEBUG_INFO_BTF=y");
-	row("privilege", !*missing, *missing ? missing : "may load BPF programs");
-	row("pids", kpod_sees_all_tasks(),
-	    kpod_sees_all_tasks() ? "sees all tasks of the node" : KPOD_OWN_PIDS);
-	if (*missing)
-		return 1;
-	every.profile = KPOD_PROFILES;
-	err = kpod_bpf_open(&bpf, &every);
-	if (err) {
-		row("maps", false, strerror(-err));
-		return 1;
-	}
-	err = kpod_slots_open(&slots, &bpf, options);
-	row("cgroup2", !err, err ? "no cgroup2 hierarchy is mounted: mount one" : slots.root);
-	if (!err)
-		kpod_sources_open(&bpf, &slots, options);
-	snprintf(text, sizeof(text), "%u slots, %u rows each for %d CPUs", bpf.max_containers,
-		 bpf.config.shards, bpf.cpus);
-	row("maps", true, text);
-	for (size_t i = 0; i < bpf.loaded_count; i++) {
-		const struct kpod_loaded *l = &bpf.loaded[i];
-
-		up += l->attachment != NULL;
-		snprintf(text, sizeof(text), "%s%s%s: %s",
-			 kpod_profile_names[l->collector->profile], l->attachment ? ", " : "",
-			 l->attachment ? l->attachment->name : "",
-			 l->reason[0] ? l->reason : l->collector->help);
-		row(l->collector->name, l->attachment, text);
-	}
-	if (!err)
-		kpod_slots_close(&slots);
-	err = err || up < bpf.loaded_count || !kpod_sees_all_tasks();
-	kpod_bpf_close(&bpf);
-	return err;
+	if (r->json)
+		fputs("{\"checks\":[\n", stdout);
+	check(r, "kernel", WELL, "", "%s", kernel.release);
+	if (btf)
+		check(r, "btf", WELL, "", "/sys/kernel/btf/vmlinux");
+	else
+		check(r, "btf", FAILED, "use a kernel with CONFIG_DEBUG_INFO_BTF=y",
+		      "there is no /sys/kernel/btf/vmlinux");
+	check(r, "privilege", *missing ? FAILED : WELL,
+	      *missing ? "run it as root: sudo kpod-loader doctor; docs/privileges.md" : "", "%s",
+	      *missing ? missing : "may load BPF programs");
+	if (kpod_sees_all_tasks())
+		check(r, "pids", WELL, "", "sees all tasks of the node");
+	else
+		check(r, "pids", FAILED, "run it in the host's PID namespace", KPOD_OWN_PIDS);
+	if (!*missing)
+		check_loading(r, options);
+	return summarize(r);
 }

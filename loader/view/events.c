@@ -172,7 +172,7 @@ static int print_until_stopped(struct bpf_object *object, struct bpf_link *links
 				NULL);
 	if (!ring)
 		return -errno;
-	kpod_log("printing programs started and processes ended until stopped");
+	kpod_info("printing programs started and processes ended until stopped");
 	while (!stopped && (err >= 0 || err == -EINTR) && !ferror(stdout)) {
 		err = ring_buffer__poll(ring, 200);
 		fflush(stdout);
@@ -183,7 +183,7 @@ static int print_until_stopped(struct bpf_object *object, struct bpf_link *links
 	ring_buffer__consume(ring);
 	say_lost(p, globals);
 	ring_buffer__free(ring);
-	kpod_log("%" PRIu64 " events printed, %" PRIu64 " lost", p->printed, p->lost);
+	kpod_info("%" PRIu64 " events printed, %" PRIu64 " lost", p->printed, p->lost);
 	return err == -EINTR || err > 0 ? 0 : err;
 }
 

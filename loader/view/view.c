@@ -2,11 +2,14 @@
 /* Shows a segment to people, by its own schema: any loader's, not just this one's. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <msgpack.h>
 
@@ -92,7 +95,7 @@ void kpod_view_close(struct kpod_view *v)
 }
 
 /* The snapshot and the schema it is to be read by; the schema again whenever it may be new. */
-static int refresh(struct kpod_view *v)
+int kpod_view_refresh(struct kpod_view *v)
 {
 	bool opened = v->reader.map;
 	enum kpod_reader_state state = kpod_reader_refresh(&v->reader, kpod_clock(CLOCK_MONOTONIC));
@@ -313,13 +316,13 @@ static void dump_row(FILE *out, const msgpack_object *table, const struct kpod_r
 
 int kpod_view_check(struct kpod_view *v)
 {
-	return refresh(v);
+	return kpod_view_refresh(v);
 }
 
 int kpod_view_dump(struct kpod_view *v, bool json, FILE *out)
 {
 	const struct kpod_record *record = NULL;
-	int err = refresh(v);
+	int err = kpod_view_refresh(v);
 
 	if (err)
 		return err;
@@ -350,6 +353,79 @@ int kpod_view_dump(struct kpod_view *v, bool json, FILE *out)
 		}
 	}
 	return 0;
+}
+
+#define DOORBELL ".doorbell" /* publish/pacer.c */
+
+void kpod_view_ring(struct kpod_view *v)
+{
+	char path[PATH_MAX + sizeof(DOORBELL)];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s" DOORBELL, v->reader.path);
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd >= 0)
+		close(fd);
+}
+
+bool kpod_view_has_news(struct kpod_view *v)
+{
+	return kpod_reader_has_news(&v->reader, kpod_clock(CLOCK_MONOTONIC));
+}
+
+struct kpod_view_head kpod_view_head(const struct kpod_view *v)
+{
+	return (struct kpod_view_head){
+		.sequence = v->reader.sequence,
+		.monotonic_ns = v->reader.monotonic_ns,
+		.generation = v->reader.header.generation,
+	};
+}
+
+static bool is_named(const msgpack_object *column, const char *name)
+{
+	return text_size(column, "name") == (int)strlen(name) &&
+	       !memcmp(text_of(column, "name"), name, strlen(name)) && !get(column, "buckets");
+}
+
+static void visit_row(const msgpack_object *table, const struct kpod_row *row,
+		      const uint64_t *words, uint64_t count, const char *const *names, size_t known,
+		      const struct kpod_view_visitor *visitor)
+{
+	const msgpack_object *columns = get(table, "columns"), *column;
+
+	for (uint64_t i = 0; (column = item(columns, i)); i++) {
+		uint64_t word = get_int(column, "word");
+
+		if (word >= count || is_none(column, words[word]))
+			continue;
+		for (size_t n = 0; n < known; n++)
+			if (is_named(column, names[n]))
+				visitor->value(
+					visitor->context, row->slot, row->generation, n,
+					(double)words[word] /
+						pow(10, (double)get_int(column, "decimals")));
+	}
+}
+
+void kpod_view_visit(const struct kpod_view *v, const char *const *names, size_t count,
+		     const struct kpod_view_visitor *visitor)
+{
+	const struct kpod_record *record = NULL;
+
+	while ((record = kpod_reader_next(&v->reader, record)))
+		if (record->type == KPOD_RECORD_SLOT)
+			visitor->slot(visitor->context, (const void *)record,
+				      (const char *)((const struct kpod_slot *)record + 1));
+	while ((record = kpod_reader_next(&v->reader, record))) {
+		const uint64_t *words = NULL;
+		uint64_t have = 0;
+		const msgpack_object *table = table_of(v, record, &words, &have);
+
+		if (table && text_size(table, "scope") == 4 &&
+		    !memcmp(text_of(table, "scope"), "slot", 4))
+			visit_row(table, (const void *)record, words, have, names, count, visitor);
+	}
 }
 
 struct line {
@@ -455,7 +531,7 @@ static void print_table(const struct kpod_view *v, const msgpack_object *table, 
 int kpod_view_rates(struct kpod_view *v, FILE *out)
 {
 	const msgpack_object *tables, *table;
-	int err = refresh(v);
+	int err = kpod_view_refresh(v);
 	double seconds;
 
 	if (err)

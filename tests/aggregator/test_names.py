@@ -808,3 +808,36 @@ def test_any_path_and_name_have_labels(where: str, value: str) -> None:
         assert labels[0] == ("scope", "container")
     dict_: dict[str, Any] = dict(names(Owner(POD_CONTAINER, 7, path(UID[1], ID[1]))) or ())
     assert dict_["container"] == "c"
+
+
+def test_page_has_the_same_names_and_the_same_filter(tmp_path: Path) -> None:
+    """At / and /api/v1: nothing of a pod that is filtered out, and what is scrubbed is so there."""
+    policy = Policy(scrub=re.compile("secret"), exclude_namespaces=frozenset({"hidden"}))
+    world = World(tmp_path, policy, all_ids=False)
+    # Of a random name: no series of it has a pod_uid, and two pods may have the same name.
+    shown = raw(UID[1], "a-bcdfg", {"c": ID[1], "d": ID[2]}, generateName="a-")
+    shown["status"]["containerStatuses"][0]["image"] = "registry/secret/image:1"
+    world.table.put(decode_pod(json.dumps(shown).encode()))
+    world.table.put(pod(UID[2], "b-1", {"c": ID[3]}, namespace="hidden"))
+    for uid, cid in ((UID[1], ID[1]), (UID[1], ID[2]), (UID[2], ID[3])):
+        world.cgroup(uid, cid)
+    world.snapshot()
+    body = get(world.app, "/")[2]
+    assert re.findall(r'<tr><th scope="row"><a [^>]*>([^<]*)</a><small>([^<]*)', body) == [
+        ("a-bcdfg", "n, 2 containers")
+    ]
+    assert [labels.get("pod_uid") for labels, _ in world.series() if labels.get("pod")] == [
+        None
+    ] * 2
+    rows = json.loads(get(world.app, "/api/v1/pods")[2])["pods"]
+    assert [(row["namespace"], row["name"], row["containers"]) for row in rows] == [
+        (None, "host: all that is not listed", 0),
+        ("n", "a-bcdfg", 2),
+    ]
+    assert [row["id"] for row in rows] == ["host", f"pod:{UID[1]}"]
+    assert "b-1" not in body
+    facts = world.app._facts(world.app._rows.of(world.store.snapshot)[1])
+    assert dict(facts)["uid"] == UID[1]
+    assert dict(facts)["images"] == "registry/<scrubbed>/image:1"
+    assert world.info.facts(UID[2]) == ()
+    assert world.info.images(UID[2]) == {}

@@ -49,7 +49,7 @@ def test_metrics_are_clean_and_real(tmpfs: Path, cgroups: Cgroup) -> None:
         assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
         assert served.get("/healthz") == (200, "ok\n")
         assert served.get("/readyz") == (200, "ready\n")
-        assert "<td>cpu</td><td>runs</td>" in served.get("/")[1]
+        assert '<th scope="row">cpu</th><td>runs</td>' in served.get("/")[1]
 
         def moved(name: str) -> float:
             key = next(k for k in after if k[0] == ONCPU and ("unit", name) in k[1])

@@ -300,4 +300,4 @@ def test_signal_in_every_phase_ends_the_aggregator(
     done = signalled(log, call, when, number, *command, "--segment", str(tmpfs / "segment"))
     assert f"--- {number.name} " in log.read_text()
     assert done.returncode == 0, done.stderr
-    assert all(line.startswith("kpod-aggregator: ") for line in done.stderr.splitlines())
+    assert all(" kpod-aggregator: " in f" {line}" for line in done.stderr.splitlines())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.test_filesystem import Mounter
-from tests.live import HOG, LOADER, ONCPU, ROOT, Cgroup, Loader, Worker, loader
+from tests.live import HOG, LOADER, ONCPU, ROOT, Cgroup, Loader, Worker, loader, message
 
 # The numbers are those of linux/capability.h.
 NUMBERS = {
@@ -197,7 +197,7 @@ def test_what_cannot_be_dropped_ends_the_start(tmpfs: Path, call: str, said: str
         [*refusing, *command], capture_output=True, text=True, check=False, timeout=120
     )
     why = "kpod-loader: it ends rather than run with them: see --allow-degraded-privileges"
-    assert (done.returncode, done.stderr.splitlines()) == (1, [said, why])
+    assert (done.returncode, [*map(message, done.stderr.splitlines())]) == (1, [said, why])
     assert [path.name for path in tmpfs.iterdir() if path.name != "segment.lock"] == []
     degraded = ("--collectors", "cpu", "--allow-degraded-privileges")
     with loader(tmpfs, *degraded, prefix=refusing) as running:

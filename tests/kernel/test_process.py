@@ -8,6 +8,7 @@ import signal
 import subprocess
 import termios
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -272,26 +273,78 @@ def test_the_release_has_no_injection() -> None:
     assert done.returncode == 2
 
 
+@pytest.mark.parametrize("format_", ["text", "json"])
+def test_log_has_time_and_level(tmpfs: Path, format_: str) -> None:
+    """Of `run`; what is wrong with the command line is said plainly."""
+    before = time.time()
+    done = run(
+        *("timeout", "-s", "TERM", "4", str(LOADER), "run", "--collectors", "exec"),
+        *("--log-format", format_, "--segment", f"{tmpfs}/segment"),
+    )
+    # The directory of a directory is not made.
+    none = f'{tmpfs}/no "such"/place/segment'
+    failed = run(str(LOADER), "run", "--log-format", format_, "--segment", none)
+    assert failed.returncode == 1
+    lines = [*done.stderr.splitlines(), *failed.stderr.splitlines()]
+    levels = set()
+    for line in lines:
+        if format_ == "json":
+            told = json.loads(line)
+            assert set(told) == {"time", "level", "program", "message"}
+            assert told["program"] == "kpod-loader"
+        else:
+            at, level, program, text = line.split(" ", 3)
+            assert program == "kpod-loader:"
+            told = {"time": at, "level": level, "message": text}
+        assert before - 1 <= datetime.fromisoformat(told["time"]).timestamp() <= time.time() + 1
+        levels.add(told["level"])
+        if told["level"] == "info":
+            assert "collector" in told["message"] or "snapshots every" in told["message"]
+    assert told["level"] == "error"
+    assert told["message"] == f"cannot make {none}: No such file or directory"
+    assert "info" in levels
+    refused = run(str(LOADER), "run", "--log-format", "xml")
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        "kpod-loader: --log-format: 'xml' is not text or json\n",
+    )
+
+
 def test_doctor() -> None:
-    done = run(str(LOADER), "doctor")
+    done = run(str(LOADER), "doctor", "--json")
     assert done.returncode == 0, done.stdout
-    rows = {line.split()[0]: line.split()[1] for line in done.stdout.splitlines()}
+    told = json.loads(done.stdout)
+    rows = {check["name"]: check["state"].replace("note", "ok") for check in told["checks"]}
     schema = json.loads(run(str(LOADER), "schema", "--profile", "comprehensive").stdout)
     collectors = [collector["name"] for collector in schema["collectors"]]
     assert {"cgroup", "cpu", "exec", "cgroup_cpu"} <= set(collectors)
     assert rows == dict.fromkeys(
         ["kernel", "btf", "privilege", "pids", "cgroup2", "maps", *collectors], "ok"
     )
+    assert told["ok"] is True
+    assert told["summary"].startswith(f"all {len(rows)} checks are well")
+    # The same for people: in 80 columns, a line or more for each, and what to do beside a note.
+    text = run(str(LOADER), "doctor").stdout
+    assert max(map(len, text.splitlines())) <= 80
+    said = " ".join(text.split())
+    for check in told["checks"]:
+        assert check["text"] in said
+        assert check["do"] in said
+        assert bool(check["do"]) == (check["state"] != "ok")
+    assert text.splitlines()[-1].startswith("summary          ok    all ")
 
 
 def test_proc_that_is_none(tmpfs: Path) -> None:
     """Costs the collectors that need it, and says so; the rest runs."""
     done = run(str(LOADER), "doctor", "--proc", str(tmpfs))
     assert done.returncode == 1
-    down = [line for line in done.stdout.splitlines() if line.split()[1] == "NO"]
-    assert [line.split()[0] for line in down] == ["interface", "filesystem"]
-    for line in down:
-        assert f"{tmpfs}/self/status: No such file or directory: --proc is to be a" in line
+    text = " ".join(done.stdout.split())
+    down = re.findall(r"(?m)^(\w+) +NO ", done.stdout)
+    assert down == ["interface", "filesystem", "summary"]
+    said = f"{tmpfs}/self/status: No such file or directory: --proc is to be a"
+    assert text.count(said) == 2
+    assert text.count("-> the other collectors run without it") == 2
+    assert text.endswith(" checks failed: see NO above")
 
 
 def test_print_shows_the_busiest(tmpfs: Path, cgroups: Cgroup) -> None:

@@ -58,8 +58,8 @@ def test_collectors_by_name(tmpfs: Path) -> None:
 
 
 def test_doctor_lists_every_collector() -> None:
-    done = subprocess.run([LOADER, "doctor"], capture_output=True, text=True, check=False)
-    rows = dict(re.findall(r"(?m)^(\w+) +(?:ok|NO) +(.*)$", done.stdout))
+    done = subprocess.run([LOADER, "doctor", "--json"], capture_output=True, text=True, check=False)
+    rows = {check["name"]: check["text"] for check in json.loads(done.stdout)["checks"]}
     for name, collector in collectors("--profile", "comprehensive").items():
         profile, _, text = rows[name].partition(": ")
         assert profile.split(", ")[0] == collector["profile"]

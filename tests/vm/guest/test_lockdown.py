@@ -1,5 +1,6 @@
 """What is kept from us; at the end the kernel is locked down (kernel_lockdown(7)) for good."""
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def lockdown() -> Path:
 
 
 def doctor(*prefix: str) -> str:
-    command = [*prefix, str(LOADER), "doctor"]
+    command = [*prefix, str(LOADER), "doctor", "--json"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
@@ -38,7 +39,9 @@ def test_integrity_takes_nothing_away(lockdown: Path) -> None:
 
 def test_confidentiality_is_said(lockdown: Path, tmpfs: Path) -> None:
     lockdown.write_text("confidentiality")
-    assert "NO    the kernel is locked down (confidentiality)" in doctor()
+    checks = {check["name"]: check for check in json.loads(doctor())["checks"]}
+    assert checks["privilege"]["state"] == "no"
+    assert checks["privilege"]["text"].startswith("the kernel is locked down (confidentiality)")
     command = [str(LOADER), "run", "--segment", str(tmpfs / "segment")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
