@@ -74,6 +74,7 @@ struct kpod_table {
 	uint32_t unit_capacity;	 /* of these, a multiple of 64; or, if that is more, … */
 	uint32_t units_per_slot; /* … so many for each of --max-containers */
 	bool unsharded;		 /* one row a unit; all CPUs add to it atomically */
+	bool disks; /* of counters, by units; the first key is the name that a disk had then */
 	/*
 	 * A row counts what is below its cgroup too. Rows of pods, whose containers have their own,
 	 * are then a table of their own that follows this one, with names of their own (kpod_pod_…

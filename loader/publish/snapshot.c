@@ -285,19 +285,22 @@ static int write_units(struct kpod_publisher *p, struct kpod_loaded_table *t)
 	return kpod_writer_row(&p->writer, KPOD_OWN_UNITS, 0, 0, words, KPOD_COUNT(words));
 }
 
-/* Adds up the shards of one unit. Each word is one counter, read whole; rows are not locked. */
-static bool sum_rows(uint64_t *words, const struct kpod_table *table, const char *rows,
+/* Adds the shards of one unit to the words; rows are not locked, and each word is read whole. */
+static void add_rows(uint64_t *words, const struct kpod_table *table, const char *rows,
 		     uint32_t shards)
 {
-	uint64_t any = 0;
-
-	memset(words, 0, table->words * 8);
 	for (uint32_t shard = 0; shard < shards; shard++) {
 		const uint64_t *row = (const void *)(rows + (size_t)shard * table->row_size);
 
 		for (uint32_t i = 0; i < table->words; i++)
 			words[i] += __atomic_load_n(&row[i], __ATOMIC_RELAXED);
 	}
+}
+
+static bool has_counted(const uint64_t *words, const struct kpod_table *table)
+{
+	uint64_t any = 0;
+
 	for (uint32_t i = 0; i < table->words; i++)
 		any |= words[i];
 	return any;
@@ -344,6 +347,62 @@ static int write_kept(struct kpod_publisher *p, uint16_t index, const struct kpo
 	return err;
 }
 
+/* What disks of one name have counted for a slot, from the newest on, is one row. */
+static int write_disk(struct kpod_publisher *p, uint16_t index, struct kpod_loaded_table *t,
+		      const struct kpod_disk_unit *first, size_t count)
+{
+	uint32_t keys = kpod_key_words(t->table), newest = first->unit;
+
+	memcpy(p->words, first->key, keys * 8);
+	memset(p->words + keys, 0, t->table->words * 8);
+	for (size_t i = 0; i < count; i++) {
+		const char *rows = kpod_rows_of(&t->rows, first[i].unit);
+
+		if (rows)
+			add_rows(p->words + keys, t->table, rows, t->shards);
+		else
+			p->stats.rows_unmapped++;
+		/* Disks that come and go must not take all units. */
+		if (i && kpod_disk_is_successor(&first[i - 1], &first[i]))
+			kpod_unit_fold(t, first[i].unit, newest);
+		else
+			newest = first[i].unit;
+	}
+	if (!has_counted(p->words + keys, t->table))
+		return 0;
+	return kpod_writer_row(&p->writer, table_of(p, t->table, index, first->slot), first->slot,
+			       kpod_slot_info(p->slots, first->slot)->generation, p->words,
+			       keys + t->table->words);
+}
+
+/* Of a table by disks: those that are there now, each once. */
+static int write_disks(struct kpod_publisher *p, uint16_t index, struct kpod_loaded_table *t)
+{
+	uint64_t now = kpod_clock(CLOCK_MONOTONIC);
+	struct kpod_disks *d = &p->disks;
+	int err = 0;
+
+	t->units_used = 0;
+	kpod_disks_begin(d);
+	for (uint32_t unit = 1; !err && unit < t->unit_count; unit++) {
+		struct kpod_disk_unit found = {.unit = unit};
+
+		if (!identify(t, unit, now, &found.slot, found.key))
+			continue;
+		found.born_ns = ((const struct kpod_unit *)kpod_rows_of(&t->units, unit))->born_ns;
+		if (!kpod_disks_has(d, found.key))
+			t->units_used -= kpod_unit_free(t, unit);
+		else if (p->slots->visible[found.slot])
+			err = kpod_disks_add(d, &found);
+	}
+	kpod_disks_group(d);
+	for (size_t i = 0, count; !err && i < d->count; i += count) {
+		count = kpod_disks_alike(d, i);
+		err = write_disk(p, index, t, &d->of[i], count);
+	}
+	return err ? err : write_units(p, t);
+}
+
 static int write_table(struct kpod_publisher *p, uint16_t index, struct kpod_loaded_table *t)
 {
 	uint32_t units = t->table->scope == KPOD_PER_SLOT && !t->table->units
@@ -354,6 +413,8 @@ static int write_table(struct kpod_publisher *p, uint16_t index, struct kpod_loa
 
 	if (!t->table->map)
 		return write_kept(p, index, t);
+	if (t->table->disks)
+		return write_disks(p, index, t);
 	t->units_used = 0;
 	for (uint32_t unit = 0; unit < units; unit++) {
 		const void *at;
@@ -368,7 +429,9 @@ static int write_table(struct kpod_publisher *p, uint16_t index, struct kpod_loa
 			p->stats.rows_unmapped++;
 			continue;
 		}
-		if (!sum_rows(p->words + keys, t->table, at, t->shards))
+		memset(p->words + keys, 0, t->table->words * 8);
+		add_rows(p->words + keys, t->table, at, t->shards);
+		if (!has_counted(p->words + keys, t->table))
 			continue;
 		err = kpod_writer_row(&p->writer, table_of(p, t->table, index, slot), slot,
 				      kpod_slot_info(p->slots, slot)->generation, p->words,
@@ -537,6 +600,7 @@ int kpod_publisher_open(struct kpod_publisher *p)
 			if (c->tables[t].words + kpod_key_words(&c->tables[t]) > longest)
 				longest = c->tables[t].words + kpod_key_words(&c->tables[t]);
 	}
+	kpod_disks_open(&p->disks, KPOD_SYS_BLOCK);
 	p->words = calloc(longest + 1, sizeof(*p->words));
 	if (!p->words)
 		return -ENOMEM;
@@ -557,5 +621,6 @@ void kpod_publisher_close(struct kpod_publisher *p)
 	kpod_writer_close(&p->writer);
 	free(p->schema);
 	free(p->words);
+	kpod_disks_close(&p->disks);
 	memset(p, 0, sizeof(*p));
 }

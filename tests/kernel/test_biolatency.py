@@ -6,11 +6,12 @@ where without an io controller all is the host's and said to be nobody's.
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.live import GUEST, HOST, IDLER, PRELUDE, Cgroup, Dump, Worker, cgroup2, loader
+from tests.live import GUEST, HOST, IDLER, PRELUDE, Cgroup, Dump, Worker, cgroup2, loader, wait_for
 
 BYTES = "kpod_block_io_bytes_total"
 DEVICE = "kpod_block_io_device_seconds"
@@ -194,3 +195,130 @@ def test_sum_is_what_the_kernel_counted(tmpfs: Path, disk: Path, cgroups: Cgroup
         host = moved(before, after, HOST, (device, operation))
         if not attributed:
             assert host[UNATTRIBUTED] == host[DEVICE] >= 0.99 * COUNT
+
+
+NVME = Path("/sys/bus/pci/drivers/nvme")
+READ_DIRECT = (
+    PRELUDE
+    + """
+import mmap
+fd = os.open({path!r}, os.O_RDONLY | os.O_DIRECT)
+buffer = mmap.mmap(-1, {size})
+assert os.preadv(fd, [buffer], 0) == {size}
+gate()
+"""
+)
+MIB = 1 << 20
+
+
+def bind(address: str, to: str) -> None:
+    """Gives the driver a disk, or takes one away (unbind)."""
+    (NVME / to).write_text(address)
+    wait_for(to, lambda: (NVME / address).exists() == (to == "bind"))
+
+
+def nvme_name(address: str) -> str:
+    """The name in /dev of the only disk of a controller."""
+
+    def look() -> str | None:
+        disks = Path("/sys/block").glob("nvme*")
+        return next((d.name for d in disks if f"/{address}/" in str(d.resolve())), None)
+
+    name = wait_for(f"the disk of {address}", look)
+    assert isinstance(name, str)
+    return name
+
+
+def number_of(name: str) -> str:
+    return (Path("/sys/block") / name / "dev").read_text().strip()
+
+
+@pytest.fixture
+def nvme() -> Iterator[dict[str, str]]:
+    """PCI addresses by serial number; none has the driver at first, nor at the end."""
+    subprocess.run(["/run/modprobe", "nvme"], check=True)
+    wait_for("controllers", lambda: len(list(Path("/sys/class/nvme").glob("nvme?"))) == 3)
+    addresses = {}
+    for controller in Path("/sys/class/nvme").glob("nvme?"):
+        serial = (controller / "serial").read_text().strip()
+        addresses[serial] = (controller / "address").read_text().strip()
+    for address in addresses.values():
+        bind(address, "unbind")
+    yield addresses
+    for address in addresses.values():
+        if (NVME / address).exists():
+            bind(address, "unbind")
+
+
+def partition(operation: str) -> None:
+    """A partition of /dev/vdb whose number is of those that NVMe disks get: 15 have their own."""
+    arguments = ("16", "2048", "2048") if operation == "addpart" else ("16",)
+    subprocess.run([operation, "/dev/vdb", *arguments], check=True)
+
+
+@needs_guest
+def test_disks_by_name_whatever_their_numbers(
+    tmpfs: Path, cgroups: Cgroup, nvme: dict[str, str]
+) -> None:
+    """NVMe disks get the lowest free number each time; names and numbers part ways."""
+    (a,) = with_io(cgroups, "a.service")
+    with loader(tmpfs, "--collectors", "cgroup,biolatency,cgroup_io") as running:
+
+        def read(name: str, mib: int) -> int:
+            """What the disk's row has, after a read of that size."""
+            worker = Worker(a, READ_DIRECT.format(path=f"/dev/{name}", size=mib * MIB))
+            worker.go()
+            worker.stopped()
+            dump = running.fresh()
+            rows = [(row["table"], row["slot"], *row["keys"]) for row in dump.keyed]
+            assert len(rows) == len(set(rows)), "a series is there twice"
+            devices = {key[0] for key in dump.by_key(a.id, "biolatency")}
+            assert not {d for d in devices if not (Path("/sys/block") / d).exists()}
+            return int(dump.by_key(a.id, "biolatency")[name, "read"][BYTES])
+
+        partition("addpart")
+        bind(nvme["A"], "bind")
+        first = nvme_name(nvme["A"])
+        number = number_of(first)
+        partition("delpart")
+        bind(nvme["B"], "bind")
+        second = nvme_name(nvme["B"])
+        assert (first, second) == ("nvme0n1", "nvme1n1")
+        before = {first: number, second: number_of(second)}
+        assert read(first, 1) == 1 * MIB
+        assert read(second, 2) == 2 * MIB
+        for serial in "AB":
+            bind(nvme[serial], "unbind")
+        running.fresh()  # sees that they are gone: their series have ended
+        for serial in "BA":
+            bind(nvme[serial], "bind")
+        assert (nvme_name(nvme["B"]), nvme_name(nvme["A"])) == (first, second)
+        assert {name: number_of(name) for name in (second, first)} != before
+        assert read(first, 4) == 4 * MIB
+        assert read(second, 8) == 8 * MIB
+        # Between two snapshots: the series of the name goes on.
+        bind(nvme["A"], "unbind")
+        bind(nvme["A"], "bind")
+        total = read(nvme_name(nvme["A"]), 16)
+        assert total in (24 * MIB, 16 * MIB)  # 16: a snapshot was between the two
+
+
+@needs_guest
+def test_multipath_is_shown_as_the_device(
+    tmpfs: Path, cgroups: Cgroup, nvme: dict[str, str]
+) -> None:
+    """The requests are a hidden disk's, nvme0c0n1; /dev and io.stat have nvme0n1."""
+    (a,) = with_io(cgroups, "a.service")
+    with loader(tmpfs, "--collectors", "cgroup,biolatency,cgroup_io") as running:
+        bind(nvme["M"], "bind")
+        wait_for("/dev/nvme0n1", Path("/dev/nvme0n1").exists)
+        if not Path("/sys/block/nvme0c0n1").exists():
+            pytest.skip("this kernel has no native multipath of NVMe")
+        worker = Worker(a, READ_DIRECT.format(path="/dev/nvme0n1", size=3 * MIB))
+        worker.go()
+        worker.stopped()
+        after = running.fresh()
+        row = after.by_key(a.id, "biolatency")["nvme0n1", "read"]
+        assert row[BYTES] == 3 * MIB
+        assert after.by_key(a.id, "cgroup_io")["nvme0n1",]["kpod_disk_bytes_total"] == 3 * MIB
+        assert {key[0] for key in after.by_key(a.id, "biolatency")} == {"nvme0n1"}
