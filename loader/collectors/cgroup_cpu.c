@@ -93,7 +93,7 @@ static void divide(void *row)
 
 static const struct kpod_attachment attachments[] = {
 	{KPOD_WALK_ROWS(cgroup_cpu, cgroup_cpu_walked, .finish = divide),
-	 KPOD_STEPS(KPOD_WALK_STEPS(cgroup_cpu))},
+	 KPOD_STEPS(KPOD_WALK_STEPS(cgroup_cpu), KPOD_WALK_END(cgroup_cpu))},
 	{KPOD_FILES_ATTACHMENT},
 };
 

@@ -35,7 +35,8 @@ static const struct kpod_table tables[] = {
 };
 
 static const struct kpod_attachment attachments[] = {
-	{KPOD_WALK_ROWS(cgroup_pids, cgroup_pids_walked), KPOD_STEPS(KPOD_WALK_STEPS(cgroup_pids))},
+	{KPOD_WALK_ROWS(cgroup_pids, cgroup_pids_walked),
+	 KPOD_STEPS(KPOD_WALK_STEPS(cgroup_pids), KPOD_WALK_END(cgroup_pids))},
 	{KPOD_FILES_ATTACHMENT},
 };
 
