@@ -389,12 +389,13 @@ static int events(int argc, char **argv)
 
 static int schema(const struct kpod_options *o)
 {
+	const struct kpod_wall wall = {}; /* nothing has started */
 	struct kpod_bpf bpf = {};
 	void *packed = NULL;
 	size_t size = 0;
 	int err = kpod_bpf_describe(&bpf, o);
 
-	err = err ? err : kpod_schema_encode(&bpf, o->min_interval_ns, &packed, &size);
+	err = err ? err : kpod_schema_encode(&bpf, &wall, o->min_interval_ns, &packed, &size);
 	err = err ? err : kpod_view_schema(packed, size, stdout);
 	free(packed);
 	kpod_bpf_close(&bpf);

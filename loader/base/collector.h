@@ -38,6 +38,13 @@ struct kpod_column {
 	.kind = KPOD_HISTOGRAM, .decimals = KPOD_SECONDS, .word = KPOD_WORD(row, field),           \
 	.sum = KPOD_WORD(row, sum_field), .sum_words = sizeof(((struct row *)0)->sum_field) / 8
 
+/* Since when the totals of a table count. */
+enum kpod_since {
+	KPOD_SINCE_COLLECTOR, /* since the collector runs and the slot is there */
+	KPOD_SINCE_CGROUP,    /* the kernel counts them, since the cgroup is there */
+	KPOD_SINCE_NETWORK,   /* likewise, since the network interface is there */
+};
+
 enum kpod_scope { KPOD_PER_SLOT, KPOD_PER_NODE };
 
 struct kpod_names {
@@ -62,6 +69,7 @@ struct kpod_key {
 struct kpod_table {
 	const char *name;
 	enum kpod_scope scope;
+	enum kpod_since since;
 	const char *map;   /* NULL: filled by the loader itself, or by the collector's source */
 	uint32_t row_size; /* bytes of a row; in a map, a multiple of 64 */
 	uint32_t words;	   /* of a row that are exported, from its start */

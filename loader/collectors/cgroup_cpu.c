@@ -48,6 +48,7 @@ static const struct kpod_column columns[] = {
 static const struct kpod_table tables[] = {
 	{.name = "cgroup_cpu",
 	 .scope = KPOD_PER_SLOT,
+	 .since = KPOD_SINCE_CGROUP,
 	 .inclusive = true,
 	 .row_size = sizeof(struct cgroup_cpu_row),
 	 .words = sizeof(struct cgroup_cpu_row) / 8,

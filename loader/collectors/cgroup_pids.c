@@ -28,6 +28,7 @@ static const struct kpod_column columns[] = {
 static const struct kpod_table tables[] = {
 	{.name = "cgroup_pids",
 	 .scope = KPOD_PER_SLOT,
+	 .since = KPOD_SINCE_CGROUP,
 	 .inclusive = true,
 	 .row_size = sizeof(struct cgroup_pids_row),
 	 .words = sizeof(struct cgroup_pids_row) / 8,

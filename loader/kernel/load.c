@@ -513,6 +513,7 @@ static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
 	}
 	l->reason[0] = '\0';
 	l->attachment = a;
+	l->started_ns = kpod_clock(CLOCK_BOOTTIME);
 	l->source = a->source ? a->source : l->collector->source;
 	if (l->collector->started)
 		l->collector->started();

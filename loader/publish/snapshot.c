@@ -403,6 +403,21 @@ static int write_disks(struct kpod_publisher *p, uint16_t index, struct kpod_loa
 	return err ? err : write_units(p, t);
 }
 
+/*
+ * A container is there before it does anything: a series that begins with its first event has lost
+ * that event for whoever makes rates of it. Units, of which a node has many that do nothing, and
+ * pods' own cgroups, in which nothing runs, have rows when there is something in them.
+ */
+static bool shows_zero(const struct kpod_publisher *p, const struct kpod_table *table,
+		       uint32_t slot)
+{
+	uint32_t kind = kpod_slot_info(p->slots, slot)->kind;
+
+	return table->scope == KPOD_PER_SLOT && !table->units && !table->direct &&
+	       (kind == KPOD_CGROUP_CONTAINER || kind == KPOD_CGROUP_POD_CONTAINER ||
+		kind == KPOD_CGROUP_MACHINE);
+}
+
 static int write_table(struct kpod_publisher *p, uint16_t index, struct kpod_loaded_table *t)
 {
 	uint32_t units = t->table->scope == KPOD_PER_SLOT && !t->table->units
@@ -431,7 +446,7 @@ static int write_table(struct kpod_publisher *p, uint16_t index, struct kpod_loa
 		}
 		memset(p->words + keys, 0, t->table->words * 8);
 		add_rows(p->words + keys, t->table, at, t->shards);
-		if (!has_counted(p->words + keys, t->table))
+		if (!has_counted(p->words + keys, t->table) && !shows_zero(p, t->table, slot))
 			continue;
 		err = kpod_writer_row(&p->writer, table_of(p, t->table, index, slot), slot,
 				      kpod_slot_info(p->slots, slot)->generation, p->words,
@@ -442,10 +457,19 @@ static int write_table(struct kpod_publisher *p, uint16_t index, struct kpod_loa
 	return t->table->units ? write_units(p, t) : 0;
 }
 
+/* Never later than the snapshot says that it is. */
+static uint64_t wall_time(const struct kpod_publisher *p, uint64_t boottime_ns)
+{
+	uint64_t at = kpod_wall_of(&p->slots->wall, boottime_ns);
+
+	return at < p->begun_realtime_ns ? at : p->begun_realtime_ns;
+}
+
 static int write_slots(struct kpod_publisher *p)
 {
 	for (uint32_t slot = 0; slot < p->slots->scanned; slot++) {
 		const struct kpod_slot_info *info = kpod_slot_info(p->slots, slot);
+		const struct kpod_birth *birth = &p->slots->births[slot];
 		struct kpod_slot record;
 		int err;
 
@@ -459,6 +483,9 @@ static int write_slots(struct kpod_publisher *p)
 			.died_ns = info->died_ns,
 			.kind = info->kind,
 			.path_size = info->path_size < KPOD_SLOT_PATH ? info->path_size : 0,
+			.counted_ns = wall_time(p, birth->counted_ns),
+			.cgroup_ns = wall_time(p, birth->cgroup_ns),
+			.network_ns = wall_time(p, birth->network_ns),
 		};
 		err = kpod_writer_slot(&p->writer, &record, info->path);
 		if (err)
@@ -491,7 +518,8 @@ static int write_snapshot(struct kpod_publisher *p)
 
 static int encode_schema(struct kpod_publisher *p)
 {
-	return kpod_schema_encode(p->bpf, p->options->min_interval_ns, &p->schema, &p->schema_size);
+	return kpod_schema_encode(p->bpf, &p->slots->wall, p->options->min_interval_ns, &p->schema,
+				  &p->schema_size);
 }
 
 static int make_segment(struct kpod_publisher *p, struct kpod_writer *w, uint64_t capacity)
@@ -504,7 +532,7 @@ static int make_segment(struct kpod_publisher *p, struct kpod_writer *w, uint64_
 		.interval_ns = p->options->interval_ns,
 		.stale_after_ns = KPOD_STALE_AFTER_NS,
 		.start_monotonic_ns = p->start_monotonic_ns,
-		.start_realtime_ns = p->start_realtime_ns,
+		.start_realtime_ns = kpod_wall_of(&p->slots->wall, p->start_boottime_ns),
 		.sequence = p->stats.snapshots,
 	};
 
@@ -540,21 +568,41 @@ static bool was_removed(const struct kpod_publisher *p)
 	return !p->writer.building[0] && access(p->writer.path, F_OK) && errno == ENOENT;
 }
 
+/* The same snapshot, into a new segment with what the schema and the header say now. */
+static int renew_schema(struct kpod_publisher *p, const char *why)
+{
+	void *schema = p->schema;
+	size_t size = p->schema_size;
+	int err = encode_schema(p);
+
+	err = err ? err : renew(p, p->writer.capacity, why);
+	if (err) {
+		free(p->schema != schema ? p->schema : NULL);
+		p->schema = schema;
+		p->schema_size = size;
+		return err;
+	}
+	free(schema);
+	return 0;
+}
+
 int kpod_publisher_snapshot(struct kpod_publisher *p)
 {
 	uint64_t start = kpod_clock(CLOCK_MONOTONIC);
+	bool was_set;
 	int err;
 
 	/* Before anything is read: nothing in it is older than it says. */
 	p->begun_monotonic_ns = start;
 	p->begun_realtime_ns = kpod_clock(CLOCK_REALTIME);
+	was_set = kpod_wall_look(&p->slots->wall) && p->schema;
 	kpod_slots_scan(p->slots, start);
 	kpod_sources_begin(p->bpf, p->slots);
 	kpod_bpf_flush(p->bpf, p->slots->scanned);
 	kpod_programs_read(p->bpf);
 	kpod_sources_read(p->bpf, p->slots);
-	err = write_snapshot(p);
-	if (err == -ENOSPC)
+	err = was_set ? renew_schema(p, "the clock was set") : write_snapshot(p);
+	if (err == -ENOSPC && !was_set)
 		err = renew(p, 2 * p->writer.capacity, "a snapshot needs more room");
 	else if (!err && was_removed(p))
 		err = renew(p, p->writer.capacity, "somebody removed the segment");
@@ -570,20 +618,10 @@ int kpod_publisher_snapshot(struct kpod_publisher *p)
 
 int kpod_publisher_renew(struct kpod_publisher *p)
 {
-	void *schema = p->schema;
-	size_t size = p->schema_size;
-	int err = encode_schema(p);
+	int err = renew_schema(p, "other collectors run");
 
-	err = err ? err : renew(p, p->writer.capacity, "other collectors run");
-	if (err) {
-		free(p->schema != schema ? p->schema : NULL);
-		p->schema = schema;
-		p->schema_size = size;
-		p->stats.failures++;
-		return err;
-	}
-	free(schema);
-	return 0;
+	p->stats.failures += err != 0;
+	return err;
 }
 
 int kpod_publisher_open(struct kpod_publisher *p)
@@ -592,7 +630,7 @@ int kpod_publisher_open(struct kpod_publisher *p)
 	int err;
 
 	p->start_monotonic_ns = kpod_clock(CLOCK_MONOTONIC);
-	p->start_realtime_ns = kpod_clock(CLOCK_REALTIME);
+	p->start_boottime_ns = kpod_clock(CLOCK_BOOTTIME);
 	for (size_t i = 0; i < p->bpf->loaded_count; i++) {
 		const struct kpod_collector *c = p->bpf->loaded[i].collector;
 

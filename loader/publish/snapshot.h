@@ -33,7 +33,7 @@ struct kpod_publisher {
 	struct kpod_stats stats;
 	void *schema;
 	size_t schema_size;
-	uint64_t start_monotonic_ns, start_realtime_ns;
+	uint64_t start_monotonic_ns, start_boottime_ns;
 	uint64_t begun_monotonic_ns, begun_realtime_ns; /* of the snapshot */
 	uint64_t *words;				/* scratch: the longest row */
 	struct kpod_disks disks;			/* scratch likewise */

@@ -217,16 +217,24 @@ def bind(address: str, to: str) -> None:
     wait_for(to, lambda: (NVME / address).exists() == (to == "bind"))
 
 
-def nvme_name(address: str) -> str:
-    """The name in /dev of the only disk of a controller."""
+def nvme_names(address: str) -> list[str]:
+    """In /sys/block, of the disks of a controller."""
+    disks = Path("/sys/block").glob("nvme*")
+    return [disk.name for disk in disks if f"/{address}/" in str(disk.resolve())]
 
-    def look() -> str | None:
-        disks = Path("/sys/block").glob("nvme*")
-        return next((d.name for d in disks if f"/{address}/" in str(d.resolve())), None)
 
-    name = wait_for(f"the disk of {address}", look)
-    assert isinstance(name, str)
-    return name
+def bind_as(address: str, name: str) -> None:
+    """A name is only free some time after its disk is gone: until the kernel forgets the disk."""
+
+    def tried() -> bool:
+        bind(address, "bind")
+        wait_for(f"a disk of {address}", lambda: nvme_names(address))
+        if nvme_names(address) == [name]:
+            return True
+        bind(address, "unbind")
+        return False
+
+    wait_for(f"{name} of {address}", tried)
 
 
 def number_of(name: str) -> str:
@@ -237,15 +245,15 @@ def number_of(name: str) -> str:
 def nvme() -> Iterator[dict[str, str]]:
     """PCI addresses by serial number; none has the driver at first, nor at the end."""
     subprocess.run(["/run/modprobe", "nvme"], check=True)
-    wait_for("controllers", lambda: len(list(Path("/sys/class/nvme").glob("nvme?"))) == 3)
-    addresses = {}
-    for controller in Path("/sys/class/nvme").glob("nvme?"):
-        serial = (controller / "serial").read_text().strip()
-        addresses[serial] = (controller / "address").read_text().strip()
-    for address in addresses.values():
+    # None is taken away while the driver is still looking for its disk.
+    wait_for("disks", lambda: len(list(Path("/sys/block").glob("nvme?n1"))) == 3)
+    devices = Path("/sys/bus/pci/devices").iterdir()
+    found = sorted(d.name for d in devices if (d / "class").read_text().strip() == "0x010802")
+    assert len(found) == 3
+    for address in found:
         bind(address, "unbind")
-    yield addresses
-    for address in addresses.values():
+    yield dict(zip("ABM", found, strict=True))
+    for address in found:
         if (NVME / address).exists():
             bind(address, "unbind")
 
@@ -276,31 +284,28 @@ def test_disks_by_name_whatever_their_numbers(
             assert not {d for d in devices if not (Path("/sys/block") / d).exists()}
             return int(dump.by_key(a.id, "biolatency")[name, "read"][BYTES])
 
+        first, second = "nvme0n1", "nvme1n1"
         partition("addpart")
-        bind(nvme["A"], "bind")
-        first = nvme_name(nvme["A"])
-        number = number_of(first)
+        bind_as(nvme["A"], first)
+        numbers = {first: number_of(first)}
         partition("delpart")
-        bind(nvme["B"], "bind")
-        second = nvme_name(nvme["B"])
-        assert (first, second) == ("nvme0n1", "nvme1n1")
-        before = {first: number, second: number_of(second)}
+        bind_as(nvme["B"], second)
+        numbers[second] = number_of(second)
         assert read(first, 1) == 1 * MIB
         assert read(second, 2) == 2 * MIB
         for serial in "AB":
             bind(nvme[serial], "unbind")
         running.fresh()  # sees that they are gone: their series have ended
-        for serial in "BA":
-            bind(nvme[serial], "bind")
-        assert (nvme_name(nvme["B"]), nvme_name(nvme["A"])) == (first, second)
-        assert {name: number_of(name) for name in (second, first)} != before
+        bind_as(nvme["B"], first)
+        bind_as(nvme["A"], second)
+        # Each has the number that the other had.
+        assert {second: number_of(first), first: number_of(second)} == numbers
         assert read(first, 4) == 4 * MIB
         assert read(second, 8) == 8 * MIB
-        # Between two snapshots: the series of the name goes on.
+        # A series of that name goes on, or begins anew if a snapshot saw that there was none.
         bind(nvme["A"], "unbind")
-        bind(nvme["A"], "bind")
-        total = read(nvme_name(nvme["A"]), 16)
-        assert total in (24 * MIB, 16 * MIB)  # 16: a snapshot was between the two
+        bind_as(nvme["A"], second)
+        assert read(second, 16) in (24 * MIB, 16 * MIB)
 
 
 @needs_guest
@@ -311,7 +316,7 @@ def test_multipath_is_shown_as_the_device(
     (a,) = with_io(cgroups, "a.service")
     with loader(tmpfs, "--collectors", "cgroup,biolatency,cgroup_io") as running:
         bind(nvme["M"], "bind")
-        wait_for("/dev/nvme0n1", Path("/dev/nvme0n1").exists)
+        wait_for("a disk", Path("/sys/block/nvme0n1").exists)
         if not Path("/sys/block/nvme0c0n1").exists():
             pytest.skip("this kernel has no native multipath of NVMe")
         worker = Worker(a, READ_DIRECT.format(path="/dev/nvme0n1", size=3 * MIB))
