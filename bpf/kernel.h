@@ -346,6 +346,7 @@ struct task_struct {
 	int pid;
 	int tgid;
 	int exit_code;
+	unsigned int in_memstall : 1; /* waits for memory, as PSI counts it */
 	struct task_struct *real_parent;
 	struct mm_struct *mm;
 	const struct cred *cred;

@@ -285,7 +285,7 @@ static int run_on(const struct kpod_options *o, const sigset_t *stop)
 	}
 	err = kpod_slots_open(&slots, &bpf, o);
 	if (err) {
-		kpod_log("%s", err == -ENOENT ? "no cgroup2 hierarchy is mounted" : strerror(-err));
+		kpod_log("%s", kpod_slots_error(err));
 		goto out;
 	}
 	kpod_sources_open(&bpf, &slots, o);

@@ -97,6 +97,7 @@ class Collector:
     up: bool
     reason: str
     attach: str
+    has_nothing: bool  # it is up, but there is nothing for it to read
     started_ns: int  # CLOCK_REALTIME: since when it has counted; 0: not known
 
 
@@ -244,6 +245,7 @@ def decode(document: bytes) -> Schema:
                 up=c["up"].flag(),
                 reason=c["reason"].text(),
                 attach=c["attach"].text(),
+                has_nothing=c.get("has_nothing", False).flag(),
                 started_ns=c.get("started_ns", 0).integer(0, (1 << 63) - 1),
             )
             for c in root["collectors"].items()

@@ -454,6 +454,8 @@ int kpod_slots_open(struct kpod_slots *s, struct kpod_bpf *bpf, const struct kpo
 	s->tombstone_ns = options->tombstone_ns;
 	s->start_ns = kpod_clock(CLOCK_MONOTONIC);
 	err = kpod_find_cgroup2(s->root, sizeof(s->root));
+	if (!err && kpod_is_own_cgroup(s->root))
+		err = -EXDEV;
 	if (err)
 		return err;
 	kpod_wall_look(&s->wall);
@@ -480,6 +482,15 @@ int kpod_slots_open(struct kpod_slots *s, struct kpod_bpf *bpf, const struct kpo
 	if (!err)
 		walk_tree(s);
 	return err;
+}
+
+const char *kpod_slots_error(int err)
+{
+	return err == -ENOENT  ? "no cgroup2 hierarchy is mounted: mount one"
+	       : err == -EXDEV ? "the only cgroup2 here is this container's own, in which no other "
+				 "is to be "
+				 "found: give it the node's /sys/fs/cgroup (hostPath)"
+			       : strerror(-err);
 }
 
 void kpod_slots_close(struct kpod_slots *s)

@@ -43,8 +43,14 @@ struct kpod_slots {
 	char root[PATH_MAX]; /* of the cgroup2 hierarchy */
 };
 
-/* Finds the cgroup2 mount and enters what exists. -ENOENT: no cgroup2 is mounted. */
+/*
+ * Finds the cgroup2 mount and enters what exists. -ENOENT: no cgroup2 is mounted. -EXDEV: what is
+ * mounted is not the node's.
+ */
 int kpod_slots_open(struct kpod_slots *s, struct kpod_bpf *bpf, const struct kpod_options *options);
+
+/* What such an error means, and what to do. */
+const char *kpod_slots_error(int err);
 void kpod_slots_close(struct kpod_slots *s);
 
 /* Before each snapshot: notes births and deaths, frees what has been dead long enough. */

@@ -512,6 +512,7 @@ static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
 		return err;
 	}
 	l->reason[0] = '\0';
+	l->has_nothing = false;
 	l->attachment = a;
 	l->started_ns = kpod_clock(CLOCK_BOOTTIME);
 	l->source = a->source ? a->source : l->collector->source;

@@ -51,6 +51,7 @@ struct kpod_loaded {
 	const struct kpod_attachment *attachment; /* NULL: it does not run, reason says why */
 	const struct kpod_source *source;	  /* of this attachment, or NULL */
 	char reason[256];
+	bool has_nothing;    /* it runs, but there is nothing for it to read; reason says why */
 	uint64_t started_ns; /* CLOCK_BOOTTIME: when it began to count */
 	struct bpf_object *object;
 	struct bpf_link **links;

@@ -173,13 +173,14 @@ int kpod_schema_encode(const struct kpod_bpf *bpf, const struct kpod_wall *wall,
 
 		for (size_t t = 0; t < l->collector->table_count; t++)
 			tables += 1 + l->collector->tables[t].inclusive;
-		msgpack_pack_map(pk, 10);
+		msgpack_pack_map(pk, 11);
 		text_entry(pk, "name", l->collector->name);
 		text_entry(pk, "help", l->collector->help);
 		text_entry(pk, "owner", l->collector->owner);
 		text_entry(pk, "since", l->collector->since);
 		text_entry(pk, "profile", kpod_profile_names[l->collector->profile]);
 		bool_entry(pk, "up", l->attachment);
+		bool_entry(pk, "has_nothing", l->attachment && l->has_nothing);
 		text_entry(pk, "reason", l->reason);
 		text_entry(pk, "attach", l->attachment ? l->attachment->name : "");
 		int_entry(pk, "started_ns",

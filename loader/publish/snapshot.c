@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "kernel/privileges.h"
 #include "publish/schema.h"
 #include "publish/snapshot.h"
 #include "sources/cgroupfs.h"
@@ -19,6 +20,7 @@ struct loader_row {
 	uint64_t snapshots, rung, failures, rows_unmapped, flush_failures, walk_failures;
 	uint64_t snapshot_ns, snapshot_size, ring_size;
 	uint64_t cpu_ns;
+	uint64_t sees_all_tasks;
 };
 
 #define COLUMN(kind_, field, name, help, ...)                                                      \
@@ -77,6 +79,12 @@ static const struct kpod_column columns[] = {
 	COLUMN(KPOD_GAUGE, ring_size, "kpod_ring_size_bytes", "Capacity of the ring."),
 	COLUMN(KPOD_COUNTER, cpu_ns, "kpod_loader_cpu_seconds_total",
 	       "CPU time of the loader itself, user and system.", .decimals = KPOD_SECONDS),
+	COLUMN(KPOD_GAUGE, sees_all_tasks, "kpod_loader_sees_all_tasks",
+	       "1 if the loader is in the node's PID namespace (hostPID: true). With 0, the time "
+	       "on "
+	       "CPU and the TCP bytes of tasks and connections older than the loader are short, "
+	       "and "
+	       "interfaces and file systems are those of its own PID namespace only."),
 };
 
 #define FILE_WORDS 4
@@ -212,6 +220,7 @@ static int write_own(struct kpod_publisher *p)
 		.snapshot_size = p->stats.last_size,
 		.ring_size = p->writer.capacity,
 		.cpu_ns = kpod_clock(CLOCK_PROCESS_CPUTIME_ID),
+		.sees_all_tasks = kpod_sees_all_tasks(),
 	};
 
 	return kpod_writer_row(&p->writer, KPOD_OWN_LOADER, 0, 0, (const uint64_t *)&row,

@@ -15,6 +15,12 @@ static void row(const char *what, bool ok, const char *text)
 	printf("%-16s %-5s %s\n", what, ok ? "ok" : "NO", text);
 }
 
+/* It runs, and nothing comes of it. */
+static void empty_row(const char *what, const char *text)
+{
+	printf("%-16s %-5s %s\n", what, "EMPTY", text);
+}
+
 int kpod_doctor(const struct kpod_options *options)
 {
 	bool btf = !access("/sys/kernel/btf/vmlinux", R_OK);
@@ -44,7 +50,7 @@ int kpod_doctor(const struct kpod_options *options)
 		return 1;
 	}
 	err = kpod_slots_open(&slots, &bpf, options);
-	row("cgroup2", !err, err ? "no cgroup2 hierarchy is mounted: mount one" : slots.root);
+	row("cgroup2", !err, err ? kpod_slots_error(err) : slots.root);
 	if (!err)
 		kpod_sources_open(&bpf, &slots, options);
 	snprintf(text, sizeof(text), "%u slots, %u rows each for %d CPUs", bpf.max_containers,
@@ -58,7 +64,10 @@ int kpod_doctor(const struct kpod_options *options)
 			 kpod_profile_names[l->collector->profile], l->attachment ? ", " : "",
 			 l->attachment ? l->attachment->name : "",
 			 l->reason[0] ? l->reason : l->collector->help);
-		row(l->collector->name, l->attachment, text);
+		if (l->attachment && l->has_nothing)
+			empty_row(l->collector->name, text);
+		else
+			row(l->collector->name, l->attachment, text);
 	}
 	if (!err)
 		kpod_slots_close(&slots);

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.live import LOADER, loader
+from tests.e2e.stack import aggregator
+from tests.live import LOADER, cgroup2, loader
 
 PROFILES = ("minimal", "standard", "comprehensive")
 
@@ -59,8 +60,29 @@ def test_collectors_by_name(tmpfs: Path) -> None:
 
 def test_doctor_lists_every_collector() -> None:
     done = subprocess.run([LOADER, "doctor"], capture_output=True, text=True, check=False)
-    rows = dict(re.findall(r"(?m)^(\w+) +(?:ok|NO) +(.*)$", done.stdout))
+    rows = dict(re.findall(r"(?m)^(\w+) +(?:ok|NO|EMPTY) +(.*)$", done.stdout))
     for name, collector in collectors("--profile", "comprehensive").items():
         profile, _, text = rows[name].partition(": ")
         assert profile.split(", ")[0] == collector["profile"]
         assert text
+
+
+def test_a_collector_with_nothing_to_read_says_so(tmpfs: Path) -> None:
+    """cgroup2 without a controller: the collector is up and makes no series, for a reason."""
+    controllers = (cgroup2() / "cgroup.controllers").read_text().split()
+    names = ("memory", "io", "pids")
+    options = ("--collectors", ",".join(f"cgroup_{name}" for name in names))
+    done = subprocess.run([LOADER, "doctor"], capture_output=True, text=True, check=False)
+    with loader(tmpfs, *options), aggregator(tmpfs) as served:
+        up = served.series("kpod_collector_up")
+        nothing = served.series("kpod_collector_has_nothing")
+        info = served.series("kpod_collector_info")
+    for name in names:
+        wanted = name not in controllers
+        labels = frozenset({("collector", f"cgroup_{name}")})
+        assert (up[labels], nothing[labels]) == (1, wanted)
+        said = "EMPTY" if wanted else "ok"
+        assert re.search(rf"(?m)^cgroup_{name} +{said} ", done.stdout)
+        (reason,) = (dict(i)["reason"] for i in info if labels < i)
+        assert ("nothing to read: no controller" in reason) == wanted
+        assert ("systemd.unified_cgroup_hierarchy=1" in reason) == wanted
