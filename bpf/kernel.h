@@ -510,6 +510,7 @@ enum skb_drop_reason_subsys {
 };
 
 struct sk_buff {
+	struct sk_buff *next; /* of the queue that it is in; NULL: it is in none */
 	struct sock *sk;
 	__be16 protocol;
 	u16 network_header;   /* from head */

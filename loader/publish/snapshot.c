@@ -84,7 +84,7 @@ static const struct kpod_column columns[] = {
 	       "on "
 	       "CPU and the TCP bytes of tasks and connections older than the loader are short, "
 	       "and "
-	       "interfaces and file systems are those of its own PID namespace only."),
+	       "interfaces and file systems are missing unless --proc is the node's procfs."),
 };
 
 #define FILE_WORDS 4

@@ -207,7 +207,7 @@ def test_the_end_of_a_life_is_counted(tmpfs: Path, cgroups: Cgroup) -> None:
     needs_walk()
     spent: dict[int, int] = {}  # ns, of each over 50 ms
     options = ("--collectors", "cgroup,cgroup_cpu", "--tombstone", "600")
-    with loader(tmpfs, *options, interval=3 * SLOWNESS) as running:
+    with loader(tmpfs, *options, interval=2) as running:
         for turn in range(10):
             job = cgroups.child(f"{turn}.service")
             hog = Worker(job, HOG.format(seconds=0.05))
@@ -248,7 +248,7 @@ def test_the_kill_that_ends_a_life_is_counted(tmpfs: Path, cgroups: Cgroup, othe
         pytest.skip("cgroup2 has no memory controller here: see tests/vm")
     (cgroups.path / "cgroup.subtree_control").write_text("+memory")
     options = ("--collectors", "cgroup,cgroup_memory,memory", "--tombstone", "600")
-    with loader(tmpfs, *options, interval=3 * SLOWNESS) as running:
+    with loader(tmpfs, *options, interval=2) as running:
         job = cgroups.child("a.service")
         (job.path / "memory.max").write_text(str(64 << 20))
         (job.path / "memory.swap.max").write_text("0")
