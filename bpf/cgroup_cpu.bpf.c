@@ -124,5 +124,6 @@ static __always_inline void end_cpu(struct cgroup_cpu_walked *found, struct cgro
 }
 
 KPOD_WALK(cgroup_cpu, struct cgroup_cpu_walked, kpod_flush, kpod_begin_nothing, read_cpu, end_cpu)
+KPOD_WALK_END(cgroup_cpu, struct cgroup_cpu_walked, end_cpu)
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

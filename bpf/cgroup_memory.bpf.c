@@ -109,5 +109,6 @@ static __always_inline void read_memory(struct cgroup_memory_walked *found, stru
 /* The loader has the kernel add up all CPUs, as far as it does for memory.stat. */
 KPOD_WALK(cgroup_memory, struct cgroup_memory_walked, kpod_flush_nothing, begin_memory, read_memory,
 	  read_memory)
+KPOD_WALK_END(cgroup_memory, struct cgroup_memory_walked, read_memory)
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

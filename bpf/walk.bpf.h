@@ -84,8 +84,8 @@ static __always_inline __u32 kpod_own_slot(__u64 id)
 
 /*
  * The rows, by slot, and the programs: `kpod_NAME_find` flushes by `flush(cgroup)`,
- * `kpod_NAME_walk` does `begin()` and then, for each row, `read(row, cgroup)`, and `kpod_NAME_end`
- * does `end(row, cgroup)` with that of the cgroup that is removed. The loader sets the map's size.
+ * `kpod_NAME_walk` does `begin()` and then, for each row, `read(row, cgroup)`, or `end(row,
+ * cgroup)` if the cgroup was removed meanwhile. The loader sets the map's size.
  */
 #define KPOD_WALK(name, row_type, flush, begin, read, end)                                         \
 	struct {                                                                                   \
@@ -125,26 +125,6 @@ static __always_inline __u32 kpod_own_slot(__u64 id)
 		return 0;                                                                          \
 	}                                                                                          \
                                                                                                    \
-	SEC("tp_btf/cgroup_rmdir") int kpod_##name##_end(__u64 *ctx)                               \
-	{                                                                                          \
-		struct cgroup *cgrp = (void *)ctx[0];                                              \
-		row_type *row;                                                                     \
-		__u32 slot;                                                                        \
-		__u64 id;                                                                          \
-                                                                                                   \
-		if (cgrp->root->hierarchy_id != 0)                                                 \
-			return 0;                                                                  \
-		id = cgrp->kn->id;                                                                 \
-		slot = kpod_own_slot(id);                                                          \
-		row = slot ? bpf_map_lookup_elem(&name##_rows, &slot) : NULL;                      \
-		if (!row)                                                                          \
-			return 0;                                                                  \
-		name##_is(row, cgrp, id);                                                          \
-		__sync_fetch_and_add(&row->of.ended, 1);                                           \
-		end(row, cgrp);                                                                    \
-		return 0;                                                                          \
-	}                                                                                          \
-                                                                                                   \
 	static long name##_visit(__u32 i, void *none)                                              \
 	{                                                                                          \
 		__u32 slot = walk.slot + i;                                                        \
@@ -168,6 +148,28 @@ static __always_inline __u32 kpod_own_slot(__u64 id)
 	{                                                                                          \
 		begin();                                                                           \
 		bpf_loop(walk.slots, name##_visit, NULL, 0);                                       \
+		return 0;                                                                          \
+	}
+
+/* The program `kpod_NAME_end` does `end(row, cgroup)` with the row of a cgroup that is removed. */
+#define KPOD_WALK_END(name, row_type, end)                                                         \
+	SEC("tp_btf/cgroup_rmdir") int kpod_##name##_end(__u64 *ctx)                               \
+	{                                                                                          \
+		struct cgroup *cgrp = (void *)ctx[0];                                              \
+		row_type *row;                                                                     \
+		__u32 slot;                                                                        \
+		__u64 id;                                                                          \
+                                                                                                   \
+		if (cgrp->root->hierarchy_id != 0)                                                 \
+			return 0;                                                                  \
+		id = cgrp->kn->id;                                                                 \
+		slot = kpod_own_slot(id);                                                          \
+		row = slot ? bpf_map_lookup_elem(&name##_rows, &slot) : NULL;                      \
+		if (!row)                                                                          \
+			return 0;                                                                  \
+		name##_is(row, cgrp, id);                                                          \
+		__sync_fetch_and_add(&row->of.ended, 1);                                           \
+		end(row, cgrp);                                                                    \
 		return 0;                                                                          \
 	}
 

@@ -6,6 +6,7 @@ where without an io controller all is the host's and said to be nobody's.
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -212,9 +213,17 @@ MIB = 1 << 20
 
 
 def bind(address: str, to: str) -> None:
-    """Gives the driver a disk, or takes one away (unbind)."""
+    """Gives the driver a disk, or takes one away (unbind).
+
+    QEMU's disks hang when they are taken away while the kernel is still looking at them, and it
+    frees a disk's name some time after that: nothing tells when.
+    """
+    if to == "unbind":
+        time.sleep(1)
     (NVME / to).write_text(address)
     wait_for(to, lambda: (NVME / address).exists() == (to == "bind"))
+    if to == "unbind":
+        time.sleep(1)
 
 
 def nvme_names(address: str) -> list[str]:
