@@ -336,5 +336,5 @@ def test_multipath_is_shown_as_the_device(
         after = running.fresh()
         row = after.by_key(a.id, "biolatency")["nvme0n1", "read"]
         assert row[BYTES] == 3 * MIB
-        assert after.by_key(a.id, "cgroup_io")["nvme0n1",]["kpod_disk_bytes_total"] == 3 * MIB
+        assert after.by_key(a.id, "cgroup_io")["nvme0n1",]["kpod_disk_bytes_total{read}"] == 3 * MIB
         assert {key[0] for key in after.by_key(a.id, "biolatency")} == {"nvme0n1"}
