@@ -236,6 +236,7 @@ TEST_C := $(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c))
 TESTED_test_privileges := loader/kernel/privileges.c
 TESTED_test_preemption := loader/kernel/preemption.c
 TESTED_test_statfs := loader/sources/statfs.c loader/base/parse.c
+TESTED_test_disks := loader/publish/disks.c
 TESTED_test_files := loader/base/collector.c loader/base/parse.c loader/base/kept.c loader/sources/cgroupfs.c \
 	$(wildcard loader/collectors/cgroup_*.c)
 # The sanitizers make calls that a confined process may not.

@@ -94,17 +94,25 @@ class StoreCollector(Collector):
         up = GaugeMetricFamily(
             "kpod_collector_up", "1 if the collector runs.", labels=["collector"]
         )
+        has_nothing = GaugeMetricFamily(
+            "kpod_collector_has_nothing",
+            "1 if the collector runs but the node has nothing for it to read, as a cgroup "
+            "controller is missing: it makes no series. kpod_collector_info has the reason.",
+            labels=["collector"],
+        )
         info = InfoMetricFamily(
             "kpod_collector",
-            "What a collector is attached to; if it does not run, the reason.",
+            "What a collector is attached to; why it does not run or has nothing to read.",
             labels=["collector"],
         )
         for collector in schema.collectors:
             up.add_metric([collector.name], collector.up)
+            has_nothing.add_metric([collector.name], collector.has_nothing)
             info.add_metric(
                 [collector.name], {"attach": collector.attach, "reason": collector.reason}
             )
         yield up
+        yield has_nothing
         yield info
 
     def _of_snapshot(self) -> Iterator[Metric]:

@@ -72,6 +72,24 @@ static __always_inline struct gendisk *disk_of(struct request *rq)
 	return rq->q->disk;
 }
 
+/*
+ * What tells a disk from all others, those included that get its name or its number when it is
+ * gone: the kernel numbers disks and their media and gives no number out again (diskseq). Before
+ * 5.15, the number and the name of now.
+ */
+static __always_inline __u64 identity_of(struct gendisk *disk)
+{
+	__u64 name[KPOD_DISK_NAME / 8] = {}, identity;
+
+	if (bpf_core_field_exists(disk->diskseq))
+		return disk->diskseq;
+	bpf_probe_read_kernel_str(name, sizeof(name), disk->disk_name);
+	identity = (__u64)disk->major << 32 | disk->first_minor;
+	for (int i = 0; i < KPOD_DISK_NAME / 8; i++)
+		identity = (identity ^ name[i]) * 0x9e3779b97f4a7c15ULL;
+	return identity;
+}
+
 static __always_inline struct biolatency_row *row_of(struct request *rq, struct cgroup *cgrp)
 {
 	struct kpod_cgroup *owner = cgrp ? kpod_nearest(cgrp) : NULL;
@@ -81,7 +99,7 @@ static __always_inline struct biolatency_row *row_of(struct request *rq, struct 
 
 	if (!operation_of(rq, &unit.key.minor))
 		return NULL;
-	unit.key.major = (__u64)disk->major << 32 | disk->first_minor;
+	unit.key.major = identity_of(disk);
 	number = kpod_unit_find(biolatency, &unit.key);
 	if (!number) {
 		bpf_probe_read_kernel_str(unit.words, KPOD_DISK_NAME, disk->disk_name);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /* What cpu.stat, cpu.max and cpu.weight say, for every cgroup with a slot. */
+#include "percpu.bpf.h"
 #include "walk.bpf.h"
 
 #include "cgroup_cpu.h"
@@ -57,6 +58,72 @@ static __always_inline void read_cpu(struct cgroup_cpu_walked *found, struct cgr
 		found->row.quota = quota / NSEC_PER_USEC;
 }
 
-KPOD_WALK(cgroup_cpu, struct cgroup_cpu_walked, kpod_flush, kpod_begin_nothing, read_cpu)
+/* A CPU's part, and what was found in the parts so far. */
+struct parts {
+	__u64 address; /* struct cgroup_rstat_cpu __percpu * */
+	__u64 runtime_ns, user, system;
+};
+
+static __always_inline void add_part(struct parts *parts, const struct task_cputime *all,
+				     const struct task_cputime *flushed)
+{
+	parts->runtime_ns += all->sum_exec_runtime - flushed->sum_exec_runtime;
+	parts->user += all->utime - flushed->utime;
+	parts->system += all->stime - flushed->stime;
+}
+
+static long add_cpu(__u32 cpu, void *context)
+{
+	struct task_cputime all = {}, flushed = {};
+	struct cgroup_rstat_base_cpu *part;
+	struct parts *parts = context;
+	struct cgroup_rstat_cpu *old;
+	__u64 offset;
+
+	if (!kpod_cpu_offset(cpu, &offset))
+		return 1;
+	part = (void *)(parts->address + offset);
+	old = (void *)part;
+	if (bpf_core_type_exists(struct cgroup_rstat_base_cpu)) {
+		all.sum_exec_runtime = BPF_CORE_READ(part, bstat.cputime.sum_exec_runtime);
+		all.utime = BPF_CORE_READ(part, bstat.cputime.utime);
+		all.stime = BPF_CORE_READ(part, bstat.cputime.stime);
+		flushed.sum_exec_runtime = BPF_CORE_READ(part, last_bstat.cputime.sum_exec_runtime);
+		flushed.utime = BPF_CORE_READ(part, last_bstat.cputime.utime);
+		flushed.stime = BPF_CORE_READ(part, last_bstat.cputime.stime);
+	} else {
+		all.sum_exec_runtime = BPF_CORE_READ(old, bstat.cputime.sum_exec_runtime);
+		all.utime = BPF_CORE_READ(old, bstat.cputime.utime);
+		all.stime = BPF_CORE_READ(old, bstat.cputime.stime);
+		flushed.sum_exec_runtime = BPF_CORE_READ(old, last_bstat.cputime.sum_exec_runtime);
+		flushed.utime = BPF_CORE_READ(old, last_bstat.cputime.utime);
+		flushed.stime = BPF_CORE_READ(old, last_bstat.cputime.stime);
+	}
+	add_part(parts, &all, &flushed);
+	return 0;
+}
+
+/*
+ * The last totals. rmdir() does not wait for the kernel to add up what each CPU has counted
+ * (css_release_work_fn() does, later, for what is above), so that is done here.
+ */
+static __always_inline void end_cpu(struct cgroup_cpu_walked *found, struct cgroup *cgrp)
+{
+	struct parts parts = {};
+
+	read_cpu(found, cgrp);
+	if (bpf_core_field_exists(cgrp->rstat_base_cpu))
+		parts.address = (__u64)BPF_CORE_READ(cgrp, rstat_base_cpu);
+	else
+		parts.address = (__u64)BPF_CORE_READ(cgrp, rstat_cpu);
+	bpf_loop(walk.cpus, add_cpu, &parts, 0);
+	found->runtime_ns += parts.runtime_ns;
+	found->ticks.user += parts.user;
+	found->ticks.system += parts.system;
+	found->row.usage = found->runtime_ns / NSEC_PER_USEC;
+}
+
+KPOD_WALK(cgroup_cpu, struct cgroup_cpu_walked, kpod_flush, kpod_begin_nothing, read_cpu, end_cpu)
+KPOD_WALK_END(cgroup_cpu, struct cgroup_cpu_walked, end_cpu)
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -21,7 +21,7 @@ struct cgroup_cpu_walked {
 	struct cgroup_cpu_time ticks; /* sampled by the tick: a share, not a time */
 	struct cgroup_cpu_time shown; /* what cpu.stat said when somebody read it last */
 	struct cgroup_cpu_time last;  /* what the loader made of it in the walk before */
-	__u64 reserved[4];	      /* to whole cache lines */
+	__u64 reserved[3];	      /* to whole cache lines */
 };
 
 #endif

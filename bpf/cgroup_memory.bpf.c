@@ -72,7 +72,7 @@ static __always_inline __u64 state_of(struct memcg_vmstats *stats, __u32 item)
 static __always_inline void read_memory(struct cgroup_memory_walked *found, struct cgroup *cgrp)
 {
 	struct cgroup_subsys_state *css = kpod_css(cgrp, memory);
-	__u64 page = kpod_config.page_size, events[MEMCG_OOM_KILL + 1];
+	__u64 page = kpod_config.page_size, events[MEMCG_OOM_GROUP_KILL + 1];
 	struct cgroup_memory_row *row = &found->row;
 	struct memcg_vmstats *stats;
 	struct mem_cgroup *memcg;
@@ -94,6 +94,7 @@ static __always_inline void read_memory(struct cgroup_memory_walked *found, stru
 	row->max = events[MEMCG_MAX];
 	row->oom = events[MEMCG_OOM];
 	row->oom_kill = events[MEMCG_OOM_KILL];
+	row->oom_group_kill = events[MEMCG_OOM_GROUP_KILL];
 
 	stats = BPF_CORE_READ(memcg, vmstats);
 	row->anon = state_of(stats, ANON) * page;
@@ -106,6 +107,8 @@ static __always_inline void read_memory(struct cgroup_memory_walked *found, stru
 }
 
 /* The loader has the kernel add up all CPUs, as far as it does for memory.stat. */
-KPOD_WALK(cgroup_memory, struct cgroup_memory_walked, kpod_flush_nothing, begin_memory, read_memory)
+KPOD_WALK(cgroup_memory, struct cgroup_memory_walked, kpod_flush_nothing, begin_memory, read_memory,
+	  read_memory)
+KPOD_WALK_END(cgroup_memory, struct cgroup_memory_walked, read_memory)
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

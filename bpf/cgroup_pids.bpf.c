@@ -38,6 +38,8 @@ static __always_inline void read_pids(struct cgroup_pids_walked *found, struct c
 	found->row.hits = hits_of(pids, cgrp);
 }
 
-KPOD_WALK(cgroup_pids, struct cgroup_pids_walked, kpod_flush_nothing, kpod_begin_nothing, read_pids)
+KPOD_WALK(cgroup_pids, struct cgroup_pids_walked, kpod_flush_nothing, kpod_begin_nothing, read_pids,
+	  read_pids)
+KPOD_WALK_END(cgroup_pids, struct cgroup_pids_walked, read_pids)
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

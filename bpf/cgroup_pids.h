@@ -11,7 +11,6 @@ struct cgroup_pids_row {
 struct cgroup_pids_walked {
 	struct kpod_walked of;
 	struct cgroup_pids_row row;
-	__u64 reserved[1]; /* to whole cache lines */
 };
 
 #endif

@@ -11,6 +11,7 @@
  * complete yet may also shrink. A total that was shown stays until the kernel's has come so far,
  * which is with the end of the sample.
  */
+#include "percpu.bpf.h"
 #include "walk.bpf.h"
 
 #include "cgroup_pressure.h"
@@ -21,14 +22,6 @@
 #define STATES_ROOM 8 /* beside these, PSI_IRQ_FULL (6.1) and PSI_NONIDLE */
 #define TRIES 8	      /* to read what no CPU is just changing */
 
-/* Tells where each CPU has its part of what is there once for each: see cpu_offset(). */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} per_cpu SEC(".maps");
-
 #define NESTED(type, field)                                                                        \
 	(bpf_core_field_exists(((struct type##___nested *)0)->field)                               \
 		 ? bpf_core_field_offset(struct type##___nested, field)                            \
@@ -38,7 +31,6 @@ struct {
 struct {
 	__s64 ahead;		/* ns that CLOCK_MONOTONIC is ahead of the scheduler's clock */
 	__u64 now;		/* by the scheduler's clock */
-	__u64 origin;		/* of map per_cpu's parts */
 	__u64 cpus;		/* struct psi_group_cpu __percpu * */
 	__u64 busy;		/* ticks, of all CPUs */
 	__u64 weighted[STATES]; /* ns, by the ticks that the CPU was busy */
@@ -49,7 +41,6 @@ struct {
 
 /* Of one CPU: struct psi_group_cpu from state_mask to state_start, and times_prev. */
 struct {
-	__u64 address;
 	char now[ON_SIZE + 2 * STATES_ROOM * 4];
 	__u32 before[STATES_ROOM];
 } on;
@@ -101,34 +92,11 @@ static __always_inline __u32 grown(__u32 state)
 	return time - on.before[state];
 }
 
-/* An address to count with: the verifier lets nobody count with pointers. */
-static __always_inline __u64 as_number(void *pointer)
-{
-	*(volatile __u64 *)&on.address = (__u64)pointer;
-	return *(volatile __u64 *)&on.address;
-}
-
-/*
- * What the kernel adds to a per-CPU pointer to come to a CPU's part (__per_cpu_offset[]): found by
- * a map whose pointer and parts are both known, as not every /proc/kallsyms has the kernel's
- * variables.
- */
-static __always_inline bool cpu_offset(__u32 cpu, __u64 *offset)
-{
-	__u32 zero = 0;
-	void *part = bpf_map_lookup_percpu_elem(&per_cpu, &zero, cpu);
-
-	if (!part)
-		return false;
-	*offset = as_number(part) - sample.origin;
-	return true;
-}
-
 static long add_cpu(__u32 cpu, void *none)
 {
 	__u64 offset, ticks;
 
-	if (!cpu_offset(cpu, &offset) || !read_cpu((void *)(sample.cpus + offset))) {
+	if (!kpod_cpu_offset(cpu, &offset) || !read_cpu((void *)(sample.cpus + offset))) {
 		sample.torn = true;
 		return 1;
 	}
@@ -219,16 +187,14 @@ static __always_inline void read_pressure(struct cgroup_pressure_walked *found, 
  */
 static __always_inline void begin_pressure(void)
 {
-	struct bpf_array *array = (void *)as_number(&per_cpu);
 	struct task_struct *self = (void *)bpf_get_current_task();
 	__s64 ahead = bpf_ktime_get_ns() - BPF_CORE_READ(self, se.cfs_rq, rq, clock);
 
-	sample.origin = (__u64)BPF_CORE_READ(array, pptrs[0]);
 	if (!walk.slot || ahead < sample.ahead)
 		sample.ahead = ahead;
 }
 
 KPOD_WALK(cgroup_pressure, struct cgroup_pressure_walked, kpod_flush_nothing, begin_pressure,
-	  read_pressure)
+	  read_pressure, kpod_end_nothing)
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -11,7 +11,7 @@ struct cgroup_pressure_row {
 struct cgroup_pressure_walked {
 	struct kpod_walked of;
 	struct cgroup_pressure_row row;
-	__u64 reserved[6]; /* to whole cache lines */
+	__u64 reserved[5]; /* to whole cache lines */
 };
 
 #endif

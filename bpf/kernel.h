@@ -75,6 +75,15 @@ struct cgroup_base_stat {
 	struct task_cputime cputime;
 };
 
+/* What each CPU has counted, of this all that is in cgroup.bstat already. */
+struct cgroup_rstat_cpu {
+	struct cgroup_base_stat bstat, last_bstat;
+};
+
+struct cgroup_rstat_base_cpu { /* its name since 6.16 */
+	struct cgroup_base_stat bstat, last_bstat;
+};
+
 struct prev_cputime {
 	u64 utime, stime; /* as they were shown last */
 };
@@ -136,7 +145,9 @@ struct cgroup {
 	struct cgroup_subsys_state *subsys[1]; /* by enum cgroup_subsys_id */
 	struct cgroup_base_stat bstat;
 	struct prev_cputime prev_cputime;
-	struct psi_group *psi; /* 6.1 */
+	struct psi_group *psi;		    /* 6.1 */
+	struct cgroup_rstat_cpu *rstat_cpu; /* to 6.15; each is __percpu */
+	struct cgroup_rstat_base_cpu *rstat_base_cpu;
 };
 
 enum cgroup_subsys_id {
@@ -185,6 +196,7 @@ enum memcg_memory_event {
 	MEMCG_MAX,
 	MEMCG_OOM,
 	MEMCG_OOM_KILL,
+	MEMCG_OOM_GROUP_KILL, /* 5.17 */
 };
 
 /* In pages. */
@@ -334,6 +346,7 @@ struct task_struct {
 	int pid;
 	int tgid;
 	int exit_code;
+	unsigned int in_memstall : 1; /* waits for memory, as PSI counts it */
 	struct task_struct *real_parent;
 	struct mm_struct *mm;
 	const struct cred *cred;
@@ -399,6 +412,7 @@ struct gendisk {
 	int major;
 	int first_minor;
 	char disk_name[32];
+	__u64 diskseq; /* 5.15 */
 };
 
 struct request_queue {
@@ -496,6 +510,7 @@ enum skb_drop_reason_subsys {
 };
 
 struct sk_buff {
+	struct sk_buff *next; /* of the queue that it is in; NULL: it is in none */
 	struct sock *sk;
 	__be16 protocol;
 	u16 network_header;   /* from head */

@@ -155,10 +155,27 @@ int BPF_PROG(kpod_memory_memcg_begin)
 	return stall_begin();
 }
 
+const volatile bool has_psi SEC(".rodata.memory"); /* the loader says */
+
+/*
+ * At a limit, the task waits for memory, and the kernel has told PSI so (try_charge_memcg(),
+ * reclaim_high(); 5.9); that somebody wrote memory.reclaim or a lower limit, of whatever cgroup, is
+ * nobody's wait.
+ */
+static __always_inline int memcg_end(void)
+{
+	struct task_struct *self = (void *)bpf_get_current_task();
+
+	if (has_psi && bpf_core_field_exists(self->in_memstall) &&
+	    !BPF_CORE_READ_BITFIELD_PROBED(self, in_memstall))
+		return stall_end(KPOD_RECLAIM_REQUEST);
+	return stall_end(KPOD_RECLAIM_LIMIT);
+}
+
 SEC("tp_btf/mm_vmscan_memcg_reclaim_end")
 int BPF_PROG(kpod_memory_memcg_end)
 {
-	return stall_end(KPOD_RECLAIM_LIMIT);
+	return memcg_end();
 }
 
 SEC("tp/vmscan/mm_vmscan_direct_reclaim_begin")
@@ -182,7 +199,7 @@ int kpod_memory_memcg_begin_tp(void *event)
 SEC("tp/vmscan/mm_vmscan_memcg_reclaim_end")
 int kpod_memory_memcg_end_tp(void *event)
 {
-	return stall_end(KPOD_RECLAIM_LIMIT);
+	return memcg_end();
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

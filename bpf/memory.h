@@ -3,14 +3,13 @@
 #ifndef KPOD_MEMORY_H
 #define KPOD_MEMORY_H
 
-enum kpod_reclaim { KPOD_RECLAIM_NODE, KPOD_RECLAIM_LIMIT, KPOD_RECLAIMS };
+enum kpod_reclaim { KPOD_RECLAIM_NODE, KPOD_RECLAIM_LIMIT, KPOD_RECLAIM_REQUEST, KPOD_RECLAIMS };
 
 struct memory_row {
 	__u64 oom_kills;
 	__u64 stalls[KPOD_RECLAIMS];
 	__u64 stall_ns[KPOD_RECLAIMS];
-	__u64 untracked;
-	__u64 reserved[2]; /* to a whole number of cache lines: shards do not share one */
+	__u64 untracked; /* to a whole number of cache lines: shards do not share one */
 };
 
 #endif

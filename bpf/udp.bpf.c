@@ -74,11 +74,20 @@ int BPF_PROG(kpod_udp_sendmsg6, struct sock *sk, void *message, unsigned long si
 	return 0;
 }
 
-/* A datagram has been copied to whoever asked for it; size is negative if it was only looked at. */
+/*
+ * Whether a datagram of this size was taken by whoever asked for it. The size of one that was only
+ * looked at (MSG_PEEK) is negated, which cannot be told of 0; but it is still in the queue
+ * (__skb_unlink() clears next).
+ */
+static __always_inline bool is_taken(const struct sk_buff *skb, int size)
+{
+	return size > 0 || (!size && !BPF_CORE_READ(skb, next));
+}
+
 SEC("fentry/skb_consume_udp")
 int BPF_PROG(kpod_udp_consume, struct sock *sk, struct sk_buff *skb, int size)
 {
-	if (size >= 0)
+	if (is_taken(skb, size))
 		count(sk, KPOD_RECEIVED, size, 1);
 	return 0;
 }
@@ -190,7 +199,7 @@ int BPF_KPROBE(kpod_udp_sent6_kprobe, struct sk_buff *skb)
 SEC("kprobe/skb_consume_udp")
 int BPF_KPROBE(kpod_udp_consume_kprobe, struct sock *sk, struct sk_buff *skb, int size)
 {
-	if (size >= 0)
+	if (is_taken(skb, size))
 		count(sk, KPOD_RECEIVED, size, 1);
 	return 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * A walk over cgroups before each snapshot: what the kernel keeps for a cgroup is read where it is
- * kept, without a file for each. Two programs do it.
+ * kept, without a file for each. Three programs do it.
  *
  * The finder is a sleepable iterator (iter.s/cgroup, Linux 6.1). Run on the root alone, it brings
  * the statistics of the whole tree up to date, which may sleep. Run on all cgroups, it also notes
@@ -13,6 +13,10 @@
  * (css_free_rwork_fn() runs after a grace period). The iterator alone would do, but with the lock
  * of all cgroups (cgroup_mutex) held from its first cgroup to its last, and at three times the
  * cost.
+ *
+ * The third reads a cgroup once more when it is removed: most are freed before the next walk. It
+ * runs inside rmdir() with cgroup_mutex held, as the finder does, so the two never meet; the
+ * reader, which may, leaves the row to it.
  */
 #ifndef KPOD_WALK_BPF_H
 #define KPOD_WALK_BPF_H
@@ -57,6 +61,11 @@ static __always_inline void kpod_begin_nothing(void)
 {
 }
 
+/* For what cannot be read once more. */
+static __always_inline void kpod_end_nothing(void *row, struct cgroup *cgrp)
+{
+}
+
 /* The cgroup's own slot, 0 if it has none. */
 static __always_inline __u32 kpod_own_slot(__u64 id)
 {
@@ -74,11 +83,11 @@ static __always_inline __u32 kpod_own_slot(__u64 id)
 }
 
 /*
- * The rows, by slot, and both programs: `kpod_NAME_find` flushes by `flush(cgroup)`,
- * `kpod_NAME_walk` does `begin()` and then, for each row, `read(row, cgroup)`. The loader sets the
- * map's size.
+ * The rows, by slot, and the programs: `kpod_NAME_find` flushes by `flush(cgroup)`,
+ * `kpod_NAME_walk` does `begin()` and then, for each row, `read(row, cgroup)`, or `end(row,
+ * cgroup)` if the cgroup was removed meanwhile. The loader sets the map's size.
  */
-#define KPOD_WALK(name, row_type, flush, begin, read)                                              \
+#define KPOD_WALK(name, row_type, flush, begin, read, end)                                         \
 	struct {                                                                                   \
 		__uint(type, BPF_MAP_TYPE_ARRAY);                                                  \
 		__uint(map_flags, BPF_F_MMAPABLE);                                                 \
@@ -86,6 +95,16 @@ static __always_inline __u32 kpod_own_slot(__u64 id)
 		__type(key, __u32);                                                                \
 		__type(value, row_type);                                                           \
 	} name##_rows SEC(".maps");                                                                \
+                                                                                                   \
+	static __always_inline void name##_is(row_type *row, struct cgroup *cgrp, __u64 id)        \
+	{                                                                                          \
+		if (row->of.cgroup_id == id)                                                       \
+			return;                                                                    \
+		__builtin_memset(row, 0, sizeof(*row));                                            \
+		row->of.cgroup_id = id;                                                            \
+		row->of.cgroup = (__u64)cgrp;                                                      \
+		row->of.serial = cgrp->self.serial_nr;                                             \
+	}                                                                                          \
                                                                                                    \
 	SEC("iter.s/cgroup") int kpod_##name##_find(struct bpf_iter__cgroup *ctx)                  \
 	{                                                                                          \
@@ -101,12 +120,8 @@ static __always_inline __u32 kpod_own_slot(__u64 id)
 		id = cgrp->kn->id;                                                                 \
 		slot = kpod_own_slot(id);                                                          \
 		row = slot ? bpf_map_lookup_elem(&name##_rows, &slot) : NULL;                      \
-		if (row && row->of.cgroup_id != id) {                                              \
-			__builtin_memset(row, 0, sizeof(*row));                                    \
-			row->of.cgroup_id = id;                                                    \
-			row->of.cgroup = (__u64)cgrp;                                              \
-			row->of.serial = cgrp->self.serial_nr;                                     \
-		}                                                                                  \
+		if (row)                                                                           \
+			name##_is(row, cgrp, id);                                                  \
 		return 0;                                                                          \
 	}                                                                                          \
                                                                                                    \
@@ -116,12 +131,15 @@ static __always_inline __u32 kpod_own_slot(__u64 id)
 		row_type *row = bpf_map_lookup_elem(&name##_rows, &slot);                          \
 		struct cgroup *cgrp;                                                               \
                                                                                                    \
-		if (!row || !row->of.cgroup)                                                       \
+		if (!row || !row->of.cgroup || row->of.ended)                                      \
 			return 0;                                                                  \
 		cgrp = (void *)row->of.cgroup;                                                     \
 		if (BPF_CORE_READ(cgrp, self.serial_nr) != row->of.serial)                         \
 			return 0;                                                                  \
 		read(row, cgrp);                                                                   \
+		/* Removed meanwhile: what was just written may be older than its last totals. */  \
+		if (__sync_fetch_and_add(&row->of.ended, 0))                                       \
+			end(row, cgrp);                                                            \
 		row->of.pass = walk.pass;                                                          \
 		return 0;                                                                          \
 	}                                                                                          \
@@ -130,6 +148,28 @@ static __always_inline __u32 kpod_own_slot(__u64 id)
 	{                                                                                          \
 		begin();                                                                           \
 		bpf_loop(walk.slots, name##_visit, NULL, 0);                                       \
+		return 0;                                                                          \
+	}
+
+/* The program `kpod_NAME_end` does `end(row, cgroup)` with the row of a cgroup that is removed. */
+#define KPOD_WALK_END(name, row_type, end)                                                         \
+	SEC("tp_btf/cgroup_rmdir") int kpod_##name##_end(__u64 *ctx)                               \
+	{                                                                                          \
+		struct cgroup *cgrp = (void *)ctx[0];                                              \
+		row_type *row;                                                                     \
+		__u32 slot;                                                                        \
+		__u64 id;                                                                          \
+                                                                                                   \
+		if (cgrp->root->hierarchy_id != 0)                                                 \
+			return 0;                                                                  \
+		id = cgrp->kn->id;                                                                 \
+		slot = kpod_own_slot(id);                                                          \
+		row = slot ? bpf_map_lookup_elem(&name##_rows, &slot) : NULL;                      \
+		if (!row)                                                                          \
+			return 0;                                                                  \
+		name##_is(row, cgrp, id);                                                          \
+		__sync_fetch_and_add(&row->of.ended, 1);                                           \
+		end(row, cgrp);                                                                    \
 		return 0;                                                                          \
 	}
 

@@ -21,6 +21,7 @@ struct kpod_walked {
 	__u64 cgroup;	 /* struct cgroup *, as the iterator saw it, … */
 	__u64 serial;	 /* … with this number, which no other has or had */
 	__u64 pass;	 /* the walk that read it last */
+	__u64 ended;	 /* 1: it was removed, and these are its last totals */
 };
 
 #define KPOD_WALK_SLICE 256 /* slots that are read in one go, before the scheduler is let in */

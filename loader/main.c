@@ -286,7 +286,7 @@ static int run_on(const struct kpod_options *o, const sigset_t *stop)
 	}
 	err = kpod_slots_open(&slots, &bpf, o);
 	if (err) {
-		kpod_log("%s", err == -ENOENT ? "no cgroup2 hierarchy is mounted" : strerror(-err));
+		kpod_log("%s", kpod_slots_error(err));
 		goto out;
 	}
 	kpod_sources_open(&bpf, &slots, o);
@@ -399,12 +399,13 @@ static int events(int argc, char **argv)
 
 static int schema(const struct kpod_options *o)
 {
+	const struct kpod_wall wall = {}; /* nothing has started */
 	struct kpod_bpf bpf = {};
 	void *packed = NULL;
 	size_t size = 0;
 	int err = kpod_bpf_describe(&bpf, o);
 
-	err = err ? err : kpod_schema_encode(&bpf, o->min_interval_ns, &packed, &size);
+	err = err ? err : kpod_schema_encode(&bpf, &wall, o->min_interval_ns, &packed, &size);
 	err = err ? err : kpod_view_schema(packed, size, stdout);
 	free(packed);
 	kpod_bpf_close(&bpf);

@@ -94,6 +94,10 @@ struct kpod_slot {
 	uint64_t died_ns; /* 0 while it lives */
 	uint32_t kind;	  /* enum kpod_cgroup_kind, bpf/classify.h */
 	uint32_t path_size;
+	/* CLOCK_REALTIME as the clock stands now, so they move when it is set. Since when … */
+	uint64_t counted_ns; /* … the loader has counted for the slot */
+	uint64_t cgroup_ns;  /* … the cgroup is there, and the kernel has counted for it */
+	uint64_t network_ns; /* … its network interfaces may have been there */
 	/* path_size bytes, path below the cgroup2 root, no NUL; then zeros to the alignment */
 };
 
@@ -152,6 +156,9 @@ struct kpod_end {
 	X(kpod_slot, died_ns)                                                                      \
 	X(kpod_slot, kind)                                                                         \
 	X(kpod_slot, path_size)                                                                    \
+	X(kpod_slot, counted_ns)                                                                   \
+	X(kpod_slot, cgroup_ns)                                                                    \
+	X(kpod_slot, network_ns)                                                                   \
 	X(kpod_row, slot)                                                                          \
 	X(kpod_row, generation)                                                                    \
 	X(kpod_end, begin)                                                                         \

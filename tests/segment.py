@@ -18,6 +18,8 @@ PAD, BEGIN, SLOT, ROW, END = range(1, 6)
 READY, CLOSED = 1, 2
 HOST, UNIT, CONTAINER, POD, POD_CONTAINER, MACHINE = range(6)
 
+START = 1_700_000_000 * 10**9  # of the loader, CLOCK_REALTIME
+
 # record.field -> (offset, size), as the tables of the specification say.
 FIELDS = {
     m[1]: (int(m[2]), int(m[3]))
@@ -66,7 +68,7 @@ def record(kind: int, body: bytes, table: int = 0) -> bytes:
     return struct.pack("<IHH", 8 + len(body), kind, table) + body
 
 
-def begin(sequence: int, monotonic_ns: int, realtime_ns: int = 1_700_000_000 * 10**9) -> bytes:
+def begin(sequence: int, monotonic_ns: int, realtime_ns: int = START) -> bytes:
     return record(BEGIN, struct.pack("<QQQ", sequence, monotonic_ns, realtime_ns))
 
 
@@ -79,11 +81,14 @@ class Slot:
     cgroup_id: int = 0
     died_ns: int = 0
     born_ns: int = 1
+    counted_ns: int = START
+    cgroup_ns: int = START
+    network_ns: int = START
 
     def encode(self) -> bytes:
         path = self.path.encode()
         head = struct.pack(
-            "<IIQQQII",
+            "<IIQQQIIQQQ",
             self.slot,
             self.generation,
             self.cgroup_id or 1000 + self.slot,
@@ -91,6 +96,9 @@ class Slot:
             self.died_ns,
             self.kind,
             len(path),
+            self.counted_ns,
+            self.cgroup_ns,
+            self.network_ns,
         )
         return record(SLOT, head + path)
 
@@ -135,14 +143,23 @@ def table(name: str, words: int, columns: list[dict[str, Any]], **more: Any) -> 
     }
 
 
+def collector(name: str, **more: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "help": "a test",
+        "up": True,
+        "reason": "",
+        "attach": "tp_btf",
+        **more,
+    }
+
+
 def schema(*tables: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {
         "format": 1,
         "loader": {"version": "9.9"},
         "kernel": "6.0-test",
-        "collectors": [
-            {"name": "test", "help": "a test", "up": True, "reason": "", "attach": "tp_btf"}
-        ],
+        "collectors": [collector("test")],
         "tables": list(tables),
         **more,
     }
@@ -175,7 +192,7 @@ class Segment:
             "header_size": HEADER_SIZE,
             "layout_digest": layout_digest(),
             "generation": self.generation,
-            "start_realtime_ns": 1_700_000_000 * 10**9,
+            "start_realtime_ns": START,
             "start_monotonic_ns": 1,
             "interval_ns": 10**9,
             "stale_after_ns": self.stale_after_ns,

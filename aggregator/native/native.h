@@ -46,6 +46,10 @@ struct kpod_key {
 	uint32_t text_words;
 };
 
+/* Since when totals count: since the loader counts for their owner, its cgroup is there, or its
+ * network interfaces may be. */
+enum kpod_since { KPOD_SINCE_COLLECTOR, KPOD_SINCE_CGROUP, KPOD_SINCE_NETWORK, KPOD_SINCES };
+
 /* What the schema says of a table's rows. */
 struct kpod_shape {
 	uint32_t first_key;
@@ -53,6 +57,8 @@ struct kpod_shape {
 	uint32_t key_words; /* that the keys take in a row */
 	uint32_t word_count;
 	bool per_slot;
+	enum kpod_since since;
+	uint64_t started_ns; /* CLOCK_REALTIME: of the collector; 0: that is not known */
 };
 
 /* Where a value starts from: from nothing, the sample before it, or the time counting began (ns).
@@ -143,10 +149,10 @@ struct kpod_owner {
 	uint32_t kind;
 	uint32_t path_size;
 	const char *path;
-	uint64_t created_ns; /* CLOCK_REALTIME: since when its totals count */
-	uint64_t digest;     /* once it has ended: of its rows */
-	uint64_t settled;    /* the first snapshot since which they are the same and shown */
-	bool waits;	     /* it has ended, and too many others of its pod have */
+	uint64_t since_ns[KPOD_SINCES]; /* CLOCK_REALTIME */
+	uint64_t digest;		/* once it has ended: of its rows */
+	uint64_t settled; /* the first snapshot since which they are the same and shown */
+	bool waits;	  /* it has ended, and too many others of its pod have */
 	/* In the snapshot's own text; without text, the owner is not on that page. */
 	struct kpod_text labels[KPOD_PAGES][KPOD_ENCODINGS];
 };
@@ -184,6 +190,10 @@ struct kpod_snapshot {
 struct kpod_snapshot *kpod_snapshot_new(struct kpod_reader *reader, const struct kpod_plan *plan,
 					const struct kpod_snapshot *previous);
 void kpod_snapshot_free(struct kpod_snapshot *snapshot);
+
+/* Since when the totals of a row count, CLOCK_REALTIME. `owner` may be NULL. */
+uint64_t kpod_snapshot_created(const struct kpod_snapshot *snapshot, const struct kpod_shape *shape,
+			       const struct kpod_owner *owner);
 
 /*
  * Labels of one owner on one page, all that is between the constant labels and the value: as text,

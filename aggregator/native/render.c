@@ -447,7 +447,7 @@ put_rows(struct kpod_cursor *at, const struct kpod_plan *plan, const struct kpod
 		row.words = row.keys + row.shape->key_words;
 		row.labels = (owner ? snapshot->labels : plan->text) + labels[encoding].at;
 		row.labels_size = labels[encoding].size;
-		row.created = owner ? owner->created_ns : snapshot->created_ns;
+		row.created = kpod_snapshot_created(snapshot, row.shape, owner);
 		row.ended = owner && owner->died_ns;
 		/* The room is looked at once a row, not once a line. */
 		line = view->line_size + row.labels_size + KPOD_TEXT_PAD;

@@ -104,12 +104,14 @@ static bool keep_known(struct kpod_snapshot *s, const struct kpod_snapshot *prev
 	return true;
 }
 
-/* Nothing was counted before the loader started, whatever is older. */
-static uint64_t created(const struct kpod_header *header, uint64_t born_ns)
+uint64_t kpod_snapshot_created(const struct kpod_snapshot *snapshot, const struct kpod_shape *shape,
+			       const struct kpod_owner *owner)
 {
-	if (born_ns < header->start_monotonic_ns)
-		return header->start_realtime_ns;
-	return header->start_realtime_ns + (born_ns - header->start_monotonic_ns);
+	uint64_t since = owner ? owner->since_ns[shape->since] : snapshot->created_ns;
+
+	if (shape->since != KPOD_SINCE_COLLECTOR || since > shape->started_ns)
+		return since;
+	return shape->started_ns;
 }
 
 static void fill(struct kpod_snapshot *s, const struct kpod_reader *reader,
@@ -133,7 +135,9 @@ static void fill(struct kpod_snapshot *s, const struct kpod_reader *reader,
 			.kind = slot->kind,
 			.path_size = slot->path_size,
 			.path = (const char *)(slot + 1),
-			.created_ns = created(&reader->header, slot->born_ns),
+			.since_ns = {[KPOD_SINCE_COLLECTOR] = slot->counted_ns,
+				     [KPOD_SINCE_CGROUP] = slot->cgroup_ns,
+				     [KPOD_SINCE_NETWORK] = slot->network_ns},
 		};
 	}
 	while ((rec = kpod_reader_next(reader, rec))) {

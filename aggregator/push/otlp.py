@@ -31,7 +31,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 
 from aggregator import __version__
-from aggregator._native import ffi
+from aggregator._native import ffi, lib
 from aggregator.pods.kinds import POD, POD_CONTAINER
 from aggregator.pods.resolver import parse_path
 from aggregator.pods.source import retry_after
@@ -172,12 +172,12 @@ def _resource(
     scope = found.scope_metrics.add()
     scope.scope.name, scope.scope.version = "kpod-metrics", __version__
     metrics: dict[str, Metric] = {}
-    created = owner.created_ns if owner else native.created_ns
     ended = bool(owner and owner.died_ns)
     for index, place in rows:
         table = schema.tables[index]
         shape = snapshot.plan.native.shapes[index]
         row = native.rows[native.first_row[index] + place]
+        created = lib.kpod_snapshot_created(native, ffi.addressof(shape), owner)
         words = ffi.unpack(row.words, shape.key_words + shape.word_count)
         keys = _key_labels(table, words)
         del words[: shape.key_words]

@@ -188,6 +188,7 @@ class Plan:
         self.node_labels = node_labels if render_labels(node_labels) else ()
         self._presentations = (Presentation(), *presentations)
         self._created = created
+        self._started = {c.name: c.started_ns for c in schema.collectors}
         self._shapes: list[dict[str, Any]] = []
         self._keys: list[dict[str, Any]] = []
         self._values: list[dict[str, Any]] = []
@@ -235,6 +236,8 @@ class Plan:
                 "key_words": sum(key.text_words or 1 for key in table.keys),
                 "word_count": table.words,
                 "per_slot": table.per_slot,
+                "since": table.since,
+                "started_ns": self._started.get(table.collector, 0),
             }
         )
         return room

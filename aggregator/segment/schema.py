@@ -9,6 +9,7 @@ import msgpack
 from aggregator.segment.labels import clean
 
 FORMAT = 1
+SINCES = ("collector", "cgroup", "network")  # enum kpod_since
 TABLES_MAX = 64
 WORDS_MAX = 1 << 16
 DECIMALS_MAX = 18
@@ -82,6 +83,7 @@ class Table:
     name: str
     collector: str
     per_slot: bool
+    since: int  # index into SINCES
     keys: tuple[Key, ...]
     words: int
     columns: tuple[Column, ...]
@@ -95,6 +97,8 @@ class Collector:
     up: bool
     reason: str
     attach: str
+    has_nothing: bool  # it is up, but there is nothing for it to read
+    started_ns: int  # CLOCK_REALTIME: since when it has counted; 0: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,10 +202,14 @@ def _table(node: _Node) -> Table:
     if scope not in ("slot", "node"):
         node["scope"].fail(f"{scope!r} is neither slot nor node")
     words = node["words"].integer(1, WORDS_MAX)
+    since = node.get("since", SINCES[0])
+    if since.text() not in SINCES:
+        since.fail(f"{since.value!r} is not {', '.join(SINCES[:-1])} or {SINCES[-1]}")
     return Table(
         name=node["name"].text(),
         collector=node["collector"].text(),
         per_slot=scope == "slot",
+        since=SINCES.index(since.value),
         keys=tuple(
             Key(
                 key["label"].text(LABEL),
@@ -237,6 +245,8 @@ def decode(document: bytes) -> Schema:
                 up=c["up"].flag(),
                 reason=c["reason"].text(),
                 attach=c["attach"].text(),
+                has_nothing=c.get("has_nothing", False).flag(),
+                started_ns=c.get("started_ns", 0).integer(0, (1 << 63) - 1),
             )
             for c in root["collectors"].items()
         ),

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/cgroup2.h"
 #include "base/parse.h"
@@ -33,4 +34,23 @@ int kpod_find_cgroup2(char *root, size_t size)
 	free(line);
 	fclose(f);
 	return root[0] ? 0 : -ENOENT;
+}
+
+bool kpod_is_own_cgroup(const char *root)
+{
+	char path[PATH_MAX + sizeof("/cgroup.procs")];
+	struct stat st;
+	bool found = false;
+	long pid;
+	FILE *f;
+
+	if (stat(root, &st) || st.st_ino == KPOD_ROOT_ID)
+		return false;
+	snprintf(path, sizeof(path), "%s/cgroup.procs", root);
+	f = fopen(path, "re");
+	while (f && !found && fscanf(f, "%ld", &pid) == 1)
+		found = pid == getpid();
+	if (f)
+		fclose(f);
+	return found;
 }

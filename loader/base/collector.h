@@ -38,6 +38,13 @@ struct kpod_column {
 	.kind = KPOD_HISTOGRAM, .decimals = KPOD_SECONDS, .word = KPOD_WORD(row, field),           \
 	.sum = KPOD_WORD(row, sum_field), .sum_words = sizeof(((struct row *)0)->sum_field) / 8
 
+/* Since when the totals of a table count. */
+enum kpod_since {
+	KPOD_SINCE_COLLECTOR, /* since the collector runs and the slot is there */
+	KPOD_SINCE_CGROUP,    /* the kernel counts them, since the cgroup is there */
+	KPOD_SINCE_NETWORK,   /* likewise, since the network interface is there */
+};
+
 enum kpod_scope { KPOD_PER_SLOT, KPOD_PER_NODE };
 
 struct kpod_names {
@@ -62,6 +69,7 @@ struct kpod_key {
 struct kpod_table {
 	const char *name;
 	enum kpod_scope scope;
+	enum kpod_since since;
 	const char *map;   /* NULL: filled by the loader itself, or by the collector's source */
 	uint32_t row_size; /* bytes of a row; in a map, a multiple of 64 */
 	uint32_t words;	   /* of a row that are exported, from its start */
@@ -74,6 +82,7 @@ struct kpod_table {
 	uint32_t unit_capacity;	 /* of these, a multiple of 64; or, if that is more, … */
 	uint32_t units_per_slot; /* … so many for each of --max-containers */
 	bool unsharded;		 /* one row a unit; all CPUs add to it atomically */
+	bool disks; /* of counters, by units; the first key is the name that a disk had then */
 	/*
 	 * A row counts what is below its cgroup too. Rows of pods, whose containers have their own,
 	 * are then a table of their own that follows this one, with names of their own (kpod_pod_…

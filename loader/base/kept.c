@@ -104,10 +104,17 @@ bool kpod_kept_settle(struct kpod_kept *k)
 	return true;
 }
 
-void kpod_kept_keep(struct kpod_kept *k, uint32_t slot, uint32_t generation, bool ended)
+void kpod_kept_end(const struct kpod_kept *k, uint64_t *row)
 {
 	const struct kpod_table *t = k->table;
 
+	for (size_t c = 0; c < t->column_count; c++)
+		if (t->columns[c].kind == KPOD_GAUGE && !t->columns[c].lasts)
+			row[k->key_words + t->columns[c].word] = KPOD_NO_VALUE;
+}
+
+void kpod_kept_keep(struct kpod_kept *k, uint32_t slot, uint32_t generation, bool ended)
+{
 	for (; k->at < k->before.count; k->at++) {
 		const uint64_t *old = k->before.words + k->stride * k->at;
 		uint64_t *row;
@@ -120,9 +127,8 @@ void kpod_kept_keep(struct kpod_kept *k, uint32_t slot, uint32_t generation, boo
 		if (!row)
 			return;
 		memcpy(row, old, k->stride * sizeof(*row));
-		for (size_t c = 0; ended && c < t->column_count; c++)
-			if (t->columns[c].kind == KPOD_GAUGE && !t->columns[c].lasts)
-				row[1 + k->key_words + t->columns[c].word] = KPOD_NO_VALUE;
+		if (ended)
+			kpod_kept_end(k, row + 1);
 		kpod_kept_settle(k);
 	}
 }

@@ -45,6 +45,9 @@ bool kpod_kept_text(uint64_t *key, uint32_t words, const char *text, size_t size
  * with these keys already; two series of one name would cost the whole scrape. */
 bool kpod_kept_settle(struct kpod_kept *k);
 
+/* The owner of this row, not settled yet, has ended: see kpod_kept_keep(). */
+void kpod_kept_end(const struct kpod_kept *k, uint64_t *row);
+
 /*
  * The rows that this owner had in the pass before. `ended`: its counters stay what they were last,
  * but of its gauges there is no value any more, unless they last.

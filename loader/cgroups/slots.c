@@ -247,7 +247,7 @@ static uint32_t fill_slot(struct kpod_slots *s, uint64_t id, uint32_t kind,
 	info->user = user ? above->slot : 0;
 	info->user_generation = user ? user->generation : 0;
 	info->died_ns = 0;
-	info->born_ns = s->start_ns;
+	info->born_ns = s->walked_ns;
 	__atomic_store_n(&info->cgroup_id, id, __ATOMIC_RELEASE);
 	return slot;
 }
@@ -433,6 +433,7 @@ static void walk_tree(struct kpod_slots *s)
 {
 	const struct place top = {.name = s->root, .node = true};
 
+	s->walked_ns = s->walked_ns ? kpod_clock(CLOCK_MONOTONIC) : s->start_ns;
 	s->walked_exhausted = s->bpf->control->slots_exhausted;
 	s->walked_refused = s->bpf->control->others_refused;
 	for (int pods = 1; pods >= 0; pods--) {
@@ -453,10 +454,14 @@ int kpod_slots_open(struct kpod_slots *s, struct kpod_bpf *bpf, const struct kpo
 	s->tombstone_ns = options->tombstone_ns;
 	s->start_ns = kpod_clock(CLOCK_MONOTONIC);
 	err = kpod_find_cgroup2(s->root, sizeof(s->root));
+	if (!err && kpod_is_own_cgroup(s->root))
+		err = -EXDEV;
 	if (err)
 		return err;
+	kpod_wall_look(&s->wall);
 	s->use = calloc(3, bpf->max_containers);
-	if (!s->use)
+	s->births = calloc(bpf->max_containers, sizeof(*s->births));
+	if (!s->use || !s->births)
 		return -ENOMEM;
 	s->visible = s->use + bpf->max_containers;
 	s->dead_snapshots = s->visible + bpf->max_containers;
@@ -479,9 +484,19 @@ int kpod_slots_open(struct kpod_slots *s, struct kpod_bpf *bpf, const struct kpo
 	return err;
 }
 
+const char *kpod_slots_error(int err)
+{
+	return err == -ENOENT  ? "no cgroup2 hierarchy is mounted: mount one"
+	       : err == -EXDEV ? "the only cgroup2 here is this container's own, in which no other "
+				 "is to be "
+				 "found: give it the node's /sys/fs/cgroup (hostPath)"
+			       : strerror(-err);
+}
+
 void kpod_slots_close(struct kpod_slots *s)
 {
 	free(s->use);
+	free(s->births);
 	free(s->roots);
 	memset(s, 0, sizeof(*s));
 }
@@ -526,6 +541,55 @@ static bool release(struct kpod_slots *s, uint32_t slot, struct kpod_slot_info *
 	return true;
 }
 
+/*
+ * When the cgroup came to be, by CLOCK_BOOTTIME; `unknown` if that cannot be told. The kernel keeps
+ * no such time, but the directory's inode is made, with the time of then, when somebody first looks
+ * it up (kernfs_get_inode()); no process can be in the cgroup before. It is the same for every
+ * loader that looks, as long as the kernel keeps the inode in its cache.
+ */
+static uint64_t cgroup_birth(const struct kpod_slots *s, const char *path, size_t size, uint64_t id,
+			     uint64_t unknown)
+{
+	uint64_t made, now = kpod_clock(CLOCK_REALTIME);
+	char full[2 * PATH_MAX];
+	struct stat st;
+
+	snprintf(full, sizeof(full), "%s%.*s", s->root, (int)size, path);
+	if (lstat(full, &st) || (id && st.st_ino != id))
+		return unknown;
+	made = (uint64_t)st.st_mtim.tv_sec * KPOD_SECOND + (uint64_t)st.st_mtim.tv_nsec;
+	if (made > now) /* the clock was set back since */
+		return unknown;
+	/* Older than the system: the clock was set forward since. */
+	return (int64_t)made > s->wall.ahead_ns ? made - (uint64_t)s->wall.ahead_ns : 0;
+}
+
+static void note_birth(struct kpod_slots *s, uint32_t slot, const struct kpod_slot_info *info)
+{
+	struct kpod_birth *b = &s->births[slot];
+	const char *above = memrchr(info->path, '/', info->path_size);
+
+	if (b->cgroup_id == info->cgroup_id && b->generation == info->generation)
+		return;
+	b->cgroup_id = info->cgroup_id;
+	b->generation = info->generation;
+	b->counted_ns = info->born_ns + kpod_clock(CLOCK_BOOTTIME) - kpod_clock(CLOCK_MONOTONIC);
+	b->cgroup_ns = b->counted_ns;
+	if (slot)
+		b->cgroup_ns = cgroup_birth(s, info->path, info->path_size, info->cgroup_id,
+					    b->counted_ns);
+	/* Not found by a walk but seen being made: if its inode is older, the clock was set since.
+	 */
+	if (info->born_ns != s->walked_ns && info->born_ns > s->start_ns &&
+	    b->cgroup_ns + KPOD_SECOND / 10 < b->counted_ns)
+		b->cgroup_ns = b->counted_ns;
+	b->network_ns = b->cgroup_ns;
+	/* A pod's containers share its network, which is made after the pod's cgroup. */
+	if (info->kind == KPOD_CGROUP_POD_CONTAINER && above && above > info->path)
+		b->network_ns =
+			cgroup_birth(s, info->path, (size_t)(above - info->path), 0, b->cgroup_ns);
+}
+
 static void scan_one(struct kpod_slots *s, uint32_t slot, uint64_t now, bool scarce,
 		     bool others_scarce)
 {
@@ -546,6 +610,7 @@ static void scan_one(struct kpod_slots *s, uint32_t slot, uint64_t now, bool sca
 		return;
 	s->use[slot] = KPOD_SLOT_USED;
 	s->visible[slot] = 1;
+	note_birth(s, slot, info);
 	died = __atomic_load_n(&info->died_ns, __ATOMIC_RELAXED);
 	if (!died)
 		return;

@@ -54,6 +54,7 @@ static const struct kpod_table tables[] = {
 	 .unit_capacity = 1024,
 	 .units_per_slot = 4, /* reading and writing two devices */
 	 .unsharded = true,
+	 .disks = true,
 	 KPOD_KEYS(keys),
 	 KPOD_COLUMNS(columns)},
 };

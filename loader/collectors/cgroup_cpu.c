@@ -48,6 +48,7 @@ static const struct kpod_column columns[] = {
 static const struct kpod_table tables[] = {
 	{.name = "cgroup_cpu",
 	 .scope = KPOD_PER_SLOT,
+	 .since = KPOD_SINCE_CGROUP,
 	 .inclusive = true,
 	 .row_size = sizeof(struct cgroup_cpu_row),
 	 .words = sizeof(struct cgroup_cpu_row) / 8,
@@ -93,7 +94,7 @@ static void divide(void *row)
 
 static const struct kpod_attachment attachments[] = {
 	{KPOD_WALK_ROWS(cgroup_cpu, cgroup_cpu_walked, .finish = divide),
-	 KPOD_STEPS(KPOD_WALK_STEPS(cgroup_cpu))},
+	 KPOD_STEPS(KPOD_WALK_STEPS(cgroup_cpu), KPOD_WALK_END(cgroup_cpu))},
 	{KPOD_FILES_ATTACHMENT},
 };
 

@@ -101,6 +101,7 @@ static const struct kpod_key keys[] = {{.label = "device", .words = NAME_WORDS}}
 static const struct kpod_table tables[] = {
 	{.name = "cgroup_io",
 	 .scope = KPOD_PER_SLOT,
+	 .since = KPOD_SINCE_CGROUP,
 	 .inclusive = true,
 	 .row_size = sizeof(struct cgroup_io_row),
 	 .words = sizeof(struct cgroup_io_row) / 8,

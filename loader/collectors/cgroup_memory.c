@@ -23,7 +23,8 @@ static const struct kpod_cgroup_file list[] = {
 		  KEYED("workingset_refault_anon", refault_anon),
 		  KEYED("workingset_refault_file", refault_file)),
 	KPOD_FILE("memory.events", KEYED("low", low), KEYED("high", high), KEYED("max", max),
-		  KEYED("oom", oom), KEYED("oom_kill", oom_kill)),
+		  KEYED("oom", oom), KEYED("oom_kill", oom_kill),
+		  KEYED("oom_group_kill", oom_group_kill)),
 };
 
 /* As cAdvisor and kubelet have it; the two files are of slightly different moments. */
@@ -44,8 +45,10 @@ static const struct kpod_cgroup_files files = {
 #define EVENTS_HELP                                                                                \
 	"Events of the memory controller (memory.events): reclaimed although within memory.low "   \
 	"(low), over memory.high (high), at memory.max (max), about to fail for it (oom), kills "  \
-	"(oom_kill). With memory.oom.group, which the kubelet sets, the kernel counts the first "  \
-	"victim of each kill twice; kpod_memory_oom_kills_total counts processes."
+	"(oom_kill), kills of all processes at once (oom_group_kill, Linux 5.17). With "           \
+	"memory.oom.group, which the kubelet sets, the kernel counts the first victim of each "    \
+	"kill twice in oom_kill: oom_kill minus oom_group_kill is the number of processes, as is " \
+	"kpod_memory_oom_kills_total."
 #define REFAULTS "kpod_cgroup_memory_refaults_total"
 #define REFAULTS_HELP "Pages read or swapped in again soon after they were evicted."
 
@@ -75,11 +78,13 @@ static const struct kpod_column columns[] = {
 	{EVENTS, EVENTS_HELP, "event", "max", .kind = KPOD_COUNTER, TO(max)},
 	{EVENTS, EVENTS_HELP, "event", "oom", .kind = KPOD_COUNTER, TO(oom)},
 	{EVENTS, EVENTS_HELP, "event", "oom_kill", .kind = KPOD_COUNTER, TO(oom_kill)},
+	{EVENTS, EVENTS_HELP, "event", "oom_group_kill", .kind = KPOD_COUNTER, TO(oom_group_kill)},
 };
 
 static const struct kpod_table tables[] = {
 	{.name = "cgroup_memory",
 	 .scope = KPOD_PER_SLOT,
+	 .since = KPOD_SINCE_CGROUP,
 	 .inclusive = true,
 	 .row_size = sizeof(struct cgroup_memory_row),
 	 .words = KPOD_WORD(cgroup_memory_row, inactive_file),
@@ -88,7 +93,8 @@ static const struct kpod_table tables[] = {
 
 static const struct kpod_attachment attachments[] = {
 	{KPOD_WALK_ROWS(cgroup_memory, cgroup_memory_walked, .flush = "memory.stat"),
-	 KPOD_STEPS(KPOD_WALK_STEPS(cgroup_memory), {"kpod_cgroup_memory_locate", KPOD_CHECK})},
+	 KPOD_STEPS(KPOD_WALK_STEPS(cgroup_memory), {"kpod_cgroup_memory_locate", KPOD_CHECK},
+		    KPOD_WALK_END(cgroup_memory))},
 	{KPOD_FILES_ATTACHMENT},
 };
 

@@ -28,6 +28,7 @@ static const struct kpod_column columns[] = {
 static const struct kpod_table tables[] = {
 	{.name = "cgroup_pids",
 	 .scope = KPOD_PER_SLOT,
+	 .since = KPOD_SINCE_CGROUP,
 	 .inclusive = true,
 	 .row_size = sizeof(struct cgroup_pids_row),
 	 .words = sizeof(struct cgroup_pids_row) / 8,
@@ -35,7 +36,8 @@ static const struct kpod_table tables[] = {
 };
 
 static const struct kpod_attachment attachments[] = {
-	{KPOD_WALK_ROWS(cgroup_pids, cgroup_pids_walked), KPOD_STEPS(KPOD_WALK_STEPS(cgroup_pids))},
+	{KPOD_WALK_ROWS(cgroup_pids, cgroup_pids_walked),
+	 KPOD_STEPS(KPOD_WALK_STEPS(cgroup_pids), KPOD_WALK_END(cgroup_pids))},
 	{KPOD_FILES_ATTACHMENT},
 };
 

@@ -37,6 +37,7 @@ static const struct kpod_column columns[] = {
 static const struct kpod_table tables[] = {
 	{.name = "cgroup_pressure",
 	 .scope = KPOD_PER_SLOT,
+	 .since = KPOD_SINCE_CGROUP,
 	 .inclusive = true,
 	 .row_size = sizeof(struct cgroup_pressure_row),
 	 .words = sizeof(struct cgroup_pressure_row) / 8,

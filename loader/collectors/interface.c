@@ -358,6 +358,7 @@ static const struct kpod_column reads_columns[] = {
 static const struct kpod_table tables[] = {
 	{.name = "interface",
 	 .scope = KPOD_PER_SLOT,
+	 .since = KPOD_SINCE_NETWORK,
 	 .row_size = sizeof(struct interface_row),
 	 .words = sizeof(struct interface_row) / 8,
 	 KPOD_COLUMNS(columns),

@@ -6,7 +6,11 @@
 KPOD_OBJECT(tcp);
 
 #define BYTES "kpod_tcp_bytes_total"
-#define BYTES_HELP "Payload sent and received, each byte once: without retransmits."
+#define BYTES_HELP                                                                                 \
+	"Payload of TCP sent and received, each byte once: without retransmits. With TLS in the "  \
+	"kernel (kTLS) that is the encrypted records, with 22 to 29 bytes more each. What a BPF "  \
+	"sockmap hands from socket to socket, as some service meshes do, is never TCP and is not " \
+	"counted at either end."
 #define SEGMENTS "kpod_tcp_segments_total"
 #define SEGMENTS_HELP "Segments that sockets sent, retransmits too, and received."
 #define OPENED "kpod_tcp_connections_opened_total"

@@ -14,7 +14,9 @@ KPOD_OBJECT(udp);
 	"UDP_CORK is not counted."
 #define BYTES "kpod_udp_bytes_total"
 #define BYTES_HELP                                                                                 \
-	"Payload of these; of what was cut off because the reader's buffer was short, none."
+	"Payload of these; of what was cut off because the reader's buffer was short, none, "      \
+	"unless "                                                                                  \
+	"the reader asks for the datagram's whole size (MSG_TRUNC), when all of it counts."
 
 static const struct kpod_column columns[] = {
 	{DATAGRAMS, DATAGRAMS_HELP, "direction", "sent", COUNTER(datagrams[KPOD_SENT])},

@@ -375,6 +375,25 @@ bool kpod_table_forget(struct kpod_loaded_table *t, uint32_t slot)
 	return done;
 }
 
+bool kpod_unit_free(struct kpod_loaded_table *t, uint32_t unit)
+{
+	struct kpod_unit *u = kpod_rows_of(&t->units, unit);
+
+	return u && u->born_ns && free_unit(t, unit, u);
+}
+
+void kpod_unit_fold(struct kpod_loaded_table *t, uint32_t from, uint32_t to)
+{
+	uint64_t *source = kpod_rows_of(&t->rows, from), *target = kpod_rows_of(&t->rows, to);
+
+	if (!source || !target)
+		return;
+	for (size_t i = 0; i < t->rows.unit_size / sizeof(*source); i++)
+		__atomic_fetch_add(&target[i], __atomic_exchange_n(&source[i], 0, __ATOMIC_RELAXED),
+				   __ATOMIC_RELAXED);
+	kpod_unit_free(t, from);
+}
+
 void kpod_table_relieve(struct kpod_loaded_table *t, const uint8_t *dead_snapshots, uint8_t enough)
 {
 	const struct kpod_unit *none;
@@ -493,7 +512,9 @@ static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
 		return err;
 	}
 	l->reason[0] = '\0';
+	l->has_nothing = false;
 	l->attachment = a;
+	l->started_ns = kpod_clock(CLOCK_BOOTTIME);
 	l->source = a->source ? a->source : l->collector->source;
 	if (l->collector->started)
 		l->collector->started();

@@ -51,6 +51,8 @@ struct kpod_loaded {
 	const struct kpod_attachment *attachment; /* NULL: it does not run, reason says why */
 	const struct kpod_source *source;	  /* of this attachment, or NULL */
 	char reason[256];
+	bool has_nothing;    /* it runs, but there is nothing for it to read; reason says why */
+	uint64_t started_ns; /* CLOCK_BOOTTIME: when it began to count */
 	struct bpf_object *object;
 	struct bpf_link **links;
 	int *per_cpu; /* program descriptors */
@@ -119,6 +121,12 @@ uint32_t kpod_unit_count(const struct kpod_bpf *bpf, const struct kpod_table *ta
 
 /* Frees what a table keeps of a slot that is no more. False: not all, as the kernel refused. */
 bool kpod_table_forget(struct kpod_loaded_table *t, uint32_t slot);
+
+/* Frees a unit whose key is no more. False: the kernel refused, it is as it was. */
+bool kpod_unit_free(struct kpod_loaded_table *t, uint32_t unit);
+
+/* Adds what unit `from` has counted to `to`, and frees `from`. */
+void kpod_unit_fold(struct kpod_loaded_table *t, uint32_t from, uint32_t to);
 
 /*
  * If events have found no unit free since the last call: frees the units of all slots for which

@@ -13,8 +13,9 @@ const char *kpod_missing_privilege(void);
 /* False in a PID namespace of its own: iterators over tasks and their sockets end at its bounds. */
 bool kpod_sees_all_tasks(void);
 #define KPOD_OWN_PIDS                                                                              \
-	"in a PID namespace of its own: tasks and connections older than the loader are not "      \
-	"adopted (hostPID: true)"
+	"in a PID namespace of its own: time on CPU and TCP bytes of tasks and connections older " \
+	"than the loader are short, and interfaces and file systems are missing unless --proc is " \
+	"the node's procfs: run with hostPID: true"
 
 /*
  * For good, once all is attached; `loads`: collectors are to be loaded again later. Returns -errno

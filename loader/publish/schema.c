@@ -99,10 +99,15 @@ static void pack_table(msgpack_packer *pk, const char *collector, const struct k
 {
 	char name[64];
 
-	msgpack_pack_map(pk, 6);
+	static const char *const since[] = {[KPOD_SINCE_COLLECTOR] = "collector",
+					    [KPOD_SINCE_CGROUP] = "cgroup",
+					    [KPOD_SINCE_NETWORK] = "network"};
+
+	msgpack_pack_map(pk, 7);
 	text_entry(pk, "name", pods ? pod_name(t->name, name, sizeof(name)) : t->name);
 	text_entry(pk, "collector", collector);
 	text_entry(pk, "scope", t->scope == KPOD_PER_SLOT ? "slot" : "node");
+	text_entry(pk, "since", since[t->since]);
 	text(pk, "keys");
 	msgpack_pack_array(pk, t->key_count);
 	for (size_t i = 0; i < t->key_count; i++)
@@ -143,8 +148,8 @@ static void pack_attachments(msgpack_packer *pk, const struct kpod_collector *c)
 	bpf_object__close(object);
 }
 
-int kpod_schema_encode(const struct kpod_bpf *bpf, uint64_t min_interval_ns, void **document,
-		       size_t *size)
+int kpod_schema_encode(const struct kpod_bpf *bpf, const struct kpod_wall *wall,
+		       uint64_t min_interval_ns, void **document, size_t *size)
 {
 	struct utsname kernel;
 	msgpack_sbuffer buffer;
@@ -168,15 +173,18 @@ int kpod_schema_encode(const struct kpod_bpf *bpf, uint64_t min_interval_ns, voi
 
 		for (size_t t = 0; t < l->collector->table_count; t++)
 			tables += 1 + l->collector->tables[t].inclusive;
-		msgpack_pack_map(pk, 9);
+		msgpack_pack_map(pk, 11);
 		text_entry(pk, "name", l->collector->name);
 		text_entry(pk, "help", l->collector->help);
 		text_entry(pk, "owner", l->collector->owner);
 		text_entry(pk, "since", l->collector->since);
 		text_entry(pk, "profile", kpod_profile_names[l->collector->profile]);
 		bool_entry(pk, "up", l->attachment);
+		bool_entry(pk, "has_nothing", l->attachment && l->has_nothing);
 		text_entry(pk, "reason", l->reason);
 		text_entry(pk, "attach", l->attachment ? l->attachment->name : "");
+		int_entry(pk, "started_ns",
+			  l->attachment ? (int64_t)kpod_wall_of(wall, l->started_ns) : 0);
 		text(pk, "attachments");
 		pack_attachments(pk, l->collector);
 	}

@@ -5,6 +5,7 @@
 
 #include <stddef.h>
 
+#include "base/clock.h"
 #include "kernel/load.h"
 
 /* The loader's own tables, the first of every schema, by their index there. */
@@ -20,7 +21,7 @@ enum kpod_own_table {
 extern const struct kpod_table kpod_own_tables[KPOD_OWN_TABLES];
 
 /* The schema document of shared/README.md; *document is malloc'ed. */
-int kpod_schema_encode(const struct kpod_bpf *bpf, uint64_t min_interval_ns, void **document,
-		       size_t *size);
+int kpod_schema_encode(const struct kpod_bpf *bpf, const struct kpod_wall *wall,
+		       uint64_t min_interval_ns, void **document, size_t *size);
 
 #endif

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "kernel/privileges.h"
 #include "publish/schema.h"
 #include "publish/snapshot.h"
 #include "sources/cgroupfs.h"
@@ -19,6 +20,7 @@ struct loader_row {
 	uint64_t snapshots, rung, failures, rows_unmapped, flush_failures, walk_failures;
 	uint64_t snapshot_ns, snapshot_size, ring_size;
 	uint64_t cpu_ns;
+	uint64_t sees_all_tasks;
 };
 
 #define COLUMN(kind_, field, name, help, ...)                                                      \
@@ -77,6 +79,12 @@ static const struct kpod_column columns[] = {
 	COLUMN(KPOD_GAUGE, ring_size, "kpod_ring_size_bytes", "Capacity of the ring."),
 	COLUMN(KPOD_COUNTER, cpu_ns, "kpod_loader_cpu_seconds_total",
 	       "CPU time of the loader itself, user and system.", .decimals = KPOD_SECONDS),
+	COLUMN(KPOD_GAUGE, sees_all_tasks, "kpod_loader_sees_all_tasks",
+	       "1 if the loader is in the node's PID namespace (hostPID: true). With 0, the time "
+	       "on "
+	       "CPU and the TCP bytes of tasks and connections older than the loader are short, "
+	       "and "
+	       "interfaces and file systems are missing unless --proc is the node's procfs."),
 };
 
 #define FILE_WORDS 4
@@ -212,6 +220,7 @@ static int write_own(struct kpod_publisher *p)
 		.snapshot_size = p->stats.last_size,
 		.ring_size = p->writer.capacity,
 		.cpu_ns = kpod_clock(CLOCK_PROCESS_CPUTIME_ID),
+		.sees_all_tasks = kpod_sees_all_tasks(),
 	};
 
 	return kpod_writer_row(&p->writer, KPOD_OWN_LOADER, 0, 0, (const uint64_t *)&row,
@@ -285,19 +294,22 @@ static int write_units(struct kpod_publisher *p, struct kpod_loaded_table *t)
 	return kpod_writer_row(&p->writer, KPOD_OWN_UNITS, 0, 0, words, KPOD_COUNT(words));
 }
 
-/* Adds up the shards of one unit. Each word is one counter, read whole; rows are not locked. */
-static bool sum_rows(uint64_t *words, const struct kpod_table *table, const char *rows,
+/* Adds the shards of one unit to the words; rows are not locked, and each word is read whole. */
+static void add_rows(uint64_t *words, const struct kpod_table *table, const char *rows,
 		     uint32_t shards)
 {
-	uint64_t any = 0;
-
-	memset(words, 0, table->words * 8);
 	for (uint32_t shard = 0; shard < shards; shard++) {
 		const uint64_t *row = (const void *)(rows + (size_t)shard * table->row_size);
 
 		for (uint32_t i = 0; i < table->words; i++)
 			words[i] += __atomic_load_n(&row[i], __ATOMIC_RELAXED);
 	}
+}
+
+static bool has_counted(const uint64_t *words, const struct kpod_table *table)
+{
+	uint64_t any = 0;
+
 	for (uint32_t i = 0; i < table->words; i++)
 		any |= words[i];
 	return any;
@@ -344,6 +356,77 @@ static int write_kept(struct kpod_publisher *p, uint16_t index, const struct kpo
 	return err;
 }
 
+/* What disks of one name have counted for a slot, from the newest on, is one row. */
+static int write_disk(struct kpod_publisher *p, uint16_t index, struct kpod_loaded_table *t,
+		      const struct kpod_disk_unit *first, size_t count)
+{
+	uint32_t keys = kpod_key_words(t->table), newest = first->unit;
+
+	memcpy(p->words, first->key, keys * 8);
+	memset(p->words + keys, 0, t->table->words * 8);
+	for (size_t i = 0; i < count; i++) {
+		const char *rows = kpod_rows_of(&t->rows, first[i].unit);
+
+		if (rows)
+			add_rows(p->words + keys, t->table, rows, t->shards);
+		else
+			p->stats.rows_unmapped++;
+		/* Disks that come and go must not take all units. */
+		if (i && kpod_disk_is_successor(&first[i - 1], &first[i]))
+			kpod_unit_fold(t, first[i].unit, newest);
+		else
+			newest = first[i].unit;
+	}
+	if (!has_counted(p->words + keys, t->table))
+		return 0;
+	return kpod_writer_row(&p->writer, table_of(p, t->table, index, first->slot), first->slot,
+			       kpod_slot_info(p->slots, first->slot)->generation, p->words,
+			       keys + t->table->words);
+}
+
+/* Of a table by disks: those that are there now, each once. */
+static int write_disks(struct kpod_publisher *p, uint16_t index, struct kpod_loaded_table *t)
+{
+	uint64_t now = kpod_clock(CLOCK_MONOTONIC);
+	struct kpod_disks *d = &p->disks;
+	int err = 0;
+
+	t->units_used = 0;
+	kpod_disks_begin(d);
+	for (uint32_t unit = 1; !err && unit < t->unit_count; unit++) {
+		struct kpod_disk_unit found = {.unit = unit};
+
+		if (!identify(t, unit, now, &found.slot, found.key))
+			continue;
+		found.born_ns = ((const struct kpod_unit *)kpod_rows_of(&t->units, unit))->born_ns;
+		if (!kpod_disks_has(d, found.key))
+			t->units_used -= kpod_unit_free(t, unit);
+		else if (p->slots->visible[found.slot])
+			err = kpod_disks_add(d, &found);
+	}
+	kpod_disks_group(d);
+	for (size_t i = 0, count; !err && i < d->count; i += count) {
+		count = kpod_disks_alike(d, i);
+		err = write_disk(p, index, t, &d->of[i], count);
+	}
+	return err ? err : write_units(p, t);
+}
+
+/*
+ * A container is there before it does anything: a series that begins with its first event has lost
+ * that event for whoever makes rates of it. Units, of which a node has many that do nothing, and
+ * pods' own cgroups, in which nothing runs, have rows when there is something in them.
+ */
+static bool shows_zero(const struct kpod_publisher *p, const struct kpod_table *table,
+		       uint32_t slot)
+{
+	uint32_t kind = kpod_slot_info(p->slots, slot)->kind;
+
+	return table->scope == KPOD_PER_SLOT && !table->units && !table->direct &&
+	       (kind == KPOD_CGROUP_CONTAINER || kind == KPOD_CGROUP_POD_CONTAINER ||
+		kind == KPOD_CGROUP_MACHINE);
+}
+
 static int write_table(struct kpod_publisher *p, uint16_t index, struct kpod_loaded_table *t)
 {
 	uint32_t units = t->table->scope == KPOD_PER_SLOT && !t->table->units
@@ -354,6 +437,8 @@ static int write_table(struct kpod_publisher *p, uint16_t index, struct kpod_loa
 
 	if (!t->table->map)
 		return write_kept(p, index, t);
+	if (t->table->disks)
+		return write_disks(p, index, t);
 	t->units_used = 0;
 	for (uint32_t unit = 0; unit < units; unit++) {
 		const void *at;
@@ -368,7 +453,9 @@ static int write_table(struct kpod_publisher *p, uint16_t index, struct kpod_loa
 			p->stats.rows_unmapped++;
 			continue;
 		}
-		if (!sum_rows(p->words + keys, t->table, at, t->shards))
+		memset(p->words + keys, 0, t->table->words * 8);
+		add_rows(p->words + keys, t->table, at, t->shards);
+		if (!has_counted(p->words + keys, t->table) && !shows_zero(p, t->table, slot))
 			continue;
 		err = kpod_writer_row(&p->writer, table_of(p, t->table, index, slot), slot,
 				      kpod_slot_info(p->slots, slot)->generation, p->words,
@@ -379,10 +466,19 @@ static int write_table(struct kpod_publisher *p, uint16_t index, struct kpod_loa
 	return t->table->units ? write_units(p, t) : 0;
 }
 
+/* Never later than the snapshot says that it is. */
+static uint64_t wall_time(const struct kpod_publisher *p, uint64_t boottime_ns)
+{
+	uint64_t at = kpod_wall_of(&p->slots->wall, boottime_ns);
+
+	return at < p->begun_realtime_ns ? at : p->begun_realtime_ns;
+}
+
 static int write_slots(struct kpod_publisher *p)
 {
 	for (uint32_t slot = 0; slot < p->slots->scanned; slot++) {
 		const struct kpod_slot_info *info = kpod_slot_info(p->slots, slot);
+		const struct kpod_birth *birth = &p->slots->births[slot];
 		struct kpod_slot record;
 		int err;
 
@@ -396,6 +492,9 @@ static int write_slots(struct kpod_publisher *p)
 			.died_ns = info->died_ns,
 			.kind = info->kind,
 			.path_size = info->path_size < KPOD_SLOT_PATH ? info->path_size : 0,
+			.counted_ns = wall_time(p, birth->counted_ns),
+			.cgroup_ns = wall_time(p, birth->cgroup_ns),
+			.network_ns = wall_time(p, birth->network_ns),
 		};
 		err = kpod_writer_slot(&p->writer, &record, info->path);
 		if (err)
@@ -428,7 +527,8 @@ static int write_snapshot(struct kpod_publisher *p)
 
 static int encode_schema(struct kpod_publisher *p)
 {
-	return kpod_schema_encode(p->bpf, p->options->min_interval_ns, &p->schema, &p->schema_size);
+	return kpod_schema_encode(p->bpf, &p->slots->wall, p->options->min_interval_ns, &p->schema,
+				  &p->schema_size);
 }
 
 static int make_segment(struct kpod_publisher *p, struct kpod_writer *w, uint64_t capacity)
@@ -441,7 +541,7 @@ static int make_segment(struct kpod_publisher *p, struct kpod_writer *w, uint64_
 		.interval_ns = p->options->interval_ns,
 		.stale_after_ns = KPOD_STALE_AFTER_NS,
 		.start_monotonic_ns = p->start_monotonic_ns,
-		.start_realtime_ns = p->start_realtime_ns,
+		.start_realtime_ns = kpod_wall_of(&p->slots->wall, p->start_boottime_ns),
 		.sequence = p->stats.snapshots,
 	};
 
@@ -477,21 +577,41 @@ static bool was_removed(const struct kpod_publisher *p)
 	return !p->writer.building[0] && access(p->writer.path, F_OK) && errno == ENOENT;
 }
 
+/* The same snapshot, into a new segment with what the schema and the header say now. */
+static int renew_schema(struct kpod_publisher *p, const char *why)
+{
+	void *schema = p->schema;
+	size_t size = p->schema_size;
+	int err = encode_schema(p);
+
+	err = err ? err : renew(p, p->writer.capacity, why);
+	if (err) {
+		free(p->schema != schema ? p->schema : NULL);
+		p->schema = schema;
+		p->schema_size = size;
+		return err;
+	}
+	free(schema);
+	return 0;
+}
+
 int kpod_publisher_snapshot(struct kpod_publisher *p)
 {
 	uint64_t start = kpod_clock(CLOCK_MONOTONIC);
+	bool was_set;
 	int err;
 
 	/* Before anything is read: nothing in it is older than it says. */
 	p->begun_monotonic_ns = start;
 	p->begun_realtime_ns = kpod_clock(CLOCK_REALTIME);
+	was_set = kpod_wall_look(&p->slots->wall) && p->schema;
 	kpod_slots_scan(p->slots, start);
 	kpod_sources_begin(p->bpf, p->slots);
 	kpod_bpf_flush(p->bpf, p->slots->scanned);
 	kpod_programs_read(p->bpf);
 	kpod_sources_read(p->bpf, p->slots);
-	err = write_snapshot(p);
-	if (err == -ENOSPC)
+	err = was_set ? renew_schema(p, "the clock was set") : write_snapshot(p);
+	if (err == -ENOSPC && !was_set)
 		err = renew(p, 2 * p->writer.capacity, "a snapshot needs more room");
 	else if (!err && was_removed(p))
 		err = renew(p, p->writer.capacity, "somebody removed the segment");
@@ -507,20 +627,10 @@ int kpod_publisher_snapshot(struct kpod_publisher *p)
 
 int kpod_publisher_renew(struct kpod_publisher *p)
 {
-	void *schema = p->schema;
-	size_t size = p->schema_size;
-	int err = encode_schema(p);
+	int err = renew_schema(p, "other collectors run");
 
-	err = err ? err : renew(p, p->writer.capacity, "other collectors run");
-	if (err) {
-		free(p->schema != schema ? p->schema : NULL);
-		p->schema = schema;
-		p->schema_size = size;
-		p->stats.failures++;
-		return err;
-	}
-	free(schema);
-	return 0;
+	p->stats.failures += err != 0;
+	return err;
 }
 
 int kpod_publisher_open(struct kpod_publisher *p)
@@ -529,7 +639,7 @@ int kpod_publisher_open(struct kpod_publisher *p)
 	int err;
 
 	p->start_monotonic_ns = kpod_clock(CLOCK_MONOTONIC);
-	p->start_realtime_ns = kpod_clock(CLOCK_REALTIME);
+	p->start_boottime_ns = kpod_clock(CLOCK_BOOTTIME);
 	for (size_t i = 0; i < p->bpf->loaded_count; i++) {
 		const struct kpod_collector *c = p->bpf->loaded[i].collector;
 
@@ -537,6 +647,7 @@ int kpod_publisher_open(struct kpod_publisher *p)
 			if (c->tables[t].words + kpod_key_words(&c->tables[t]) > longest)
 				longest = c->tables[t].words + kpod_key_words(&c->tables[t]);
 	}
+	kpod_disks_open(&p->disks, KPOD_SYS_BLOCK);
 	p->words = calloc(longest + 1, sizeof(*p->words));
 	if (!p->words)
 		return -ENOMEM;
@@ -557,5 +668,6 @@ void kpod_publisher_close(struct kpod_publisher *p)
 	kpod_writer_close(&p->writer);
 	free(p->schema);
 	free(p->words);
+	kpod_disks_close(&p->disks);
 	memset(p, 0, sizeof(*p));
 }

@@ -8,6 +8,7 @@
 
 #include "cgroups/slots.h"
 #include "kernel/governor.h"
+#include "publish/disks.h"
 #include "publish/heartbeat.h"
 #include "shared/writer.h"
 
@@ -32,9 +33,10 @@ struct kpod_publisher {
 	struct kpod_stats stats;
 	void *schema;
 	size_t schema_size;
-	uint64_t start_monotonic_ns, start_realtime_ns;
+	uint64_t start_monotonic_ns, start_boottime_ns;
 	uint64_t begun_monotonic_ns, begun_realtime_ns; /* of the snapshot */
 	uint64_t *words;				/* scratch: the longest row */
+	struct kpod_disks disks;			/* scratch likewise */
 };
 
 /* Makes the segment, takes the first snapshot and publishes it. */

@@ -249,8 +249,11 @@ void kpod_cgroup_note_controller(struct kpod_loaded *l, int root, const char *pa
 		while (kpod_next_word(&line, &word))
 			if (kpod_span_is(word, controller))
 				return;
-	snprintf(l->reason, sizeof(l->reason), "nothing to read: no controller '%s' in %.150s",
-		 controller, path);
+	l->has_nothing = true;
+	snprintf(l->reason, sizeof(l->reason),
+		 "nothing to read: no controller '%s' in %.100s/cgroup.controllers: boot with "
+		 "systemd.unified_cgroup_hierarchy=1%s",
+		 controller, path, strcmp(controller, "memory") ? "" : " cgroup_enable=memory");
 }
 
 static int open_reader(struct kpod_loaded *l, struct kpod_slots *slots,

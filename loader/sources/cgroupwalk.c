@@ -83,8 +83,8 @@ static bool take_row(struct walk *w, struct kpod_loaded *l, uint32_t slot,
 	struct kpod_walked *found = kpod_rows_of(&w->rows, slot);
 	uint64_t *row;
 
-	if (info->died_ns || !found || found->pass != w->shared->pass ||
-	    found->cgroup_id != info->cgroup_id)
+	if (!found || found->cgroup_id != info->cgroup_id ||
+	    (!found->ended && (info->died_ns || found->pass != w->shared->pass)))
 		return false;
 	row = kpod_kept_add(kept, slot, info->generation);
 	if (!row)
@@ -94,6 +94,8 @@ static bool take_row(struct walk *w, struct kpod_loaded *l, uint32_t slot,
 	memcpy(row, found + 1, kept->table->row_size);
 	if (files->derive)
 		files->derive(row);
+	if (found->ended)
+		kpod_kept_end(kept, row);
 	kpod_kept_settle(kept);
 	return true;
 }

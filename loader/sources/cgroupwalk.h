@@ -29,6 +29,11 @@ struct kpod_cgroup_walk {
 	{                                                                                          \
 		"kpod_" #name_ "_walk", KPOD_LOAD                                                  \
 	}
+/* Reads each cgroup once more when it is removed. */
+#define KPOD_WALK_END(name_)                                                                       \
+	{                                                                                          \
+		"kpod_" #name_ "_end", KPOD_ATTACH                                                 \
+	}
 #define KPOD_WALK_ROWS(name_, row, ...)                                                            \
 	.name = "walk", .source = &kpod_cgroup_walk_source,                                        \
 	.walk = &(const struct kpod_cgroup_walk)                                                   \

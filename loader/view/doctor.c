@@ -15,9 +15,9 @@
 #define WIDTH 80  /* of a terminal */
 #define INDENT 23 /* of a check's text */
 
-enum outcome { WELL, NOTE, FAILED, OUTCOMES };
-static const char *const words[OUTCOMES] = {"ok", "note", "NO"};
-static const char *const states[OUTCOMES] = {"ok", "note", "no"};
+enum outcome { WELL, NOTE, EMPTY, FAILED, OUTCOMES }; /* EMPTY: it runs, and makes no series */
+static const char *const words[OUTCOMES] = {"ok", "note", "EMPTY", "NO"};
+static const char *const states[OUTCOMES] = {"ok", "note", "empty", "no"};
 
 struct report {
 	bool json;
@@ -45,12 +45,17 @@ static void print_wrapped(const char *text, size_t at)
 	putchar('\n');
 }
 
+static size_t checks(const struct report *r)
+{
+	return r->counts[WELL] + r->counts[NOTE] + r->counts[EMPTY] + r->counts[FAILED];
+}
+
 /* todo: "" if there is nothing to do. */
 __attribute__((format(printf, 5, 6))) static void check(struct report *r, const char *name,
 							enum outcome outcome, const char *todo,
 							const char *format, ...)
 {
-	bool first = !r->counts[WELL] && !r->counts[NOTE] && !r->counts[FAILED];
+	bool first = !checks(r);
 	char text[512];
 	va_list args;
 
@@ -78,15 +83,15 @@ __attribute__((format(printf, 5, 6))) static void check(struct report *r, const 
 /* Returns the exit status. */
 static int summarize(struct report *r)
 {
-	size_t all = r->counts[WELL] + r->counts[NOTE] + r->counts[FAILED];
 	char text[160];
 
 	if (r->counts[FAILED])
 		snprintf(text, sizeof(text), "%zu of %zu checks failed: see NO above",
-			 r->counts[FAILED], all);
+			 r->counts[FAILED], checks(r));
 	else
-		snprintf(text, sizeof(text), "all %zu checks are well%s", all,
-			 r->counts[NOTE] ? ", some with a note" : "");
+		snprintf(text, sizeof(text), "all %zu checks are well%s%s", checks(r),
+			 r->counts[NOTE] ? ", some with a note" : "",
+			 r->counts[EMPTY] ? ", some with nothing to read" : "");
 	if (r->json) {
 		printf("],\n\"summary\":\"%s\",\"ok\":%s}\n", text,
 		       r->counts[FAILED] ? "false" : "true");
@@ -105,12 +110,10 @@ static void check_collector(struct report *r, const struct kpod_loaded *l)
 
 	if (l->attachment && !l->reason[0]) {
 		check(r, c->name, WELL, "", "%s, %s: %s", profile, l->attachment->name, c->help);
+	} else if (l->attachment && l->has_nothing) {
+		check(r, c->name, EMPTY, "", "%s, %s: %s", profile, l->attachment->name, l->reason);
 	} else if (l->attachment) {
-		check(r, c->name, NOTE,
-		      !strncmp(l->reason, "nothing to read", 15)
-			      ? "its metrics are missing: boot with the controller in cgroup2 "
-				"(systemd.unified_cgroup_hierarchy=1)"
-			      : "docs/kernels.md says what is complete on which kernel",
+		check(r, c->name, NOTE, "docs/kernels.md says what is complete on which kernel",
 		      "%s, %s: %s", profile, l->attachment->name, l->reason);
 	} else {
 		snprintf(todo, sizeof(todo),
@@ -138,8 +141,7 @@ static void check_loading(struct report *r, const struct kpod_options *options)
 	}
 	err = kpod_slots_open(&slots, &bpf, options);
 	if (err) {
-		check(r, "cgroup2", FAILED, "mount -t cgroup2 none /sys/fs/cgroup, or boot with it",
-		      "no cgroup2 hierarchy is mounted");
+		check(r, "cgroup2", FAILED, "", "%s", kpod_slots_error(err));
 	} else {
 		check(r, "cgroup2", WELL, "", "%s", slots.root);
 		kpod_sources_open(&bpf, &slots, options);

@@ -343,11 +343,16 @@ int kpod_view_dump(struct kpod_view *v, bool json, FILE *out)
 			fprintf(out,
 				json ? "{\"type\":\"slot\",\"slot\":%u,\"generation\":%u,"
 				       "\"cgroup_id\":%" PRIu64 ",\"born_ns\":%" PRIu64
-				       ",\"died_ns\":%" PRIu64 ",\"kind\":%u,\"path\":"
+				       ",\"died_ns\":%" PRIu64
+				       ",\"kind\":%u,\"counted_ns\":%" PRIu64
+				       ",\"cgroup_ns\":%" PRIu64 ",\"network_ns\":%" PRIu64
+				       ",\"path\":"
 				     : "slot %u generation=%u cgroup=%" PRIu64 " born=%" PRIu64
-				       " died=%" PRIu64 " kind=%u ",
+				       " died=%" PRIu64 " kind=%u since=%" PRIu64 ",%" PRIu64
+				       ",%" PRIu64 " ",
 				slot->slot, slot->generation, slot->cgroup_id, slot->born_ns,
-				slot->died_ns, slot->kind);
+				slot->died_ns, slot->kind, slot->counted_ns, slot->cgroup_ns,
+				slot->network_ns);
 			kpod_print_text(out, (const char *)(slot + 1), slot->path_size);
 			fputs(json ? "}\n" : "\n", out);
 		}

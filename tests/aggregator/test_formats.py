@@ -23,7 +23,8 @@ from tests.scrape import (
     protobuf_samples,
     text_samples,
 )
-from tests.segment import HOST_SLOT, UNIT, Row, Segment, Slot, column, schema, table
+from tests.segment import HOST_SLOT, UNIT, Row, Segment, Slot, collector, column, schema, table
+from tests.segment import START as START_NS
 
 MAX = 2**64 - 1
 START = 1_700_000_000  # of tests.segment's loader
@@ -181,30 +182,42 @@ def test_families_are_described(tmp_path: Path) -> None:
     assert families["io_total"].help == 'He said: "back\\slash"\nand more.'
 
 
-def test_created_is_the_later_of_loader_and_container(tmp_path: Path) -> None:
+def test_created_says_since_when_totals_count(tmp_path: Path) -> None:
+    """What programs count: since the collector runs and the container is there. What the kernel
+    counts: since the cgroup, or the network interface, is there, however young the loader is."""
+    tables = [
+        table("t", 1, [column("t_total")], collector="c"),
+        table("k", 1, [column("k_total")], collector="c", since="cgroup"),
+        table("i", 1, [column("i_total")], collector="c", since="network"),
+        table("n", 1, [column("n_total")], collector="c", scope="node"),
+        table("o", 1, [column("o_total")], collector="other"),
+    ]
+    again = START_NS + 50 * 10**9  # the collector was shed, and came back
     segment = Segment(
-        schema(
-            table("t", 1, [column("t_total")]), table("n", 1, [column("n_total")], scope="node")
-        ),
+        schema(*tables, collectors=[collector("c", started_ns=again), collector("other")]),
         slots=[
-            HOST_SLOT,
-            Slot(1, "old.service", UNIT),
-            Slot(2, "new.service", UNIT, born_ns=1 + 123_456_789_012),
+            Slot(1, "old.service", UNIT, cgroup_ns=START_NS - 7, network_ns=START_NS - 9 * 10**9),
+            Slot(2, "new.service", UNIT, counted_ns=START_NS + 123_456_789_012),
         ],
-        rows=[Row(0, 0, [5]), Row(0, 1, [5]), Row(0, 2, [5]), Row(1, 0, [5])],
+        rows=[Row(t, s, [5]) for t in (0, 1, 2, 4) for s in (1, 2)] + [Row(3, 0, [5])],
     )
     found = scrapes(tmp_path, segment)
     check_same(found)
     created = {
-        dict(labels).get("unit", name): value
+        (name.removesuffix("_created"), dict(labels).get("unit")): value
         for (name, labels), value in openmetrics_samples(found[OPENMETRICS].decode()).items()
         if name.endswith("_created")
     }
     assert created == {
-        "t_created": START,
-        "n_created": START,
-        "old.service": START,
-        "new.service": START + 123.456789012,
+        ("t", "old.service"): START + 50,
+        ("t", "new.service"): START + 123.456789012,
+        ("k", "old.service"): (START_NS - 7) / 1e9,
+        ("k", "new.service"): START,
+        ("i", "old.service"): START - 9,
+        ("i", "new.service"): START,
+        ("n", None): START + 50,
+        ("o", "old.service"): START,
+        ("o", "new.service"): START + 123.456789012,
     }
     assert b'service",cgroup_id="1002"} 1700000123.456789012\n' in found[OPENMETRICS]
 

@@ -79,7 +79,7 @@ def segment(generation: int = 1) -> Segment:
             table("t", 4 + BUCKETS, columns, keys=keys),
             table("n", 1, [column("n_total")], scope="node"),
         ),
-        [HOST_SLOT, Slot(1, "x", POD_CONTAINER, born_ns=1 + 5 * 10**9)],
+        [HOST_SLOT, Slot(1, "x", POD_CONTAINER, counted_ns=START + 5 * 10**9)],
         [
             Row(0, 0, [0, 0x6161, MAX, 2**53 + 1, 7, 0, *counts]),
             Row(0, 1, [9, 0, 6, 123456789, 2**63 - 1, 0, *reversed(counts)]),

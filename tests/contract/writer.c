@@ -14,6 +14,8 @@
 
 #include "../../shared/writer.h"
 
+static uint64_t started; /* CLOCK_REALTIME */
+
 static uint64_t now(clockid_t clock)
 {
 	struct timespec t;
@@ -31,8 +33,13 @@ static int write_snapshot(struct kpod_writer *w, uint64_t n, uint32_t slots, uin
 		row[i] = n * (i + 1);
 	for (uint32_t s = 0; s < slots && !err; s++) {
 		char path[32];
-		struct kpod_slot slot = {
-			.slot = s, .generation = 1, .cgroup_id = 100 + s, .kind = 1};
+		struct kpod_slot slot = {.slot = s,
+					 .generation = 1,
+					 .cgroup_id = 100 + s,
+					 .kind = 1,
+					 .counted_ns = started,
+					 .cgroup_ns = started,
+					 .network_ns = started};
 
 		slot.path_size = (uint32_t)snprintf(path, sizeof(path), "%u.service", s);
 		err = kpod_writer_slot(w, &slot, path);
@@ -54,7 +61,7 @@ int main(int argc, char **argv)
 		.interval_ns = 1000000000,
 		.stale_after_ns = 1000000000000000,
 		.start_monotonic_ns = now(CLOCK_MONOTONIC),
-		.start_realtime_ns = now(CLOCK_REALTIME),
+		.start_realtime_ns = started = now(CLOCK_REALTIME),
 	};
 	uint32_t slots, words;
 	ssize_t size;

@@ -116,12 +116,50 @@ def test_directory_of_the_segment_deleted(tmpfs: Path, cgroups: Cgroup) -> None:
 # ---- clocks --------------------------------------------------------------------------------------
 
 
-def test_wall_clock_jumps_by_hours(tmpfs: Path, tmp_path: Path, cgroups: Cgroup) -> None:
-    """There and back, at random. Nothing but time stamps comes from it."""
-    library = tmp_path / "clock.so"
+def clock_library(directory: Path) -> Path:
+    library = directory / "clock.so"
     source = Path(__file__).parent / "clock.c"
     subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", library, source], check=True)
-    prefix = ("env", f"LD_PRELOAD={library}")
+    return library
+
+
+def test_the_clock_is_set(tmpfs: Path, tmp_path: Path, cgroups: Cgroup) -> None:
+    """An hour back, then a day forward: a start is the wall-clock time of the birth, by the clock
+    as it stands, never in the future, and does not move while nobody sets the clock."""
+    hour, clock = 3600, tmp_path / "clock"
+
+    def set_clock(ahead: int) -> None:
+        with clock.open("ab") as file:
+            file.truncate(1_000_000 + ahead)
+
+    def check(ahead: int) -> None:
+        running.fresh()  # may be the one that finds that the clock was set
+        dump, again = running.fresh(), running.fresh()
+        for cgroup, born in births.items():
+            slot = dump.slot(cgroup)
+            assert slot
+            assert slot == again.slot(cgroup)
+            for since in ("counted_ns", "cgroup_ns", "network_ns"):
+                age = time.time() + ahead - slot[since] / 1e9
+                assert -0.1 < age - (time.monotonic() - born) < 2, (since, ahead)
+        started = served.series("kpod_loader_start_time_seconds").values()
+        assert all(abs(start - ahead - began) < 60 for start in started)
+
+    births: dict[int, float] = {}
+    set_clock(0)
+    prefix = ("env", f"LD_PRELOAD={clock_library(tmp_path)}", f"KPOD_CLOCK={clock}")
+    began = time.time()
+    with loader(tmpfs, *FEW, prefix=prefix) as running, aggregator(tmpfs) as served:
+        for number, ahead in enumerate((0, -hour, 24 * hour)):
+            set_clock(ahead)
+            a = cgroups.child(f"{number}.service")
+            births[a.id] = time.monotonic()
+            check(ahead)
+
+
+def test_wall_clock_jumps_by_hours(tmpfs: Path, tmp_path: Path, cgroups: Cgroup) -> None:
+    """There and back, at random. Nothing but time stamps comes from it."""
+    prefix = ("env", f"LD_PRELOAD={clock_library(tmp_path)}")
     with loader(tmpfs, *FEW, prefix=prefix) as running, aggregator(tmpfs) as served:
         a = cgroups.child("a.service")
         stamps = set()

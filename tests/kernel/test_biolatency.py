@@ -6,11 +6,13 @@ where without an io controller all is the host's and said to be nobody's.
 
 import os
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.live import GUEST, HOST, IDLER, PRELUDE, Cgroup, Dump, Worker, cgroup2, loader
+from tests.live import GUEST, HOST, IDLER, PRELUDE, Cgroup, Dump, Worker, cgroup2, loader, wait_for
 
 BYTES = "kpod_block_io_bytes_total"
 DEVICE = "kpod_block_io_device_seconds"
@@ -194,3 +196,145 @@ def test_sum_is_what_the_kernel_counted(tmpfs: Path, disk: Path, cgroups: Cgroup
         host = moved(before, after, HOST, (device, operation))
         if not attributed:
             assert host[UNATTRIBUTED] == host[DEVICE] >= 0.99 * COUNT
+
+
+NVME = Path("/sys/bus/pci/drivers/nvme")
+READ_DIRECT = (
+    PRELUDE
+    + """
+import mmap
+fd = os.open({path!r}, os.O_RDONLY | os.O_DIRECT)
+buffer = mmap.mmap(-1, {size})
+assert os.preadv(fd, [buffer], 0) == {size}
+gate()
+"""
+)
+MIB = 1 << 20
+
+
+def bind(address: str, to: str) -> None:
+    """Gives the driver a disk, or takes one away (unbind).
+
+    QEMU's disks hang when they are taken away while the kernel is still looking at them, and it
+    frees a disk's name some time after that: nothing tells when.
+    """
+    if to == "unbind":
+        time.sleep(1)
+    (NVME / to).write_text(address)
+    wait_for(to, lambda: (NVME / address).exists() == (to == "bind"))
+    if to == "unbind":
+        time.sleep(1)
+
+
+def nvme_names(address: str) -> list[str]:
+    """In /sys/block, of the disks of a controller."""
+    disks = Path("/sys/block").glob("nvme*")
+    return [disk.name for disk in disks if f"/{address}/" in str(disk.resolve())]
+
+
+def bind_as(address: str, name: str) -> None:
+    """A name is only free some time after its disk is gone: until the kernel forgets the disk."""
+
+    def tried() -> bool:
+        bind(address, "bind")
+        wait_for(f"a disk of {address}", lambda: nvme_names(address))
+        if nvme_names(address) == [name]:
+            return True
+        bind(address, "unbind")
+        return False
+
+    wait_for(f"{name} of {address}", tried)
+
+
+def number_of(name: str) -> str:
+    return (Path("/sys/block") / name / "dev").read_text().strip()
+
+
+@pytest.fixture
+def nvme() -> Iterator[dict[str, str]]:
+    """PCI addresses by serial number; none has the driver at first, nor at the end."""
+    subprocess.run(["/run/modprobe", "nvme"], check=True)
+    # None is taken away while the driver is still looking for its disk.
+    wait_for("disks", lambda: len(list(Path("/sys/block").glob("nvme?n1"))) == 3)
+    devices = Path("/sys/bus/pci/devices").iterdir()
+    found = sorted(d.name for d in devices if (d / "class").read_text().strip() == "0x010802")
+    assert len(found) == 3
+    for address in found:
+        bind(address, "unbind")
+    yield dict(zip("ABM", found, strict=True))
+    for address in found:
+        if (NVME / address).exists():
+            bind(address, "unbind")
+
+
+def partition(operation: str) -> None:
+    """A partition of /dev/vdb whose number is of those that NVMe disks get: 15 have their own."""
+    arguments = ("16", "2048", "2048") if operation == "addpart" else ("16",)
+    subprocess.run([operation, "/dev/vdb", *arguments], check=True)
+
+
+@needs_guest
+def test_disks_by_name_whatever_their_numbers(
+    tmpfs: Path, cgroups: Cgroup, nvme: dict[str, str]
+) -> None:
+    """NVMe disks get the lowest free number each time; names and numbers part ways."""
+    (a,) = with_io(cgroups, "a.service")
+    with loader(tmpfs, "--collectors", "cgroup,biolatency,cgroup_io") as running:
+
+        def read(name: str, mib: int) -> int:
+            """What the disk's row has, after a read of that size."""
+            worker = Worker(a, READ_DIRECT.format(path=f"/dev/{name}", size=mib * MIB))
+            worker.go()
+            worker.stopped()
+            worker.end()  # who has the disk open keeps its name from others
+            dump = running.fresh()
+            rows = [(row["table"], row["slot"], *row["keys"]) for row in dump.keyed]
+            assert len(rows) == len(set(rows)), "a series is there twice"
+            devices = {key[0] for key in dump.by_key(a.id, "biolatency")}
+            assert not {d for d in devices if not (Path("/sys/block") / d).exists()}
+            return int(dump.by_key(a.id, "biolatency")[name, "read"][BYTES])
+
+        first, second = "nvme0n1", "nvme1n1"
+        partition("addpart")
+        bind_as(nvme["A"], first)
+        numbers = {first: number_of(first)}
+        partition("delpart")
+        bind_as(nvme["B"], second)
+        numbers[second] = number_of(second)
+        assert read(first, 1) == 1 * MIB
+        assert read(second, 2) == 2 * MIB
+        for serial in "AB":
+            bind(nvme[serial], "unbind")
+        running.fresh()  # sees that they are gone: their series have ended
+        bind_as(nvme["B"], first)
+        bind_as(nvme["A"], second)
+        # Each has the number that the other had.
+        assert {second: number_of(first), first: number_of(second)} == numbers
+        assert read(first, 4) == 4 * MIB
+        assert read(second, 8) == 8 * MIB
+        # A series of that name goes on, or begins anew if a snapshot saw that there was none.
+        bind(nvme["A"], "unbind")
+        bind_as(nvme["A"], second)
+        assert read(second, 16) in (24 * MIB, 16 * MIB)
+
+
+@needs_guest
+def test_multipath_is_shown_as_the_device(
+    tmpfs: Path, cgroups: Cgroup, nvme: dict[str, str]
+) -> None:
+    """The requests are a hidden disk's, nvme0c0n1; /dev and io.stat have nvme0n1."""
+    (a,) = with_io(cgroups, "a.service")
+    with loader(tmpfs, "--collectors", "cgroup,biolatency,cgroup_io") as running:
+        bind(nvme["M"], "bind")
+        wait_for("a disk", Path("/sys/block/nvme0n1").exists)
+        if not Path("/sys/block/nvme0c0n1").exists():
+            pytest.skip("this kernel has no native multipath of NVMe")
+        worker = Worker(a, READ_DIRECT.format(path="/dev/nvme0n1", size=3 * MIB))
+        worker.go()
+        worker.stopped()
+        worker.end()
+        after = running.fresh()
+        row = after.by_key(a.id, "biolatency")["nvme0n1", "read"]
+        assert row[BYTES] == 3 * MIB
+        assert after.by_key(a.id, "cgroup_io")["nvme0n1",]["kpod_disk_bytes_total{read}"] == 3 * MIB
+        assert {key[0] for key in after.by_key(a.id, "biolatency")} == {"nvme0n1"}

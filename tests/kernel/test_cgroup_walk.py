@@ -15,6 +15,7 @@ from tests.kernel.test_cgroup_files import FILES, STALL, USAGE, flat, stalls
 from tests.live import (
     GUEST,
     HOG,
+    ONCPU,
     PRELUDE,
     SLOWNESS,
     TEST_LOADER,
@@ -195,3 +196,77 @@ def test_gone_and_new_cgroups(tmpfs: Path, cgroups: Cgroup) -> None:
             for cgroup in new:
                 cgroup.remove()
             running.fresh()
+
+
+@pytest.mark.guest("cgroup_cpu", "cpu")
+def test_the_end_of_a_life_is_counted(tmpfs: Path, cgroups: Cgroup) -> None:
+    """Jobs much shorter than the time between two snapshots: each has the time that it had a CPU.
+
+    The oracle is what programs of the scheduler count, which lose nothing of a short life. Nobody
+    reads cpu.stat, which would have the kernel add up what its CPUs have counted.
+    """
+    needs_walk()
+    jobs = []
+    options = ("--collectors", "cgroup,cpu,cgroup_cpu", "--tombstone", "600")
+    with loader(tmpfs, *options, interval=2) as running:
+        for turn in range(10):
+            job = cgroups.child(f"{turn}.service")
+            hog = Worker(job, HOG.format(seconds=0.05))
+            hog.go()
+            hog.stopped()
+            hog.end()
+            job.remove()
+            jobs.append(job.id)
+        after = running.fresh()
+        rows = {job: after.row(job, "cgroup_cpu").get(USAGE, 0) for job in jobs}
+        ran = {job: after.row(job)[ONCPU] for job in jobs}
+        # A second look finds the same: a removed cgroup changes no more.
+        again = running.fresh()
+        assert {job: again.row(job, "cgroup_cpu").get(USAGE, 0) for job in jobs} == rows
+        weights = [again.row(job, "cgroup_cpu").get("kpod_cgroup_cpu_weight") for job in jobs]
+        assert not any(weights), "a gauge of what is no more"
+    print(rows, ran)
+    for used, ns in zip(rows.values(), ran.values(), strict=True):
+        assert ns > 50_000_000
+        # The last switch of a task may be after its cgroup's end.
+        assert abs(used - ns // 1000) <= 0.01 * used + 2000 * SLOWNESS
+
+
+OOM = (
+    PRELUDE
+    + """
+import subprocess
+children = [subprocess.Popen(["sleep", "100"]) for _ in range({others})]
+memory = bytearray(256 << 20)
+gate()
+"""
+)
+
+
+@pytest.mark.guest("cgroup_memory", "memory")
+@pytest.mark.parametrize("others", [0, 4])
+def test_the_kill_that_ends_a_life_is_counted(tmpfs: Path, cgroups: Cgroup, others: int) -> None:
+    """As the kubelet sets it: all processes of the container are killed, and its cgroup goes."""
+    needs_walk()
+    if "memory" not in (cgroups.path / "cgroup.controllers").read_text().split():
+        pytest.skip("cgroup2 has no memory controller here: see tests/vm")
+    (cgroups.path / "cgroup.subtree_control").write_text("+memory")
+    options = ("--collectors", "cgroup,cgroup_memory,memory", "--tombstone", "600")
+    with loader(tmpfs, *options, interval=2) as running:
+        job = cgroups.child("a.service")
+        (job.path / "memory.max").write_text(str(64 << 20))
+        (job.path / "memory.swap.max").write_text("0")
+        (job.path / "memory.oom.group").write_text("1")
+        worker = Worker(job, OOM.format(others=others))
+        worker.go()
+        worker.process.wait()
+        job.remove()
+        after = running.fresh()
+        row = after.row(job.id, "cgroup_memory")
+        events = {
+            name: row[f"kpod_cgroup_memory_events_total{{{name}}}"]
+            for name in ("oom_kill", "oom_group_kill")
+        }
+        killed = after.row(job.id, "memory")["kpod_memory_oom_kills_total"]
+    assert killed == 1 + others
+    assert events == {"oom_kill": 2 + others, "oom_group_kill": 1}

@@ -89,6 +89,7 @@ def test_storm_sheds_the_largest_profile_first_and_calm_restores(
     options = ("--collectors", "cpu,syscall", "--max-overhead", "1", *TICK)
     with loader(tmpfs, *options, program=TEST_LOADER) as running:
         assert collector(running, "syscall").up
+        started = {name: collector(running, name).started_ns for name in ("cpu", "syscall")}
         loaded = programs(running)
         storms = [Worker(cgroups.child(f"{i}.service"), STORM, nice=-15) for i in range(2)]
         first = running.fresh()
@@ -110,6 +111,9 @@ def test_storm_sheds_the_largest_profile_first_and_calm_restores(
         wait("the return", lambda: collector(running, "syscall").up, 60)
         after = running.fresh()
         assert programs(running) == loaded
+        # Smaller totals have a later start: else OTLP's rule for a reset is broken.
+        assert collector(running, "syscall").started_ns > started["syscall"]
+        assert collector(running, "cpu").started_ns == started["cpu"]
     # The others went on, through two new segments.
     assert first.sequence < during.sequence < after.sequence
     assert first.total(HOST, ONCPU) < during.total(HOST, ONCPU) < after.total(HOST, ONCPU)

@@ -160,6 +160,33 @@ def faults(pid: int) -> tuple[int, int]:
     return minor, major
 
 
+LOWER = PRELUDE + "open({file!r}, 'w').write(str({megabytes} << 20))\ngate()\n"
+
+
+@pytest.mark.guest("memory")
+def test_a_request_to_free_memory_is_nobodys_wait(tmpfs: Path, disk: Path, cgroups: Cgroup) -> None:
+    """B lowers A's limit, so the kernel frees A's cache in B's name: B is not at a limit."""
+    a, b = cgroups.child("a.service"), cgroups.child("b.service")
+    file = file_of(disk, 60)
+    with loader(tmpfs) as running, limited(cgroups, 200) as processes:
+        limit = processes.parent / "memory.limit_in_bytes"
+        if not limit.exists():
+            limit = cgroups.path / "memory.max"
+        reader = Worker(a, READER.format(file=str(file), times=1))
+        asker = Worker(b, LOWER.format(file=str(limit), megabytes=30))
+        processes.write_text(str(reader.pid))
+        reader.go()
+        reader.stopped()
+        before = running.fresh()
+        asker.go()
+        asker.stopped()
+        after = running.fresh()
+    assert moved(before, after, b.id, "memory", STALLS) == 0
+    assert moved(before, after, b.id, "memory", STALLS.replace("limit", "request")) > 0
+    assert moved(before, after, b.id, "memory", STALL_TIME.replace("limit", "request")) > 0
+    assert moved(before, after, a.id, "memory", STALLS.replace("limit", "request")) == 0
+
+
 @pytest.mark.guest("cpu")
 def test_faults_of_a_living_task(tmpfs: Path, cgroups: Cgroup) -> None:
     a, b = cgroups.child("a.service"), cgroups.child("b.service")

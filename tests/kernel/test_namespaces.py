@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,8 @@ def test_no_host_pid_is_needed(tmpfs: Path, tmp_path: Path, cgroups: Cgroup) -> 
             os.kill(child, signal.SIGTERM)
             running.process.wait(20)
     assert running.process.returncode == 0
+    assert last.loader["kpod_loader_sees_all_tasks"] == 0
+    assert any("run with hostPID: true" in line for line in running.log)
     assert last.slot(new[0].id), "the kernel told of it"
     assert moved(first, last, old[1], TX) == [PACKETS, PACKETS * FRAME]
     assert moved(first, last, new[1], RX) == [PACKETS, PACKETS * FRAME]
@@ -92,3 +95,34 @@ def test_no_host_pid_is_needed(tmpfs: Path, tmp_path: Path, cgroups: Cgroup) -> 
         assert sizes == {"/volume": 8 << 20}
     for table in ("interface_reads", "filesystem_reads"):
         assert set(last.node(table).values()) <= {0}, last.node(table)
+
+
+# A container of its own on a pure v2 node, to which nobody gave the node's cgroups.
+PRIVATE = """
+echo $$ > {own}/cgroup.procs
+exec unshare --mount --cgroup bash -ec '
+umount {cgroup2} || mount --make-rprivate /
+mount -t cgroup2 none {cgroup2}
+exec "$@"' sh "$@"
+"""
+
+
+@pytest.mark.parametrize("command", ["run", "doctor"])
+def test_a_container_without_the_nodes_cgroups_is_refused(
+    tmpfs: Path, cgroups: Cgroup, command: str
+) -> None:
+    """Else all collectors are up, and every container that is there already counts as the host."""
+    script = PRIVATE.format(own=cgroups.child("own").path, cgroup2=cgroup2())
+    options = ("--segment", str(tmpfs / "segment")) if command == "run" else ()
+    done = subprocess.run(
+        ["bash", "-c", script, "sh", LOADER, command, *options],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    said = done.stderr if command == "run" else done.stdout
+    assert done.returncode == 1
+    lines = [line for line in said.splitlines() if "cgroup2" in line]
+    assert len(lines) == 1
+    assert "(hostPath)" in lines[0]

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.live import LOADER, loader
+from tests.e2e.stack import aggregator
+from tests.live import LOADER, cgroup2, loader
 
 PROFILES = ("minimal", "standard", "comprehensive")
 
@@ -64,3 +65,24 @@ def test_doctor_lists_every_collector() -> None:
         profile, _, text = rows[name].partition(": ")
         assert profile.split(", ")[0] == collector["profile"]
         assert text
+
+
+def test_a_collector_with_nothing_to_read_says_so(tmpfs: Path) -> None:
+    """cgroup2 without a controller: the collector is up and makes no series, for a reason."""
+    controllers = (cgroup2() / "cgroup.controllers").read_text().split()
+    names = ("memory", "io", "pids")
+    options = ("--collectors", ",".join(f"cgroup_{name}" for name in names))
+    done = subprocess.run([LOADER, "doctor", "--json"], capture_output=True, text=True, check=False)
+    states = {check["name"]: check["state"] for check in json.loads(done.stdout)["checks"]}
+    with loader(tmpfs, *options), aggregator(tmpfs) as served:
+        up = served.series("kpod_collector_up")
+        nothing = served.series("kpod_collector_has_nothing")
+        info = served.series("kpod_collector_info")
+    for name in names:
+        wanted = name not in controllers
+        labels = frozenset({("collector", f"cgroup_{name}")})
+        assert (up[labels], nothing[labels]) == (1, wanted)
+        assert states[f"cgroup_{name}"] == ("empty" if wanted else "ok")
+        (reason,) = (dict(i)["reason"] for i in info if labels < i)
+        assert ("nothing to read: no controller" in reason) == wanted
+        assert ("systemd.unified_cgroup_hierarchy=1" in reason) == wanted

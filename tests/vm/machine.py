@@ -33,6 +33,7 @@ VIRTIOFSD = next(
     "virtiofsd",
 )
 DISK = 512 << 20  # bytes of /dev/vdb
+NVME = 64 << 20  # of NVMe disks that a test may take away and bring back: see nvme()
 MOUNT_POINTS = ("dev", "proc", "root", "run", "sys", "tmp")  # packages do not bring them all
 
 # norandmaps: code that is mapped elsewhere each time would be translated each time.
@@ -154,6 +155,17 @@ def share(name: str, work: Path) -> Iterator[Path]:
         server.wait()
 
 
+def nvme(work: Path) -> Iterator[str]:
+    """Disks by serial number: A and B, and M, which is shared and so has native multipath. The
+    guest has no driver for them until a test loads it."""
+    for serial in "AB":
+        yield from ("-drive", f"file={work}/{serial},format=raw,if=none,id={serial}")
+        yield from ("-device", f"nvme,serial={serial},drive={serial}")
+    yield from ("-drive", f"file={work}/M,format=raw,if=none,id=M")
+    yield from ("-device", "nvme-subsys,id=shared", "-device", "nvme,serial=M,subsys=shared")
+    yield from ("-device", "nvme-ns,drive=M,nsid=1,shared=on")
+
+
 def run_guest(
     name: str, command: str, results: Path, timeout: float, console: IO[bytes] | None = None
 ) -> int:
@@ -168,7 +180,7 @@ def run_guest(
         tempfile.TemporaryDirectory(dir="/dev/shm", prefix="kpod-test-") as made,
         share(name, work := Path(made)) as socket,
     ):
-        for disk, size in (("vda", 64 << 20), ("vdb", DISK)):
+        for disk, size in (("vda", 64 << 20), ("vdb", DISK), *((d, NVME) for d in "ABM")):
             with (work / disk).open("wb") as file:
                 file.truncate(size)
         subprocess.run(
@@ -183,6 +195,7 @@ def run_guest(
                 *("-device", "vhost-user-fs-pci,chardev=root,tag=root"),
                 *("-drive", f"file={work}/vda,format=raw,if=virtio"),
                 *("-drive", f"file={work}/vdb,format=raw,if=virtio,discard=unmap"),
+                *nvme(work),
                 *("-display", "none", "-serial", "stdio", "-monitor", "none", "-no-reboot"),
             ],
             stdin=subprocess.DEVNULL,
