@@ -1,7 +1,5 @@
 """What the node's agent is doing, in a few facts: for the page at / and for /api/v1/status."""
 
-import os
-import resource
 import time
 from dataclasses import dataclass
 
@@ -9,6 +7,7 @@ from aggregator import __version__
 from aggregator.pods.podinfo import Pods
 from aggregator.segment.schema import Collector
 from aggregator.segment.store import Store
+from aggregator.selfmetrics import resident_bytes
 
 # What to do about a segment that is not live.
 ADVICE = {
@@ -156,12 +155,3 @@ class Observer:
             bpf = snapshot.node_value("kpod_bpf_overhead_ratio")
         ran = max(time.monotonic() - self._start, 1)
         return Cost(loader, bpf, (time.process_time() - self._cpu) / ran, resident_bytes())
-
-
-def resident_bytes() -> int:
-    """Memory of this process now; its peak where /proc cannot be read."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
