@@ -233,8 +233,8 @@ CMOCKA := -lcmocka -lbpf -lseccomp -lpthread -lm
 SAN_address := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 SAN_thread := -fsanitize=thread
 TEST_C := $(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c))
-TESTED_test_privileges := loader/kernel/privileges.c
-TESTED_test_preemption := loader/kernel/preemption.c
+TESTED_test_privileges := loader/kernel/privileges.c loader/base/log.c
+TESTED_test_preemption := loader/kernel/preemption.c loader/kernel/mount.c
 TESTED_test_statfs := loader/sources/statfs.c loader/base/parse.c
 TESTED_test_disks := loader/publish/disks.c
 TESTED_test_files := loader/base/collector.c loader/base/parse.c loader/base/kept.c loader/sources/cgroupfs.c \

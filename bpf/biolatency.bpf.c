@@ -217,13 +217,12 @@ static __always_inline int on_complete(struct request *rq, struct flight *flight
 	struct cgroup *cgrp = cgroup_of(rq);
 	struct biolatency_row *row = row_of(rq, cgrp);
 
+	if (kpod_config.preemptible && flight)
+		flight->ended = 1 + rq->__data_len;
 	if (!row)
 		return 0;
-	if (kpod_config.preemptible && flight) {
-		flight->ended = 1 + rq->__data_len;
-		if (!flight->issued_ns && bytes)
-			flight->issued_ns = began_ns(rq);
-	}
+	if (kpod_config.preemptible && flight && !flight->issued_ns && bytes)
+		flight->issued_ns = began_ns(rq);
 	if (!flight || !flight->issued_ns) {
 		/*
 		 * A request that only asks for a flush is never given to the device and ends with
@@ -266,7 +265,8 @@ int BPF_PROG(kpod_biolatency_complete2, struct request *rq, int error, unsigned 
 {
 	struct flight *flight = flight_of(rq);
 
-	if (flight && flight->ended == 1 + rq->__data_len)
+	/* Without a flight, whether the first has been here cannot be told. */
+	if (!flight || flight->ended == 1 + rq->__data_len)
 		return 0;
 	return on_complete(rq, flight, bytes);
 }

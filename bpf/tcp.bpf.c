@@ -427,8 +427,12 @@ static __always_inline void on_state(struct sock *sk, bool traced, int before, i
 		open_account(sk, traced, slot, &fresh);
 		return;
 	}
-	/* While there is no room, one that is open was refused, which on_opened() has counted. */
-	if (!account && has_room(slot)) {
+	/*
+	 * While there is no room, one that is open was refused, which on_opened() has counted. What
+	 * a listener made has an account, though not by its cookie, which the kernel gives it anew
+	 * after it told of SYN_RECV (inet_csk_clone_lock()).
+	 */
+	if (!account && (bpf_map_lookup_elem(&tcp_accounts, &key) || has_room(slot))) {
 		if (!is_opening(before))
 			kpod_add_shared(row->unseen, 1);
 		if (after != TCP_CLOSE)

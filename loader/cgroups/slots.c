@@ -487,9 +487,9 @@ int kpod_slots_open(struct kpod_slots *s, struct kpod_bpf *bpf, const struct kpo
 const char *kpod_slots_error(int err)
 {
 	return err == -ENOENT  ? "no cgroup2 hierarchy is mounted: mount one"
-	       : err == -EXDEV ? "the only cgroup2 here is this container's own, in which no other "
-				 "is to be "
-				 "found: give it the node's /sys/fs/cgroup (hostPath)"
+	       : err == -EXDEV ? "the only cgroup2 here begins at this container's own cgroup, so "
+				 "other containers are not seen: give it the node's /sys/fs/cgroup "
+				 "(hostPath)"
 			       : strerror(-err);
 }
 
@@ -541,23 +541,37 @@ static bool release(struct kpod_slots *s, uint32_t slot, struct kpod_slot_info *
 	return true;
 }
 
+static uint64_t earlier(uint64_t ns, const struct timespec *other)
+{
+	uint64_t other_ns = (uint64_t)other->tv_sec * KPOD_SECOND + (uint64_t)other->tv_nsec;
+
+	return other_ns < ns ? other_ns : ns;
+}
+
 /*
  * When the cgroup came to be, by CLOCK_BOOTTIME; `unknown` if that cannot be told. The kernel keeps
- * no such time, but the directory's inode is made, with the time of then, when somebody first looks
- * it up (kernfs_get_inode()); no process can be in the cgroup before. It is the same for every
- * loader that looks, as long as the kernel keeps the inode in its cache.
+ * no such time, but an inode is made, with the time of then, when somebody first looks it up
+ * (kernfs_get_inode()); no process can be in the cgroup before its directory's is. It is the same
+ * for every loader that looks, as long as the kernel keeps the inode in its cache. Once the
+ * directory has an attribute (systemd sets some), cgroups that come and go in it move its mtime
+ * (kernfs_add_one()), but not the atime that it got with the attribute. What is only read stands
+ * still. The earliest of these is the nearest to the truth.
  */
 static uint64_t cgroup_birth(const struct kpod_slots *s, const char *path, size_t size, uint64_t id,
 			     uint64_t unknown)
 {
-	uint64_t made, now = kpod_clock(CLOCK_REALTIME);
+	static const char *const files[] = {"", "/cgroup.controllers", "/cgroup.events"};
+	uint64_t made = UINT64_MAX, now = kpod_clock(CLOCK_REALTIME);
 	char full[2 * PATH_MAX];
 	struct stat st;
 
-	snprintf(full, sizeof(full), "%s%.*s", s->root, (int)size, path);
-	if (lstat(full, &st) || (id && st.st_ino != id))
-		return unknown;
-	made = (uint64_t)st.st_mtim.tv_sec * KPOD_SECOND + (uint64_t)st.st_mtim.tv_nsec;
+	for (size_t i = 0; i < KPOD_COUNT(files); i++) {
+		snprintf(full, sizeof(full), "%s%.*s%s", s->root, (int)size, path, files[i]);
+		if (lstat(full, &st) || (i == 0 && id && st.st_ino != id))
+			return unknown;
+		made = earlier(made, &st.st_mtim);
+		made = earlier(made, &st.st_atim);
+	}
 	if (made > now) /* the clock was set back since */
 		return unknown;
 	/* Older than the system: the clock was set forward since. */

@@ -50,16 +50,19 @@ static void keep_warning(char *text)
 
 static int on_libbpf(enum libbpf_print_level level, const char *format, va_list args)
 {
-	char *text;
+	char *text, *rest;
 
-	if (level == LIBBPF_DEBUG)
+	if (level == LIBBPF_DEBUG || vasprintf(&text, format, args) < 0)
 		return 0;
+	rest = text;
 	if (libbpf.verbose)
-		return vfprintf(stderr, format, args);
-	if (level == LIBBPF_WARN && vasprintf(&text, format, args) >= 0) {
+		for (char *line; (line = strsep(&rest, "\n"));) {
+			if (*line)
+				kpod_info("%s", line);
+		}
+	else if (level == LIBBPF_WARN)
 		keep_warning(text);
-		free(text);
-	}
+	free(text);
 	return 0;
 }
 

@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include <bpf/btf.h>
+#include <linux/magic.h>
 
+#include "kernel/mount.h"
 #include "kernel/preemption.h"
 
 /* Since 7.0 a tracepoint keeps its programs by this lock; before, by disabling preemption. */
@@ -39,12 +41,13 @@ bool kpod_functions_preempt(const char *version, const char *commandline, const 
 		return strstr(version, " PREEMPT") != NULL;
 	mode = strchr(modes, '(');
 	mode = mode ? mode + 1 : option_of(commandline);
-	return mode && (!strncmp(mode, "full", 4) || !strncmp(mode, "lazy", 4));
+	/* Not known: it may have been built for it, and to be wrong would lose events. */
+	return !mode || !strncmp(mode, "full", 4) || !strncmp(mode, "lazy", 4);
 }
 
-static void read_text(const char *path, char *text, size_t size)
+static void read_text(int directory, const char *path, char *text, size_t size)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = openat(directory, path, O_RDONLY | O_CLOEXEC);
 	ssize_t n = fd < 0 ? -1 : read(fd, text, size - 1);
 
 	text[n < 0 ? 0 : n] = '\0';
@@ -56,12 +59,16 @@ enum kpod_preemption kpod_preemption(void)
 {
 	char commandline[4096], modes[64];
 	struct utsname name = {};
+	int debugfs;
 
 	if (tracepoints_preempt())
 		return KPOD_TRACEPOINTS_PREEMPT;
 	uname(&name);
-	read_text("/proc/cmdline", commandline, sizeof(commandline));
-	read_text("/sys/kernel/debug/sched/preempt", modes, sizeof(modes));
+	read_text(AT_FDCWD, "/proc/cmdline", commandline, sizeof(commandline));
+	debugfs = kpod_open_mount("/sys/kernel/debug", "debugfs", DEBUGFS_MAGIC);
+	read_text(debugfs, "sched/preempt", modes, sizeof(modes));
+	if (debugfs >= 0)
+		close(debugfs);
 	return kpod_functions_preempt(name.version, commandline, modes) ? KPOD_FUNCTIONS_PREEMPT
 									: KPOD_NOTHING_PREEMPTS;
 }

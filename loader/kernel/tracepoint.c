@@ -6,53 +6,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/syscall.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <bpf/libbpf.h>
 #include <linux/magic.h>
 #include <linux/perf_event.h>
 
+#include "kernel/mount.h"
 #include "kernel/tracepoint.h"
-
-static int open_mounted(const char *path)
-{
-	int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	struct statfs st;
-
-	if (fd >= 0 && (fstatfs(fd, &st) || st.f_type != TRACEFS_MAGIC)) {
-		close(fd);
-		fd = -1;
-	}
-	return fd;
-}
-
-/*
- * Where it is mounted; else a mount of our own, which is nowhere in the tree of files and ends with
- * its descriptor. That needs CAP_SYS_ADMIN.
- */
-static int open_tracefs(void)
-{
-	int fd = open_mounted("/sys/kernel/tracing"), context, err;
-
-	if (fd < 0)
-		fd = open_mounted("/sys/kernel/debug/tracing");
-	if (fd >= 0)
-		return fd;
-	context = fsopen("tracefs", FSOPEN_CLOEXEC);
-	if (context < 0)
-		return -1;
-	if (!fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0))
-		fd = fsmount(context, FSMOUNT_CLOEXEC,
-			     MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV |
-				     MOUNT_ATTR_NOEXEC);
-	err = errno;
-	close(context);
-	errno = err;
-	return fd;
-}
 
 /* The number that perf_event_open() knows an event by: GROUP/NAME. */
 static long number_of(const char *event, int tracefs)
@@ -84,7 +46,7 @@ struct bpf_link *kpod_attach_tracepoint(struct bpf_program *program, int *tracef
 	int fd, err;
 
 	if (*tracefs < 0)
-		*tracefs = open_tracefs();
+		*tracefs = kpod_open_mount("/sys/kernel/tracing", "tracefs", TRACEFS_MAGIC);
 	number = *tracefs < 0 ? -1 : number_of(name, *tracefs);
 	if (number < 0)
 		return NULL;

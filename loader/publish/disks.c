@@ -27,24 +27,26 @@ void kpod_disks_close(struct kpod_disks *d)
 void kpod_disks_begin(struct kpod_disks *d)
 {
 	d->count = 0;
-	memset(d->last, 0, sizeof(d->last));
-	d->there = false;
+	memset(d->asked, 0, sizeof(d->asked));
 }
 
 bool kpod_disks_has(struct kpod_disks *d, const uint64_t *name)
 {
 	char text[KPOD_DISK_NAME + 1] = "";
+	struct kpod_disk_asked *a;
 
 	if (d->directory < 0)
 		return true;
-	if (!memcmp(name, d->last, sizeof(d->last)))
-		return d->there;
+	for (size_t i = 0; i < KPOD_DISKS_ASKED; i++)
+		if (!memcmp(name, d->asked[i].name, sizeof(d->asked[i].name)))
+			return d->asked[i].there;
+	a = &d->asked[d->next++ % KPOD_DISKS_ASKED];
 	memcpy(text, name, KPOD_DISK_NAME);
 	for (char *slash = text; (slash = strchr(slash, '/'));)
 		*slash = '!'; /* as sysfs has it */
-	memcpy(d->last, name, sizeof(d->last));
-	d->there = !faccessat(d->directory, text, F_OK, 0) || errno != ENOENT;
-	return d->there;
+	memcpy(a->name, name, sizeof(a->name));
+	a->there = !faccessat(d->directory, text, F_OK, 0) || errno != ENOENT;
+	return a->there;
 }
 
 static const char *digits(const char *at)

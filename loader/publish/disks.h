@@ -16,6 +16,7 @@
 #include "bpf/units.h"
 
 #define KPOD_SYS_BLOCK "/sys/block"
+#define KPOD_DISKS_ASKED 8
 #define KPOD_DISK_WORDS (KPOD_DISK_NAME / 8)
 
 struct kpod_disk_unit {
@@ -30,8 +31,11 @@ struct kpod_disks {
 	size_t count, room;
 	bool is_open;
 	int directory; /* of names; -1: there is none, so what is there is not known */
-	uint64_t last[KPOD_DISK_WORDS]; /* the name that was looked for last, … */
-	bool there;			/* … and whether it is there */
+	struct kpod_disk_asked {
+		uint64_t name[KPOD_DISK_WORDS];
+		bool there;
+	} asked[KPOD_DISKS_ASKED]; /* the names that were looked for last, in turn */
+	size_t next;
 };
 
 void kpod_disks_open(struct kpod_disks *d, const char *directory);

@@ -598,20 +598,19 @@ static int renew_schema(struct kpod_publisher *p, const char *why)
 int kpod_publisher_snapshot(struct kpod_publisher *p)
 {
 	uint64_t start = kpod_clock(CLOCK_MONOTONIC);
-	bool was_set;
 	int err;
 
 	/* Before anything is read: nothing in it is older than it says. */
 	p->begun_monotonic_ns = start;
 	p->begun_realtime_ns = kpod_clock(CLOCK_REALTIME);
-	was_set = kpod_wall_look(&p->slots->wall) && p->schema;
+	p->clock_was_set |= kpod_wall_look(&p->slots->wall) && p->schema;
 	kpod_slots_scan(p->slots, start);
 	kpod_sources_begin(p->bpf, p->slots);
 	kpod_bpf_flush(p->bpf, p->slots->scanned);
 	kpod_programs_read(p->bpf);
 	kpod_sources_read(p->bpf, p->slots);
-	err = was_set ? renew_schema(p, "the clock was set") : write_snapshot(p);
-	if (err == -ENOSPC && !was_set)
+	err = p->clock_was_set ? renew_schema(p, "the clock was set") : write_snapshot(p);
+	if (err == -ENOSPC && !p->clock_was_set)
 		err = renew(p, 2 * p->writer.capacity, "a snapshot needs more room");
 	else if (!err && was_removed(p))
 		err = renew(p, p->writer.capacity, "somebody removed the segment");
@@ -619,6 +618,7 @@ int kpod_publisher_snapshot(struct kpod_publisher *p)
 		p->stats.failures++;
 		return err;
 	}
+	p->clock_was_set = false;
 	p->stats.snapshots++;
 	p->stats.last_ns = kpod_clock(CLOCK_MONOTONIC) - start;
 	p->stats.last_size = p->writer.tail - p->writer.begin;

@@ -35,6 +35,7 @@ struct kpod_publisher {
 	size_t schema_size;
 	uint64_t start_monotonic_ns, start_boottime_ns;
 	uint64_t begun_monotonic_ns, begun_realtime_ns; /* of the snapshot */
+	bool clock_was_set;				/* and no segment says so yet */
 	uint64_t *words;				/* scratch: the longest row */
 	struct kpod_disks disks;			/* scratch likewise */
 };

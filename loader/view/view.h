@@ -37,7 +37,7 @@ struct kpod_slot;
 struct kpod_view_head {
 	uint64_t sequence;
 	uint64_t monotonic_ns;
-	uint64_t generation; /* of the loader */
+	uint64_t generation; /* of the segment */
 };
 
 struct kpod_view_head kpod_view_head(const struct kpod_view *view);

@@ -15,14 +15,14 @@ static const struct {
 	{VOLUNTARY, "quiet preempt=full", "", false}, /* it does not know the option */
 	{"#1 SMP PREEMPT Thu Jan  1", "", "", true},
 	{"#1 SMP PREEMPT_RT Debian 6.12.57-1", "", "", true},
-	{DYNAMIC, "quiet", "", false},
+	{DYNAMIC, "quiet", "", true}, /* it does not say */
 	{DYNAMIC, "preempt=full", "", true},
 	{DYNAMIC, "preempt=full quiet\n", "", true},
 	{DYNAMIC, "quiet preempt=lazy\n", "", true},
 	{DYNAMIC, "quiet preempt=voluntary", "", false},
 	{DYNAMIC, "preempt=full preempt=none", "", false},
 	{DYNAMIC, "preempt=none preempt=full", "", true},
-	{DYNAMIC, "nopreempt=full rcu.preempt=full", "", false},
+	{DYNAMIC, "nopreempt=none rcu.preempt=none", "", true},
 	/* What it says itself is what somebody has set since. */
 	{DYNAMIC, "preempt=full", "none (voluntary) full\n", false},
 	{DYNAMIC, "", "none voluntary (full) \n", true},

@@ -15,13 +15,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#include "base/log.h"
 #include "kernel/privileges.h"
-
-void kpod_log(const char *format, ...)
-{
-	print_message("%s\n", format);
-}
 
 static int bpf_call(int command)
 {

@@ -592,6 +592,45 @@ def test_who_holds_many_sockets_leaves_room_for_others(tmpfs: Path, cgroups: Cgr
     assert end.loader["kpod_walk_failures_total"] == 0
 
 
+# Has 600 connections to itself, and then replaces the 200 oldest, one after another.
+CHURNER = (
+    COMMON
+    + """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+def connect():
+    s = socket.create_connection(listener.getsockname())
+    return s, listener.accept()[0]
+gate()
+held = [connect() for _ in range(600)]
+gate()
+for i in range(200):
+    for s in held[i]: s.close()
+    held[i] = connect()
+gate()
+"""
+)
+
+
+@pytest.mark.guest("tcp")
+def test_who_is_at_its_share_keeps_it_through_churn(tmpfs: Path, cgroups: Cgroup) -> None:
+    """The kernel gives a listener's child its cookie anew after it told of it: that must not cost
+    it its account while there is no room for a second one."""
+    holder, most = cgroups.child("holder.service"), 1024
+    with loader(tmpfs, "--max-sockets", str(most), interval=0.1) as running:
+        worker = Worker(holder, CHURNER)
+        worker.go()
+        worker.stopped()
+        full = running.fresh()
+        worker.go()
+        worker.stopped()
+        after = running.fresh()
+    assert 0.8 * most / 2 <= full.row(holder.id, "tcp")[LIVE] <= most / 2
+    # A socket that is closed is gone a little later, so that its successor may not find room.
+    assert after.row(holder.id, "tcp")[LIVE] >= full.row(holder.id, "tcp")[LIVE] - 40
+
+
 # How late a process of real-time priority is woken, at worst, in half a second: nanoseconds.
 PROBE = (
     PRELUDE
