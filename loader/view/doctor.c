@@ -80,6 +80,15 @@ __attribute__((format(printf, 5, 6))) static void check(struct report *r, const 
 	}
 }
 
+/* What is wrong and, after the last colon, what to do about it. */
+static void check_told(struct report *r, const char *name, enum outcome outcome, const char *told)
+{
+	const char *colon = strrchr(told, ':');
+	size_t size = colon ? (size_t)(colon - told) : strlen(told);
+
+	check(r, name, outcome, colon ? colon + 2 : "", "%.*s", (int)size, told);
+}
+
 /* Returns the exit status. */
 static int summarize(struct report *r)
 {
@@ -106,12 +115,13 @@ static void check_collector(struct report *r, const struct kpod_loaded *l)
 {
 	const struct kpod_collector *c = l->collector;
 	const char *profile = kpod_profile_names[c->profile];
-	char todo[160];
+	char todo[160], told[512];
 
 	if (l->attachment && !l->reason[0]) {
 		check(r, c->name, WELL, "", "%s, %s: %s", profile, l->attachment->name, c->help);
 	} else if (l->attachment && l->has_nothing) {
-		check(r, c->name, EMPTY, "", "%s, %s: %s", profile, l->attachment->name, l->reason);
+		snprintf(told, sizeof(told), "%s, %s: %s", profile, l->attachment->name, l->reason);
+		check_told(r, c->name, EMPTY, told);
 	} else if (l->attachment) {
 		check(r, c->name, NOTE, "docs/kernels.md says what is complete on which kernel",
 		      "%s, %s: %s", profile, l->attachment->name, l->reason);
@@ -141,7 +151,7 @@ static void check_loading(struct report *r, const struct kpod_options *options)
 	}
 	err = kpod_slots_open(&slots, &bpf, options);
 	if (err) {
-		check(r, "cgroup2", FAILED, "", "%s", kpod_slots_error(err));
+		check_told(r, "cgroup2", FAILED, kpod_slots_error(err));
 	} else {
 		check(r, "cgroup2", WELL, "", "%s", slots.root);
 		kpod_sources_open(&bpf, &slots, options);

@@ -59,7 +59,8 @@ def statistics(dump: Dump, cgroup: Cgroup) -> dict[tuple[str, ...], int]:
 def attached(log: list[str]) -> dict[str, str]:
     """How each collector is attached, as the loader says at its start."""
     ups = (line.split("collector ")[1] for line in log if ": up (" in line)
-    return {name: how.rstrip(")") for name, _, how in (up.partition(": up (") for up in ups)}
+    parts = (up.partition(": up (") for up in ups)
+    return {name: how.partition(")")[0] for name, _, how in parts}
 
 
 def compare(tmpfs: Path, quiet: list[Cgroup]) -> dict[tuple[str, ...], int]:

@@ -113,7 +113,7 @@ def test_a_container_without_the_nodes_cgroups_is_refused(
 ) -> None:
     """Else all collectors are up, and every container that is there already counts as the host."""
     script = PRIVATE.format(own=cgroups.child("own").path, cgroup2=cgroup2())
-    options = ("--segment", str(tmpfs / "segment")) if command == "run" else ()
+    options = ("--segment", str(tmpfs / "segment")) if command == "run" else ("--json",)
     done = subprocess.run(
         ["bash", "-c", script, "sh", LOADER, command, *options],
         capture_output=True,
