@@ -206,6 +206,10 @@ class SelfMetrics(Collector):
         self.refused = self.counter(
             "kpod_scrapes_refused", "Scrapes refused because too many were under way."
         )
+        self.views_refused = self.counter(
+            "kpod_http_views_refused",
+            "Requests for a page or the API refused because too many were being answered.",
+        )
         self.logins_refused = self.counter(
             "kpod_http_logins_refused",
             "Requests refused without a look at their password because too many were waiting.",

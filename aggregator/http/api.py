@@ -45,7 +45,8 @@ def status(state: State, rows: list[Row], node: str) -> bytes:
                     "help": c.help,
                     "up": c.up,
                     "attach": c.attach if c.up else None,
-                    "reason": None if c.up else c.reason,
+                    "has_nothing": c.has_nothing,
+                    "reason": None if c.up and not c.has_nothing else c.reason,
                 }
                 for c in state.collectors
             ],

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 from aggregator.http.rows import SHORT_ID, Row
 from aggregator.http.state import State
 from aggregator.segment.history import QUANTITIES, History
+from aggregator.segment.schema import Collector
 
 # Nothing from elsewhere, nothing inline, and no other site's frame.
 POLICY = (
@@ -80,19 +81,21 @@ def duration(seconds: float) -> str:
 
 
 def share(value: float | None, of: str) -> str:
-    return "not known" if value is None else f"{100 * value:.2g} % of {of}"
+    if value is None:
+        return "not known"
+    percent = 100 * value
+    return f"{percent:.2g} % of {of}" if percent < 9.95 else f"{percent:.0f} % of {of}"
 
 
-def state_line(state: State, pods: int, containers: int) -> str:
-    """What is down first, marked; what runs."""
+def state_line(state: State, on: str) -> str:
+    """What is down first, marked; what runs, `on` how many pods and containers."""
     up = sum(collector.up for collector in state.collectors)
     runs = f"{up} of {plural(len(state.collectors), 'collector')} run" if state.collectors else ""
-    on = f"{plural(pods, 'pod')}, {plural(containers, 'container')}"
     if not state.problems:
-        line = f"<strong>\N{CHECK MARK} All works:</strong> {runs}; {on}."
+        line = f"<strong>\N{CHECK MARK} All works:</strong> {runs}{on}."
         return f'<p class="state good">{line}</p>\n'
     first = escape(state.problems[0].what)
-    rest = f" {runs}; {on}." if runs else ""
+    rest = f" {runs}{on}." if runs else ""
     more = f" (and {len(state.problems) - 1} more)" if len(state.problems) > 1 else ""
     items = "".join(
         f"<li>{f'<strong>{escape(p.what)}</strong>: ' if i else ''}"  # the first is the line above
@@ -221,6 +224,7 @@ def node_page(
     shown = [row for row in rows if matches(row, wanted.lower())] if wanted else rows
     pods = sum(row.who.scope == "pod" for row in rows)
     containers = sum(row.containers for row in rows)
+    on = f"; {plural(pods, 'pod')}, {plural(containers, 'container')}"
     count = f"{len(shown)} of {len(rows)}" if wanted else str(len(rows))
     about = f"{count} shown. {span(history)} Each graph has a scale of its own, from zero."
     table = (
@@ -231,7 +235,7 @@ def node_page(
         else f"<p>{'Nothing matches.' if rows else 'Nothing is shown yet.'}</p>\n"
     )
     main = f"""<div id="state" data-live>
-{state_line(state, pods, containers)}{state_facts(state)}</div>
+{state_line(state, on)}{state_facts(state)}</div>
 <h2 id="rows">Pods and others</h2>
 <form id="controls" role="search">
 <label for="q">Name or namespace</label>
@@ -249,12 +253,17 @@ def node_page(
     return document(title, escape(title), main)
 
 
+def running(c: Collector) -> str:
+    return "has nothing to read" if c.has_nothing else "runs" if c.up else "down"
+
+
 def collectors(state: State) -> str:
     if not state.collectors:
         return ""
     rows = "".join(
-        f'<tr><th scope="row">{escape(c.name)}</th><td>{"runs" if c.up else "down"}</td>'
-        f"<td>{escape(c.attach if c.up else c.reason)}</td><td>{escape(c.help)}</td></tr>\n"
+        f'<tr><th scope="row">{escape(c.name)}</th><td>{running(c)}</td>'
+        f"<td>{escape(c.attach if c.up and not c.has_nothing else c.reason)}</td>"
+        f"<td>{escape(c.help)}</td></tr>\n"
         for c in sorted(state.collectors, key=lambda c: c.up)
     )
     return f"""<h2 id="what">Collectors</h2>
@@ -313,9 +322,9 @@ def row_page(
 
 def missing_page(state: State) -> bytes:
     main = (
-        f"{state_line(state, 0, 0) if state.problems else ''}"
+        f"{state_line(state, '') if state.problems else ''}"
         "<p>No such pod, unit or container lives on this node now. It may have ended: its last "
         'totals are in <a href="metrics">/metrics</a> for some minutes.</p>\n'
-        '<p><a href="./">All that live</a></p>\n<p id="controls"></p><p id="lost"></p>\n'
+        '<p><a href="./">What is there</a></p>\n<p id="controls"></p><p id="lost"></p>\n'
     )
     return document("Not found: kpod-metrics", "Not found", main)

@@ -65,7 +65,7 @@ class Rows:
         self._known: dict[tuple[int, bytes], Who] = {}
 
     def of(self, snapshot: Snapshot | None) -> list[Row]:
-        """All that live, in the order of their slots; none without a snapshot."""
+        """All that are there, in the order of their slots; none without a snapshot."""
         if not snapshot:
             return []
         native, tracks = snapshot.native, self.history.tracks(snapshot)

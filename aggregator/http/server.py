@@ -47,6 +47,9 @@ HISTORY_EVERY = 30.0
 
 # As node_exporter has it; Prometheus scrapes once at a time, two of them scrape twice.
 MAX_SCRAPES = 40
+# Pages for people, and answers of the API, that are made or read at once. Each takes some
+# milliseconds of the event loop, and its bytes until the client has them.
+VIEWS_MAX = 8
 
 # The fastest with ISA-L, and better than zlib's.
 GZIP_LEVEL = 1
@@ -86,6 +89,7 @@ class Application:
         self._max_scrapes = max_scrapes
         self._scrapers = scrapers
         self._scrapes = 0  # under way
+        self._views = 0  # likewise, of pages for people and of the API
         self.own = SelfMetrics(store)
         if pods:
             self.own.register(SourceCollector(pods.source, pods.names))
@@ -110,6 +114,7 @@ class Application:
             **cadvisor,
             "/readyz": self._readyz,
         }
+        self._view_paths = {"/", "/pod", "/api/v1/pod", "/api/v1/pods", "/api/v1/status"}
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -122,13 +127,22 @@ class Application:
             client = scope["client"][0] if scope.get("client") else ""
             query = scope.get("query_string", b"")[:QUERY_MAX].decode("latin-1")
             request = Request(headers, dict(parse_qsl(query)))
-            response = await self._answer(method, path_of(scope["path"]), request, client)
-            scrape = not isinstance(response.body, bytes)
-            self._scrapes += scrape
+            path = path_of(scope["path"])
+            view = path in self._view_paths
+            if view and self._views >= VIEWS_MAX:
+                self.own.views_refused.inc()
+                await _send(method, _busy(f"{self._views} pages are being read"), send)
+                return
+            self._views += view
+            scrape = False
             try:
+                response = await self._answer(method, path, request, client)
+                scrape = not isinstance(response.body, bytes)
+                self._scrapes += scrape
                 await _send(method, response, send)
             finally:
                 self._scrapes -= scrape
+                self._views -= view
             if scrape and method == "GET":
                 self._served(scope, headers, response.snapshot)
 
@@ -182,8 +196,7 @@ class Application:
         wanted = negotiate(headers.get("accept", ""))
         if self._scrapes >= self._max_scrapes:
             self.own.refused.inc()
-            busy = f"{self._scrapes} scrapes are under way\n".encode()
-            return Response(503, PLAIN, busy, ((b"retry-after", b"1"),))
+            return _busy(f"{self._scrapes} scrapes are under way")
         self.own.scrapes.inc()
         self._scrapes += 1  # by itself until it is answered, then __call__() counts it
         try:
@@ -329,18 +342,21 @@ def gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
     yield packer.flush()
 
 
+def _busy(why: str) -> Response:
+    return Response(503, PLAIN, f"{why}\n".encode(), ((b"retry-after", b"1"),))
+
+
 async def _send(method: str, response: Response, send: Send) -> None:
     headers = [(b"content-type", response.content_type.encode()), *response.headers]
     if isinstance(response.body, bytes):
         headers.append((b"content-length", str(len(response.body)).encode()))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     if method != "HEAD":
-        if isinstance(response.body, bytes):
-            await send({"type": "http.response.body", "body": response.body})
-            return
         # Each chunk takes a fraction of a millisecond, and then others have their turn. send()
-        # returns when the client has room for more: a slow one holds one chunk, no more.
-        for chunk in response.body:
+        # returns when the client has room for more: a slow one holds one chunk, no more. The last
+        # send() is an empty one, so that the deadline holds until the client has nearly all.
+        whole = isinstance(response.body, bytes)
+        for chunk in [response.body] if whole else response.body:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await asyncio.sleep(0)
     await send({"type": "http.response.body", "body": b""})

@@ -21,7 +21,7 @@ ADVICE = {
         "Install loader and aggregator of the same version; then restart the loader.",
     ),
     "stale": (
-        "The loader has stopped beating: it hangs, or was killed.",
+        "The loader shows no sign of life: it hangs, or was killed.",
         "Restart it, and keep its last log: kubectl logs POD -c loader --previous, or "
         "journalctl -u kpod-loader.",
     ),

@@ -166,8 +166,8 @@ class History:
 
     def last(self, tracks: Sequence[int]) -> list[float]:
         """The last values of some containers together; NaN: not known."""
-        values = (self.series(tracks, q)[-1:] for q in range(len(QUANTITIES)))
-        return [value[0] if value else math.nan for value in values]
+        n = min(self._native.points, lib.KPOD_HISTORY_POINTS)
+        return [self._sum(tracks, q)[n - 1] if n else math.nan for q in range(len(QUANTITIES))]
 
     def series(self, tracks: Sequence[int], quantity: int) -> list[float]:
         """The points of some containers together, the oldest first; NaN where there is none."""

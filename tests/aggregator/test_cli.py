@@ -28,7 +28,9 @@ GIVEN = {
 
 def run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "aggregator", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment, timeout=120
+    )
 
 
 def test_every_option_has_a_variable() -> None:

@@ -27,7 +27,7 @@ from prometheus_client import Counter
 
 from aggregator.app import listen
 from aggregator.http.protocol import KEEP_ALIVE, Connections, Protocol
-from aggregator.http.server import Application
+from aggregator.http.server import VIEWS_MAX, Application
 from aggregator.http.webconfig import BasicAuth, WebConfig, WebConfigError, load
 from aggregator.pods.resolver import standalone
 from aggregator.segment.store import Store
@@ -101,6 +101,15 @@ def count(counter: Counter) -> float:
     return metric.samples[0].value
 
 
+def status(address: tuple[str, int], path: str) -> int:
+    client = http.client.HTTPConnection(*address, timeout=30)
+    client.request("GET", path)
+    answer = client.getresponse()
+    answer.read()
+    client.close()
+    return answer.status
+
+
 def timeouts(application: Application) -> float:
     return count(application.own.timed_out)
 
@@ -128,6 +137,25 @@ def test_slow_clients_are_cut(tmp_path: Path) -> None:
         for client in clients:
             client.close()
         patient.close()
+
+
+def test_pages_that_nobody_reads_are_cut_and_bounded(tmp_path: Path) -> None:
+    """A page is made whole, so a client that does not read it keeps it in memory: for a while."""
+    path = segment(1000, 300).write(tmp_path / "segment")
+    application = Application(Store(str(path), clock=time.monotonic_ns, resolver=standalone))
+    with server(application, 2) as address:
+        clients = [socket.create_connection(address) for _ in range(VIEWS_MAX)]
+        for client in clients:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            # Many at once on a connection: more than any socket's buffers hold.
+            client.send(b"GET /api/v1/pods HTTP/1.1\r\nHost: x\r\n\r\n" * 500)
+        wait_for("one to be refused", lambda: status(address, "/") == 503)
+        assert status(address, "/healthz") == 200
+        wait_for("all to be cut", lambda: timeouts(application) >= VIEWS_MAX)
+        wait_for("a page", lambda: status(address, "/") == 200)
+        assert count(application.own.views_refused) >= 1
+        for client in clients:
+            client.close()
 
 
 def test_a_connection_outlives_the_scrape_interval(tmp_path: Path) -> None:

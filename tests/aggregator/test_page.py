@@ -201,7 +201,7 @@ def write(path: Path, seconds: float, rows: list[Row], slots: list[Slot], **more
     gauge = column("kpod_cgroup_memory_working_set_bytes", kind="gauge", word=1, optional=True)
     document = schema(table("t", 2, [column(CPU, decimals=9), gauge]))
     at = int((1000 + seconds) * SECOND)
-    Segment(document, slots, rows, sequence=at, heartbeat=at, stale_after_ns=10**15, **more).write(
+    Segment(document, slots, rows, sequence=at, heartbeat=at, stale_after_ns=10**18, **more).write(
         path
     )
 
@@ -328,9 +328,19 @@ def test_compressed_for_who_can_read_it(path: Path) -> None:
         assert len(gzip.decompress(body)) == pytest.approx(len(plain), abs=100)
 
 
+REFERENCE = 200_000
+
+
+def reference() -> float:
+    """CPU time of work that takes 10 ms on the machine where the page took 6."""
+    start = time.process_time()
+    sum(n * n for n in range(REFERENCE))
+    return time.process_time() - start
+
+
 def test_rendering_500_containers_takes_at_most_10_ms_of_cpu(path: Path) -> None:
     """Sixty points of seven quantities each. The least of many, as other work on the machine can
-    only make a rendering dearer."""
+    only make a rendering dearer, beside other work of the same run, as machines differ."""
     app, store = application(path)
     taken: list[Snapshot] = []
     offer, store.taken = store.taken, taken.append
@@ -340,14 +350,15 @@ def test_rendering_500_containers_takes_at_most_10_ms_of_cpu(path: Path) -> None
         snapshot = taken[point % 8]
         snapshot.native.monotonic_ns = (point + 1) * 5 * SECOND
         offer(snapshot)
-    least = 1.0
+    least = least_reference = 1.0
     for _ in range(40):
         start = time.process_time()
         rows = app._rows.of(store.snapshot)
         body = page.node_page(app._observer.look(), rows, app._history, "node-1", {})
         least = min(least, time.process_time() - start)
+        least_reference = min(least_reference, reference())
     assert body.count(b"<svg") > 1000
-    assert least < 0.010
+    assert least < least_reference
 
 
 def test_nobody_looks_and_nothing_is_made(path: Path) -> None:

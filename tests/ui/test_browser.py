@@ -27,6 +27,7 @@ from tests.ui.node import live, segment
 
 CHROMIUM = which("chromium-headless-shell") or which("chromium")
 SHOTS = ROOT / "build/ui"
+expect.set_options(timeout=60_000)
 AXE = resources.files("axe_playwright_python") / "axe.min.js"
 
 pytestmark = pytest.mark.skipif(
@@ -79,7 +80,9 @@ def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         # Root has no sandbox in Chromium; /dev/shm may be small, or not be there.
         arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        found = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=arguments, timeout=120_000
+        )
         yield found
         found.close()
 
@@ -207,10 +210,11 @@ def test_live_with_script(browser: Browser, tmp_path: Path) -> None:
             page.clock.fast_forward(6000)
             expect(rows).to_have_count(11)
             page.get_by_role("button", name="Pause").click()
+            page.wait_for_load_state("networkidle")  # the refresh that was under way
             segment(5).write(path)
             page.clock.fast_forward(60_000)
-            page.get_by_role("button", name="Go on").click()
             assert rows.count() == 11
+            page.get_by_role("button", name="Go on").click()
             page.clock.fast_forward(6000)
             expect(rows).to_have_count(5)
             assert page.evaluate("window.loaded") == 1

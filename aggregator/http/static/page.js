@@ -6,12 +6,13 @@
 const EVERY = 5000; // ms; as far apart as the points of the graphs
 let paused = false;
 let turn = 0;
+let since = null; // no answer has come
 
 async function refresh() {
 	const mine = ++turn;
 	const lost = document.getElementById("lost");
 	try {
-		const answer = await fetch(location.href, { cache: "no-store" });
+		const answer = await fetch(location.href, { cache: "no-store", signal: AbortSignal.timeout(15000) });
 		if (!answer.ok)
 			throw new Error(`the aggregator answers ${answer.status}`);
 		const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -27,9 +28,11 @@ async function refresh() {
 			if (held)
 				next.querySelector(`[data-key="${CSS.escape(held)}"]`)?.focus({ preventScroll: true });
 		}
+		since = null;
 		lost.textContent = "";
 	} catch (error) {
-		lost.textContent = `No answer since ${new Date().toLocaleTimeString()}: ${error.message}. `;
+		since ??= new Date().toLocaleTimeString();
+		lost.textContent = `No answer since ${since}: ${error.message}. `;
 	}
 }
 
@@ -46,6 +49,9 @@ document.addEventListener("click", (event) => {
 		return;
 	event.preventDefault();
 	history.replaceState(null, "", link.href);
+	const sort = document.querySelector("input[name=sort]");
+	if (sort)
+		sort.value = link.dataset.key;
 	refresh();
 });
 
