@@ -439,7 +439,7 @@ def test_interfaces_of_a_new_pod_are_there_within_two_snapshots(
         stack.callback(web.end)
         cluster.event("MODIFIED", UID[0], "web-0", {"web": ID[0]})
         cluster.event("ADDED", UID[1], "later-0", {})
-        # Events come in order, and this page makes no snapshot.
+        # Events come in order; what this page makes in snapshots is older than `now`.
         wait_for("both events", lambda: "2 pods known" in served.get("/")[1], 30)
         now, snapshots = time.time(), set[float]()
 

@@ -32,7 +32,7 @@ FOREIGN = (
 PREEMPTION = "tests/kernel/test_preemption.py"
 
 
-def tests_of(name: str) -> str:
+def wanted_tests(name: str) -> str:
     return PREEMPTION if variant(name) else FOREIGN if foreign(name) else TESTS
 
 
@@ -41,7 +41,7 @@ def run(name: str) -> Path:
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir(parents=True)
     with (results / "console").open("wb") as console:
-        run_guest(name, COMMAND % tests_of(name), results, timeout=1800, console=console)
+        run_guest(name, COMMAND % wanted_tests(name), results, timeout=1800, console=console)
     return results
 
 
