@@ -198,6 +198,11 @@ def test_sum_is_what_the_kernel_counted(tmpfs: Path, disk: Path, cgroups: Cgroup
             assert host[UNATTRIBUTED] == host[DEVICE] >= 0.99 * COUNT
 
 
+needs_nvme = pytest.mark.skipif(
+    not os.environ.get("KPOD_NVME"),
+    reason="takes minutes in QEMU: KPOD_NVME=1 python -m tests.vm 6.12 '.venv/bin/python -m pytest "
+    'tests/kernel/test_biolatency.py -k "disks or multipath"\'',
+)
 NVME = Path("/sys/bus/pci/drivers/nvme")
 READ_DIRECT = (
     PRELUDE
@@ -273,7 +278,7 @@ def partition(operation: str) -> None:
     subprocess.run([operation, "/dev/vdb", *arguments], check=True)
 
 
-@needs_guest
+@needs_nvme
 def test_disks_by_name_whatever_their_numbers(
     tmpfs: Path, cgroups: Cgroup, nvme: dict[str, str]
 ) -> None:
@@ -318,7 +323,7 @@ def test_disks_by_name_whatever_their_numbers(
         assert read(second, 16) in (24 * MIB, 16 * MIB)
 
 
-@needs_guest
+@needs_nvme
 def test_multipath_is_shown_as_the_device(
     tmpfs: Path, cgroups: Cgroup, nvme: dict[str, str]
 ) -> None:

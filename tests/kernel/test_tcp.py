@@ -260,6 +260,7 @@ class Hurry:
     servers: tuple[int, ...]
     connects: int
     unseen: int  # of the machine's softirqs for received packets, those no program was run for
+    missed: int  # runs of programs that the kernel left out and counted
 
 
 def hurry(tmpfs: Path, cgroups: Cgroup, count: int, *, spread: bool) -> Hurry:
@@ -288,7 +289,8 @@ def hurry(tmpfs: Path, cgroups: Cgroup, count: int, *, spread: bool) -> Hurry:
     clients, servers = (moved(before, after, one.id, *columns) for one in (a, b))
     seen = [d.durations("softirqs", SOFTIRQ).get("net_rx", 0) for d in (before, after)]
     connects = sum(after.row(a.id, "tcp")[CONNECT])
-    return Hurry(clients, servers, connects, received - (seen[1] - seen[0]))
+    unseen = received - (seen[1] - seen[0])
+    return Hurry(clients, servers, connects, unseen, after.missed - before.missed)
 
 
 def test_short_connections_in_a_hurry(tmpfs: Path, cgroups: Cgroup) -> None:
@@ -304,11 +306,14 @@ def test_softirqs_that_interrupt_our_programs(tmpfs: Path, cgroups: Cgroup) -> N
     """Received packets are spread over the CPUs (RPS): the kernel then leaves out one run of a
     program in a hundred, and the second programs stand in for these: nothing is lost. Where the
     kernel runs no programs at all in some softirqs, a connection may be lost in each, at most.
+    Where it preempts programs, both of a pair may be left out: one in a thousand, and counted.
     """
     half = 5000 // SLOWNESS
     found = hurry(tmpfs, cgroups, half, spread=True)
     count = 2 * half
     unseen = found.unseen if hides_process_1() else 0
+    if (GUEST or "").startswith("7."):
+        unseen += min(found.missed, -(-count // 1000))
     for have, each in (
         *zip(found.clients, (100, 10, 1, 0, 0, 0, 0), strict=False),
         *zip(found.servers, (10, 100, 0, 1, 0, 0, 0), strict=False),

@@ -33,6 +33,7 @@ VIRTIOFSD = next(
     "virtiofsd",
 )
 DISK = 512 << 20  # bytes of /dev/vdb
+WITH_NVME = bool(os.environ.get("KPOD_NVME"))
 NVME = 64 << 20  # of NVMe disks that a test may take away and bring back: see nvme()
 MOUNT_POINTS = ("dev", "proc", "root", "run", "sys", "tmp")  # packages do not bring them all
 
@@ -157,7 +158,10 @@ def share(name: str, work: Path) -> Iterator[Path]:
 
 def nvme(work: Path) -> Iterator[str]:
     """Disks by serial number: A and B, and M, which is shared and so has native multipath. The
-    guest has no driver for them until a test loads it."""
+    guest has no driver for them until a test loads it. Only where they are asked for: to take
+    them away and bring them back takes minutes of a guest that is emulated."""
+    if not WITH_NVME:
+        return
     for serial in "AB":
         yield from ("-drive", f"file={work}/{serial},format=raw,if=none,id={serial}")
         yield from ("-device", f"nvme,serial={serial},drive={serial}")
@@ -176,11 +180,16 @@ def run_guest(
         raise UnavailableError(why)
     directory, machine = kernel(name), MACHINES[architecture(name)]
     environment = f"KPOD_GUEST={name} KPOD_TREE={ROOT} KPOD_MODULES={directory}"
+    environment += " KPOD_NVME=1" if WITH_NVME else ""
     with (
         tempfile.TemporaryDirectory(dir="/dev/shm", prefix="kpod-test-") as made,
         share(name, work := Path(made)) as socket,
     ):
-        for disk, size in (("vda", 64 << 20), ("vdb", DISK), *((d, NVME) for d in "ABM")):
+        for disk, size in (
+            ("vda", 64 << 20),
+            ("vdb", DISK),
+            *((d, NVME) for d in "ABM" if WITH_NVME),
+        ):
             with (work / disk).open("wb") as file:
                 file.truncate(size)
         subprocess.run(
