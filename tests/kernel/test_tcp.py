@@ -241,12 +241,13 @@ def test_bytes_and_connections_are_exact(tmpfs: Path, cgroups: Cgroup, case: str
         assert after.row(one.id, "tcp").get(LIVE, 0) == 0
         assert sum(after.row(one.id, "tcp")[RTT]) >= count
     assert sum(after.row(a.id, "tcp")[CONNECT]) == count
-    # What one sent the other received, but for what was under way when a socket closed.
+    # What one sent the other received, but for what was under way when a socket closed: the last
+    # acknowledgement of data, FIN, its acknowledgement, and on a slow guest a delayed one.
     sent = moved(before, after, a.id, SEGMENTS_SENT, SEGMENTS_RECEIVED)
     received = moved(before, after, b.id, SEGMENTS_RECEIVED, SEGMENTS_SENT)
     assert all(x > count for x in sent)
     under_way = [x - y for x, y in zip(sent, received, strict=True)]
-    assert max(map(abs, under_way)) <= 3 * count, (under_way, Path("/proc/net/netstat").read_text())
+    assert max(map(abs, under_way)) <= 4 * count, (under_way, Path("/proc/net/netstat").read_text())
     assert after.row(n.id, "tcp") == before.row(n.id, "tcp")
     assert after.row(n.id, "tcp")[LIVE] == 2
     # The host may do what it likes meanwhile; of this it has nothing, as these have all of it.
