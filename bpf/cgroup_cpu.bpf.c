@@ -64,42 +64,30 @@ struct parts {
 	__u64 runtime_ns, user, system;
 };
 
-static __always_inline void add_part(struct parts *parts, const struct task_cputime *all,
-				     const struct task_cputime *flushed)
-{
-	parts->runtime_ns += all->sum_exec_runtime - flushed->sum_exec_runtime;
-	parts->user += all->utime - flushed->utime;
-	parts->system += all->stime - flushed->stime;
-}
+#define UNFLUSHED(part, field)                                                                     \
+	(BPF_CORE_READ(part, bstat.cputime.field) - BPF_CORE_READ(part, last_bstat.cputime.field))
+
+/* `part`: in a struct of its own since 6.16, before that in the one of all controllers. */
+#define ADD_PART(parts, part)                                                                      \
+	do {                                                                                       \
+		(parts)->runtime_ns += UNFLUSHED(part, sum_exec_runtime);                          \
+		(parts)->user += UNFLUSHED(part, utime);                                           \
+		(parts)->system += UNFLUSHED(part, stime);                                         \
+	} while (0)
 
 static long add_cpu(__u32 cpu, void *context)
 {
-	struct task_cputime all = {}, flushed = {};
-	struct cgroup_rstat_base_cpu *part;
 	struct parts *parts = context;
-	struct cgroup_rstat_cpu *old;
+	void *part;
 	__u64 offset;
 
 	if (!kpod_cpu_offset(cpu, &offset))
 		return 1;
 	part = (void *)(parts->address + offset);
-	old = (void *)part;
-	if (bpf_core_type_exists(struct cgroup_rstat_base_cpu)) {
-		all.sum_exec_runtime = BPF_CORE_READ(part, bstat.cputime.sum_exec_runtime);
-		all.utime = BPF_CORE_READ(part, bstat.cputime.utime);
-		all.stime = BPF_CORE_READ(part, bstat.cputime.stime);
-		flushed.sum_exec_runtime = BPF_CORE_READ(part, last_bstat.cputime.sum_exec_runtime);
-		flushed.utime = BPF_CORE_READ(part, last_bstat.cputime.utime);
-		flushed.stime = BPF_CORE_READ(part, last_bstat.cputime.stime);
-	} else {
-		all.sum_exec_runtime = BPF_CORE_READ(old, bstat.cputime.sum_exec_runtime);
-		all.utime = BPF_CORE_READ(old, bstat.cputime.utime);
-		all.stime = BPF_CORE_READ(old, bstat.cputime.stime);
-		flushed.sum_exec_runtime = BPF_CORE_READ(old, last_bstat.cputime.sum_exec_runtime);
-		flushed.utime = BPF_CORE_READ(old, last_bstat.cputime.utime);
-		flushed.stime = BPF_CORE_READ(old, last_bstat.cputime.stime);
-	}
-	add_part(parts, &all, &flushed);
+	if (bpf_core_type_exists(struct cgroup_rstat_base_cpu))
+		ADD_PART(parts, (struct cgroup_rstat_base_cpu *)part);
+	else
+		ADD_PART(parts, (struct cgroup_rstat_cpu *)part);
 	return 0;
 }
 

@@ -32,11 +32,16 @@ struct {
 	__type(value, __u8);
 } ended SEC(".maps");
 
+/* Whether no task of the process is left, seen for the first time. */
 static __always_inline bool kpod_is_first_end(struct task_struct *task)
 {
-	struct kpod_life life = {(__u64)task->signal, task->group_leader->start_boottime};
+	struct kpod_life life;
 	__u8 yes = 1;
 
+	if (task->signal->live.counter)
+		return false;
+	life.signal = (__u64)task->signal;
+	life.born_ns = task->group_leader->start_boottime;
 	return !bpf_map_update_elem(&ended, &life, &yes, BPF_NOEXIST);
 }
 
@@ -48,7 +53,7 @@ static __always_inline bool kpod_process_ends(const unsigned long long *ctx,
 
 	if (bpf_core_field_exists(event->group_dead))
 		return ctx[1] & 1;
-	return !task->signal->live.counter && kpod_is_first_end(task);
+	return kpod_is_first_end(task);
 }
 
 /* Likewise, for the classic tracepoint's record, in which group_dead is what is missing before. */
@@ -58,7 +63,7 @@ kpod_last_has_ended(const struct trace_event_raw_sched_process_exit *event,
 {
 	if (bpf_core_field_exists(event->group_dead))
 		return event->group_dead;
-	return !task->signal->live.counter && kpod_is_first_end(task);
+	return kpod_is_first_end(task);
 }
 
 /* What wait() shows (wait_task_zombie()). */

@@ -175,18 +175,25 @@ static L7_INLINE void l7_begin(struct l7_stream *s)
 	s->begin_ns = s->token_ns;
 }
 
-/*
- * A request, from s->begin_ns. Equal ones of one segment are one entry. Where all entries are used,
- * the last gets it, as operation `other` if it is another; what has other flags overflows.
- */
-static L7_INLINE void l7_push(struct l7_conn *c, struct l7_token *t, __u16 operation, __u16 flags)
+static L7_INLINE struct l7_request *l7_newest(struct l7_conn *c)
 {
-	struct l7_request *last = &c->pending[(c->pushed - 1) & (L7_PENDING - 1)];
+	return &c->pending[(c->pushed - 1) & (L7_PENDING - 1)];
+}
+
+/*
+ * A request, from s->begin_ns. Equal ones of one segment are one entry, if it `follows` what the
+ * newest has. Where all entries are used, the newest gets it, as operation `other` if it is
+ * another; what does not follow it overflows.
+ */
+static L7_INLINE void l7_add(struct l7_conn *c, struct l7_token *t, __u16 operation, __u16 flags,
+			     bool follows)
+{
+	struct l7_request *last = l7_newest(c);
 	__u32 entries = c->pushed - l7_read_once(c->popped);
 	__u64 start = c->stream[L7_REQUEST].begin_ns;
 	bool full = entries >= L7_PENDING;
 
-	if (entries && last->flags == flags &&
+	if (entries && follows &&
 	    (full || (last->operation == operation && last->start_ns == start))) {
 		if (last->operation != operation)
 			last->operation = L7_OTHER;
@@ -201,6 +208,11 @@ static L7_INLINE void l7_push(struct l7_conn *c, struct l7_token *t, __u16 opera
 		last->count = 1;
 		l7_publish(c->pushed, c->pushed + 1);
 	}
+}
+
+static L7_INLINE void l7_push(struct l7_conn *c, struct l7_token *t, __u16 operation, __u16 flags)
+{
+	l7_add(c, t, operation, flags, l7_newest(c)->flags == flags);
 }
 
 /* Steps over what is wholly taken, but for the last entry: it may still grow. NULL: none. */
@@ -313,30 +325,14 @@ static L7_INLINE struct l7_request *l7_pop_number(struct l7_conn *c, struct l7_t
 static L7_INLINE void l7_push_ordered(struct l7_conn *c, struct l7_token *t, __u32 number,
 				      __u16 operation, __u16 flags)
 {
-	struct l7_request *last = &c->pending[(c->pushed - 1) & (L7_PENDING - 1)];
-	__u32 entries = c->pushed - l7_read_once(c->popped);
-	__u64 start = c->stream[L7_REQUEST].begin_ns;
-	bool full = entries >= L7_PENDING;
+	const struct l7_request *last = l7_newest(c);
 	bool follows =
 		!(((last->flags >> L7_NUMBER_SHIFT) + last->count - number) & L7_NUMBER_BITS) &&
 		(last->flags & ((1 << L7_NUMBER_SHIFT) - 1)) == flags &&
 		last->count < L7_NUMBER_BITS;
 
-	if (entries && follows &&
-	    (full || (last->operation == operation && last->start_ns == start))) {
-		if (last->operation != operation)
-			last->operation = L7_OTHER;
-		l7_publish(last->count, last->count + 1);
-	} else if (full) {
-		t->event = L7_OVERFLOW;
-	} else {
-		last = &c->pending[c->pushed & (L7_PENDING - 1)];
-		last->start_ns = start;
-		last->operation = operation;
-		last->flags = (__u16)((number & L7_NUMBER_BITS) << L7_NUMBER_SHIFT | flags);
-		last->count = 1;
-		l7_publish(c->pushed, c->pushed + 1);
-	}
+	l7_add(c, t, operation, (__u16)((number & L7_NUMBER_BITS) << L7_NUMBER_SHIFT | flags),
+	       follows);
 }
 
 /* Where a number is among those outstanding. */

@@ -117,9 +117,23 @@ static L7_INLINE void l7_mongodb_asked(struct l7_conn *c, struct l7_stream *s, s
 	l7_mongodb_next(s);
 }
 
+/* Of OP_MSG. 1: a document, whose size was taken; 0: documents of the command's; -1: neither. */
+static L7_INLINE int l7_mongodb_section(struct l7_stream *s, const struct l7_token *t)
+{
+	__u32 size = l7_le32(t->bytes + 1);
+
+	if (size < 4 || size - 4 > s->left)
+		return -1;
+	if (t->bytes[0] != 1)
+		return 1;
+	l7_skip(s, size - 4);
+	return 0;
+}
+
 static L7_INLINE int l7_mongodb_request(struct l7_conn *c, struct l7_stream *s, struct l7_token *t)
 {
 	__u32 size = l7_le32(t->bytes), opcode = l7_le32(t->bytes + 12);
+	int ahead;
 
 	switch (s->state) {
 	case MG_HEADER:
@@ -159,13 +173,9 @@ static L7_INLINE int l7_mongodb_request(struct l7_conn *c, struct l7_stream *s, 
 		}
 		return -1;
 	case MG_SECTION:
-		size = l7_le32(t->bytes + 1);
-		if (size < 4 || size - 4 > s->left)
-			return -1;
-		if (t->bytes[0] == 1) { /* documents, which belong to the command */
-			l7_skip(s, size - 4);
-			return 0;
-		}
+		ahead = l7_mongodb_section(s, t);
+		if (ahead <= 0)
+			return ahead;
 		break;
 	case MG_NAME:
 		s->state = MG_QUERY;
@@ -291,6 +301,7 @@ static L7_INLINE void l7_mongodb_answered(struct l7_conn *c, struct l7_stream *s
 static L7_INLINE int l7_mongodb_response(struct l7_conn *c, struct l7_stream *s, struct l7_token *t)
 {
 	__u32 size = l7_le32(t->bytes), opcode = l7_le32(t->bytes + 12), flags;
+	int ahead;
 
 	switch (s->state) {
 	case MG_HEADER:
@@ -323,13 +334,9 @@ static L7_INLINE int l7_mongodb_response(struct l7_conn *c, struct l7_stream *s,
 		}
 		return -1;
 	case MG_SECTION:
-		size = l7_le32(t->bytes + 1);
-		if (size < 4 || size - 4 > s->left)
-			return -1;
-		if (t->bytes[0] == 1) {
-			l7_skip(s, size - 4);
-			return 0;
-		}
+		ahead = l7_mongodb_section(s, t);
+		if (ahead <= 0)
+			return ahead;
 		break;
 	case MG_REPLY:
 		break;
