@@ -56,7 +56,9 @@ class Names:
         self._save = save
         self._none = policy.pod_labels(None)
         self._owners: dict[int, tuple[CgroupName, str]] = {}  # by cgroup id; with a state
-        self._oldest: dict[str, int] = {}  # by pod uid: when its first cgroup's life began
+        # By pod uid: when its first cgroup's life began, and which that is, or may be. A loader
+        # started anew gives one time to all that it finds: who was the first is so still.
+        self._oldest: dict[str, tuple[int, set[int]]] = {}
 
     def __call__(self, owner: Owner) -> Labels | None:
         if owner.kind not in (POD, POD_CONTAINER):
@@ -64,8 +66,10 @@ class Names:
             return (scope, *NOBODY, *rest, *self._none)
         name = parse_path(owner.kind, owner.path)
         if owner.kind == POD_CONTAINER:
-            oldest = self._oldest.get(name.pod_uid, owner.born_ns)
-            self._oldest[name.pod_uid] = min(oldest, owner.born_ns)
+            born, first = self._oldest.get(name.pod_uid, (owner.born_ns, set()))
+            if owner.born_ns <= born:
+                first = first | {owner.cgroup_id} if owner.born_ns == born else {owner.cgroup_id}
+                self._oldest[name.pod_uid] = owner.born_ns, first
         state, labels = self._name(owner, name)
         self._owners[owner.cgroup_id] = name, state
         self._table.in_use.update(id_ for id_ in (name.pod_uid, name.container_id) if id_)
@@ -100,7 +104,7 @@ class Names:
         """Whether a name may still come for a cgroup that has none, or not all of it."""
         # Of its pod's cgroups all that there are have been seen when it is asked for again.
         seen = owner.cgroup_id in self._owners
-        first = seen and owner.born_ns <= self._oldest.get(name.pod_uid, 0)
+        first = seen and owner.cgroup_id in self._oldest.get(name.pod_uid, (0, set()))[1]
         if pod and first and pod.containers and pod.complete:
             return False  # the sandbox, as all others have names
         if self._table.synced_ns is None:

@@ -217,6 +217,7 @@ PATHS = [
     ("quadlet", f"/system.slice/web.service/libpod-payload-{ID}", UNIT, "", "web.service"),
     ("nerdctl", f"/system.slice/nerdctl-{ID}.scope", CONTAINER, "", ID),
     ("containerd's ctr", f"/default/{ID}", CONTAINER, "", ID),
+    ("ctr with a name", "/default/mynginx", HOST, "", ""),
     ("ECS", f"/ecs/0123456789abcdef0123456789abcdef/{ID}", CONTAINER, "", ID),
     ("Nomad with docker", f"/nomad.slice/docker-{ID}.scope", CONTAINER, "", ID),
     (

@@ -92,6 +92,21 @@ def test_an_error_is_one_line(capsys: pytest.CaptureFixture[str], option: str) -
     assert line.endswith("see kpod-aggregator --help")
 
 
+@pytest.mark.parametrize("option", ["namespaces=a", "exclude-namespaces=a", "pod-selector=a=b"])
+def test_a_filter_without_a_source_of_pods_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    """It could not filter, and everything would be shown."""
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    for pods in ([], ["--pods=none"]):
+        with pytest.raises(SystemExit) as ended:
+            arguments([*pods, f"--{option}"])
+        assert ended.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"kpod-aggregator: --{option.partition('=')[0]}: nobody knows")
+    arguments(["--pods=api", "--node=n", f"--{option}"])
+
+
 def test_help_and_version() -> None:
     for option in ("-h", "--help"):
         helped = run(option)

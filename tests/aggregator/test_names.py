@@ -296,6 +296,32 @@ def test_a_container_waits_for_its_own_name(tmp_path: Path) -> None:
     assert [labels["container"] for labels, _ in world.of_pods()] == ["", "c", "d", "c"]
 
 
+def test_a_sandbox_is_known_after_a_restart_of_the_loader() -> None:
+    """A loader that is started anew gives all cgroups that it finds one time of birth, a later one:
+    what was known as the oldest of its pod is so still, and keeps its rows.
+    """
+    now = 1000 * SECOND
+    found = PodTable(lambda: now)
+    found.synced_ns = now
+    found.put(pod(UID[1], "a", {"c": ID[1]}))
+    names = Names(found, clock=lambda: now)
+
+    def shown(sandbox: int, container: int) -> list[bool]:
+        cgroups = ((10, ID[9], sandbox), (11, ID[1], container))
+        owners = [Owner(POD_CONTAINER, i, path(UID[1], cid), at) for i, cid, at in cgroups]
+        labels = [names(owner) for owner in owners]
+        names.changed({10, 11})
+        return [bool(one) for one in labels]
+
+    shown(now, now + 1)
+    assert shown(now, now + 1) == [True, True]
+    now += 100 * SECOND
+    again = now
+    assert shown(again, again) == [True, True]
+    now += SECOND
+    assert shown(again, again) == [True, True]
+
+
 def test_whose_a_series_is_is_always_said(tmp_path: Path) -> None:
     """Else Prometheus, told to honor_labels, says that the host's are the agent's."""
     world = World(tmp_path)

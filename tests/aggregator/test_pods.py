@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from aggregator.pods.kinds import POD_CONTAINER
+from aggregator.pods.resolver import parse_path
 from aggregator.pods.table import KEEP_NS, MIRROR, Container, PodTable, decode_pod
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
@@ -265,6 +267,19 @@ def test_static_pods_and_their_mirrors() -> None:
     assert find(table, HASH, ID[1]) is None
     assert not table._by_hash
     assert not table._known
+
+
+@pytest.mark.parametrize("uid", ["my-static-uid", "my_static_uid", "1234"])
+def test_a_static_pod_with_a_uid_of_its_own_has_its_name(uid: str) -> None:
+    """What its manifest says is the mirror's annotation and the cgroup's name, of either driver."""
+    table = PodTable(Clock())
+    table.put(pod("api-1", "web", {"w": ID[1]}, annotations={MIRROR: uid}))
+    for path in (
+        f"/kubepods/burstable/pod{uid}/{ID[1]}",
+        f"/kubepods.slice/kubepods-pod{uid.replace('-', '_')}.slice/crio-{ID[1]}.scope",
+    ):
+        name = parse_path(POD_CONTAINER, path)
+        assert find(table, name.pod_uid, name.container_id) == ("web", "w")
 
 
 def test_changed_says_what_matters_to_labels() -> None:

@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import os
 import re
 import subprocess
 from collections.abc import Collection
@@ -41,18 +42,19 @@ class Rule:
         above, kind, owner, at = HOST, HOST, "", ""
         node, parent = True, ""
         for level, part in enumerate(path.strip("/").split("/"), 1):
+            raw = os.fsencode(part)
             at += f"/{part}"
             flags = (NODE if node else 0) | (INNER if owner else 0)
             flags |= (LIBPOD if parent == "libpod_parent" else 0) | (
                 LXC if parent in ("lxc", "lxc.payload") else 0
             )
-            found = self.classify(above, flags, part.encode()) if level <= LEVELS else HOST
+            found = self.classify(above, flags, raw) if level <= LEVELS else HOST
             node = at in nodes or at in SERVICES
             parent, above = part, found or above
             if found not in (HOST, KUBELET):
                 kind, owner = (UNIT if found == USER else found), at
-                if found == UNIT and (size := self.group(part.encode())):
-                    owner = at[: len(at) - len(part.encode()) + size]
+                if found == UNIT and (size := self.group(raw)):
+                    owner = at[: len(at) - len(part)] + os.fsdecode(raw[:size])
         return kind, owner
 
 
@@ -127,9 +129,16 @@ def test_a_users_container_says_whose_it_is() -> None:
 
 TEXTS = [row[1] for row in PATHS] + [row[1] for row in FORGED]
 PIECES = sorted({part for text in TEXTS for part in text.split("/") if part})
-PARTS = st.sampled_from(PIECES) | st.text(
-    st.characters(blacklist_characters="/\0", blacklist_categories=["Cs"]), min_size=1, max_size=50
-).filter(lambda part: part not in (".", "..") and len(part.encode()) < 256)
+# What the kernel allows (cgroup_mkdir(), kernfs): any bytes but these, also such as are no UTF-8.
+BYTES = st.binary(min_size=1, max_size=255).map(
+    lambda raw: os.fsdecode(raw.translate(None, b"/\0\n") or b"x")
+)
+PARTS = (
+    st.sampled_from(PIECES)
+    | BYTES
+    | st.tuples(st.sampled_from(PIECES), BYTES).map("".join)
+    | st.tuples(BYTES, st.sampled_from(PIECES)).map("".join)
+).filter(lambda part: part not in (".", "..") and len(os.fsencode(part)) < 256)
 
 
 @settings(max_examples=500)

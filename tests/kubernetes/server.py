@@ -65,6 +65,7 @@ class ApiServer:
     mute: bool = False  # open watches stay open, but nothing comes
     faults: deque[str] = field(default_factory=deque)
     requests: list[Request] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)  # bytes of each list, or page of one
     version: int = 1
     pods: dict[str, dict[str, Any]] = field(default_factory=dict)
     kubelet_pods: list[dict[str, Any]] = field(default_factory=list)
@@ -186,8 +187,10 @@ class ApiServer:
             data = data[size:]
 
     async def _body(self, writer: asyncio.StreamWriter, document: dict[str, Any]) -> None:
+        body = json.dumps(document).encode()
+        self.sizes.append(len(body))
         await self._start(writer)
-        await self._send(writer, json.dumps(document).encode())
+        await self._send(writer, body)
         writer.write(b"0\r\n\r\n")
         await writer.drain()
 

@@ -313,7 +313,7 @@ def test_finished_pods_keep_nobody_away(tmp_path: Path) -> None:
     """A node with all that a cluster keeps of them (--terminated-pod-gc-threshold, 12,500)."""
 
     async def run() -> None:
-        server = ApiServer(page=100)
+        server = ApiServer(page=500)
         server.pods = many(12_000, "Succeeded") | many(500, "Failed") | many(110, "Running")
         server.version = 10
         async with server.running():
@@ -330,6 +330,8 @@ def test_finished_pods_keep_nobody_away(tmp_path: Path) -> None:
             assert int(grown) < 5 << 20
             lists = [r for r in server.requests if not r.watch]
             assert len(lists) == 2, "pages of live pods"
+            assert len(server.sizes) == 2
+            assert 100_000 < max(server.sizes) <= 2 << 20, "bytes of a page"
             assert len(server.requests) == 3
 
     asyncio.run(run())
