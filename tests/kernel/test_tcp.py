@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -307,20 +308,21 @@ def test_softirqs_that_interrupt_our_programs(tmpfs: Path, cgroups: Cgroup) -> N
     """Received packets are spread over the CPUs (RPS): the kernel then leaves out one run of a
     program in a hundred, and the second programs stand in for these: nothing is lost. Where the
     kernel runs no programs at all in some softirqs, a connection may be lost in each, at most.
-    Where it preempts programs, both of a pair may be left out: one in a thousand, and counted.
+    Where it preempts programs, a softirq may interrupt the first of a pair while the second is
+    preempted. If that softirq ends a handshake, the connection is counted with its next state, but
+    the time that it took to connect is not known: of up to five in a thousand.
     """
     half = 5000 // SLOWNESS
     found = hurry(tmpfs, cgroups, half, spread=True)
     count = 2 * half
     unseen = found.unseen if hides_process_1() else 0
-    if (GUEST or "").startswith("7."):
-        unseen += min(found.missed, -(-count // 1000))
-    for have, each in (
-        *zip(found.clients, (100, 10, 1, 0, 0, 0, 0), strict=False),
-        *zip(found.servers, (10, 100, 0, 1, 0, 0, 0), strict=False),
-        (found.connects, 1),
+    untimed = -(-5 * count // 1000) if (GUEST or "").startswith("7.") else 0
+    for have, each, lost in (
+        *zip(found.clients, (100, 10, 1, 0, 0, 0, 0), repeat(unseen)),
+        *zip(found.servers, (10, 100, 0, 1, 0, 0, 0), repeat(unseen)),
+        (found.connects, 1, unseen + untimed),
     ):
-        assert each * (count - unseen) <= have <= each * count, found
+        assert each * (count - lost) <= have <= each * count, found
     if not unseen:
         assert found.clients[-1] == found.servers[-1] == 0, found
 
