@@ -53,8 +53,10 @@ static const struct kpod_column columns[] = {
 	{"kpod_tcp_connections", "Connections that are open, half-closed ones too.",
 	 .kind = KPOD_GAUGE, .word = KPOD_WORD(tcp_row, live)},
 	{"kpod_tcp_connect_seconds",
-	 "From connect() to the connection: successful ones only. Of one whose end of the handshake "
-	 "the kernel told to no program, as it may while others are preempted (kernel 7.0), there is "
+	 "From connect() to the connection: successful ones only. Of one whose end of the "
+	 "handshake "
+	 "the kernel told to no program, as it may while others are preempted (kernel 7.0), there "
+	 "is "
 	 "no time, though it is opened.",
 	 KPOD_TIME_HISTOGRAM(tcp_row, connect, connect_ns)},
 	{"kpod_tcp_rtt_seconds",
