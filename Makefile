@@ -460,7 +460,7 @@ check: all ## linters, and whether what is generated is in step
 	$(CADVISOR) | diff docs/cadvisor.md -
 	$(PY) -m deploy.helm.options $(B)/kpod-loader --check
 
-METRICS = $(B)/kpod-loader schema --profile comprehensive | $(PY) docs/metrics.py
+METRICS = $(B)/kpod-loader schema --profile comprehensive | $(PY) -m docs.metrics
 
 KERNELS = $(PY) docs/kernels.py tests/vm/kernels.json
 

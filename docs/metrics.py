@@ -1,17 +1,37 @@
-"""docs/metrics.md from the loader's own schema: `kpod-loader schema | python3 docs/metrics.py`."""
+"""docs/metrics.md: `kpod-loader schema | python -m docs.metrics`.
+
+The loader's metrics are those of its schema. The aggregator's are collected from its own
+collectors, each with the least that it asks for.
+"""
 
 import json
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
+
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from aggregator._native import lib
+from aggregator.pods.names import STATES as NAMED
+from aggregator.pods.podinfo import PodInfo, SourceCollector
+from aggregator.pods.policy import Policy
+from aggregator.pods.table import Container, Pod, PodTable
+from aggregator.push.otlp import Endpoint, Exporter
+from aggregator.segment.store import STATES
+from aggregator.selfmetrics import SelfMetrics
 
 HEAD = """# Metrics
 
 Made by `make docs` from the schema (`kpod-loader schema`): do not edit. Tables of scope *slot* have
 a series for each container (and one for the host: all that belongs to none) with the labels
 of its owner; tables of scope *node* have one for the node. What a collector costs is in
-[performance.md](performance.md).
+[performance.md](performance.md). What the [aggregator](#aggregator) adds is at the end.
 """
+
+# The value of a label whose values are not listed.
+ANY = "any"
 
 
 def families(table: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
@@ -50,5 +70,74 @@ def render(schema: dict[str, Any]) -> Iterator[str]:
         yield ""
 
 
+def own_metrics() -> Iterator[Metric]:
+    """What the aggregator says of itself, with pods and OTLP; of pods, from one of them."""
+    collector = SimpleNamespace(name=ANY, up=True, has_nothing=False, attach=ANY, reason=ANY)
+    native = SimpleNamespace(realtime_ns=0, orphans=0, hidden=0, ended=0, waiting=0)
+    store: Any = SimpleNamespace(
+        state=STATES[0],
+        laps=0,
+        served_old={"timeout": 0, "no_doorbell": 0},
+        schema=SimpleNamespace(
+            loader_version=ANY, kernel=ANY, min_interval_ns=0, collectors=[collector]
+        ),
+        header=SimpleNamespace(start_realtime_ns=0, interval_ns=0),
+        snapshot=SimpleNamespace(native=native, cut={ANY: 0}),
+        age_ns=0,
+    )
+    counts = {ANY: 0}
+    source: Any = SimpleNamespace(
+        table=(), synced=False, last_sync=0, requests=counts, events=counts, errors=counts
+    )
+    names: Any = SimpleNamespace(states=lambda: dict.fromkeys(NAMED, 0))
+    history: Any = SimpleNamespace(untracked=0)
+    own = SelfMetrics(store)
+    own.watch_history(history)
+    own.register(SourceCollector(source, names))
+    Exporter(store, own, Endpoint("http://localhost", {}, False), interval=1)
+    yield from own.collect()
+
+    table = PodTable(lambda: 0)
+    table.in_use.add(ANY)
+    table.put(
+        Pod(
+            uid=ANY,
+            cgroup_uid=ANY,
+            namespace=ANY,
+            name=ANY,
+            version=ANY,
+            node=ANY,
+            ip=ANY,
+            host_ip=ANY,
+            qos=ANY,
+            priority_class=ANY,
+            owner_kind=ANY,
+            owner_name=ANY,
+            labels={},
+            containers=(Container(ANY, ANY, ANY, ANY, 0),),
+            ended={},
+        )
+    )
+    info = PodInfo(table, Policy(), ANY).render(lib.KPOD_TEXT)
+    yield from text_string_to_metric_families(b"".join(info).decode())
+
+
+def own_labels(metric: Metric) -> str:
+    values: dict[str, set[str]] = {}
+    for sample in metric.samples:
+        for label, value in sample.labels.items():
+            values.setdefault(label, set()).add(ANY if metric.type == "info" else value)
+    found = {f"`{k}`": ", ".join(sorted(v - {ANY})) for k, v in values.items()}
+    return "; ".join(f"{label}: {v}" if v else label for label, v in found.items())
+
+
+def render_own() -> Iterator[str]:
+    yield "## aggregator\nWhat it says of itself, of the segment, and of the node's pods.\n"
+    yield "| metric | type | labels | |\n|---|---|---|---|"
+    for metric in own_metrics():
+        name, kind = metric.samples[0].name, "gauge" if metric.type == "info" else metric.type
+        yield f"| `{name}` | {kind} | {own_labels(metric)} | {metric.documentation} |"
+
+
 if __name__ == "__main__":
-    print("\n".join(render(json.load(sys.stdin))), end="")
+    print("\n".join([*render(json.load(sys.stdin)), *render_own()]))
