@@ -32,6 +32,9 @@ static const char usage[] =
 	"Options of run (doctor and schema take those of collectors too). Each can also be set by\n"
 	"the environment variable KPOD_NAME, with _ for -; the command line wins.\n";
 
+#define TEXT_OF(macro) TEXT_OF_TOKEN(macro)
+#define TEXT_OF_TOKEN(token) #token
+
 enum type { TEXT, FLAG, SECONDS, NUMBER, PERCENT, PROFILE };
 
 struct option_row {
@@ -76,8 +79,9 @@ static const struct option_row rows[] = {
 	 .help = "the system calls that collector syscall measures by name"},
 	{"proc", TEXT, TO(proc), "/proc", .value = "PATH", .help = "the host's procfs"},
 	{"max-overhead", PERCENT, TO(max_overhead), "1", 0, 100, "PERCENT",
-	 "of the node's CPU: collectors are shed while BPF programs take more (0: not measured, "
-	 "and no privilege is kept for it)"},
+	 "of the node's CPU: the costliest collectors are shed while BPF programs take more, and "
+	 "more than 50 ms of CPU time a second (0: not measured, and no privilege is kept for "
+	 "it)"},
 	{"cgroup-root", TEXT, TO(cgroup_roots), .value = "PATHS",
 	 .help = "cgroups below which a kubelet has its kubepods, separated by commas, beside "
 		 "those "
@@ -111,6 +115,8 @@ static const struct option_row rows[] = {
 	 .testing = true},
 	{"governor-tick", SECONDS, TO(governor_tick_ns), "1", 0.01, 3600, "SECONDS",
 	 "of the governor of overhead", .testing = true},
+	{"governor-floor", NUMBER, TO(governor_floor_ms), TEXT_OF(KPOD_OVERHEAD_FLOOR_MS), 0, 1000,
+	 "MS", "of CPU time in each second, below which nothing is shed", .testing = true},
 };
 
 #define ROWS KPOD_COUNT(rows)

@@ -20,6 +20,12 @@
 #define KPOD_SOCKETS_LOW 65536
 #define KPOD_SOCKETS_HIGH 262144
 
+/*
+ * Milliseconds of CPU time in each second that BPF programs may always take: a percent of a small
+ * node is less than a few containers that do nothing wrong need.
+ */
+#define KPOD_OVERHEAD_FLOOR_MS 50
+
 struct kpod_options {
 	const char *segment; /* NULL: a private one, which ends with the loader (run --print) */
 	uint64_t interval_ns;
@@ -50,6 +56,7 @@ struct kpod_options {
 	const char *syscalls;	    /* measured by name, separated by commas; NULL: a default */
 	double max_overhead;	    /* of BPF programs, in percent of the node's CPU time */
 	uint64_t governor_tick_ns;  /* a second but in tests */
+	uint32_t governor_floor_ms; /* KPOD_OVERHEAD_FLOOR_MS but in tests */
 	const char *inject_failure; /* test builds: this collector does not load, or these
 				       attachments */
 };

@@ -178,6 +178,7 @@ struct kpod_collector {
 	int (*prepare)(struct bpf_object *object); /* before it loads; -errno; or NULL */
 	void (*started)(void);			   /* when it is attached, or NULL */
 	bool makes_slots;	   /* its programs give containers the slots that all others need */
+	bool never_shed;	   /* what it counts is rare, and nobody else tells of it */
 	const char *sized_by_cpu;  /* a map with one element per possible CPU, or NULL */
 	const char *sized_by_slot; /* a map with one element per slot, or NULL */
 	const char *sized_by_sockets; /* a map with --max-sockets elements, or NULL */

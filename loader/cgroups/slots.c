@@ -524,7 +524,7 @@ static bool release(struct kpod_slots *s, uint32_t slot, struct kpod_slot_info *
 	for (size_t i = 0; i < s->bpf->loaded_count; i++) {
 		struct kpod_loaded *l = &s->bpf->loaded[i];
 
-		for (size_t t = 0; l->attachment && t < l->collector->table_count; t++)
+		for (size_t t = 0; l->tables && t < l->collector->table_count; t++)
 			done &= kpod_table_forget(&l->tables[t], slot);
 	}
 	if (!done)
@@ -670,7 +670,7 @@ void kpod_slots_scan(struct kpod_slots *s, uint64_t now)
 	for (size_t i = 0; i < s->bpf->loaded_count; i++) {
 		const struct kpod_loaded *l = &s->bpf->loaded[i];
 
-		for (size_t t = 0; l->attachment && t < l->collector->table_count; t++)
+		for (size_t t = 0; l->tables && t < l->collector->table_count; t++)
 			kpod_table_relieve(&l->tables[t], s->dead_snapshots, SHOWN_SNAPSHOTS);
 	}
 	/* Containers that got none while there were none: they get theirs now. */

@@ -73,6 +73,7 @@ const struct kpod_collector kpod_collector_memory = {
 	.name = "memory",
 	.help = "OOM kills and waits for memory",
 	.owner = "the task that waits; of an OOM kill, the victim",
+	.never_shed = true,
 	.since = "5.10",
 	.profile = KPOD_STANDARD,
 	KPOD_EMBEDDED(memory),

@@ -119,8 +119,12 @@ static void measure_maps(struct kpod_loaded *l)
 	struct bpf_map *map;
 
 	l->map_bytes = 0;
-	if (!l->object)
+	if (!l->object) { /* it is shed: what is there still */
+		for (size_t i = 0; l->tables && i < l->collector->table_count; i++)
+			l->map_bytes +=
+				map_bytes(l->tables[i].rows.fd) + map_bytes(l->tables[i].units.fd);
 		return;
+	}
 	bpf_object__for_each_map (map, l->object) {
 		const char *name = bpf_map__name(map);
 
@@ -183,19 +187,30 @@ void kpod_governor_close(struct kpod_governor *g)
 	g->window_fd = -1;
 }
 
+/* The one that makes the slots is not: all others need it. */
+static bool may_be_shed(const struct kpod_loaded *l)
+{
+	return l->attachment && l->cost_ns && !l->collector->makes_slots &&
+	       !l->collector->never_shed;
+}
+
 /*
- * Of the largest profile that has one, the collector that cost most; those that cost less than a
- * tenth of all are no gain. Not the one that makes the slots: all others need it.
+ * The collector whose programs are the cause: what others cost does not matter. Of those that cost
+ * at least half as much as the dearest, it is the one of the largest profile, and of these the
+ * dearest. A tenth of what all cost is the least that is a gain.
  */
-static struct kpod_loaded *most_expensive(struct kpod_bpf *bpf, uint64_t all)
+static struct kpod_loaded *to_shed(struct kpod_bpf *bpf, uint64_t all)
 {
 	struct kpod_loaded *most = NULL;
+	uint64_t dearest = 0;
 
-	for (size_t i = 0; i < bpf->loaded_count; i++) {
+	for (size_t i = 0; i < bpf->loaded_count; i++)
+		if (may_be_shed(&bpf->loaded[i]) && bpf->loaded[i].cost_ns > dearest)
+			dearest = bpf->loaded[i].cost_ns;
+	for (size_t i = 0; dearest >= all / 10 && i < bpf->loaded_count; i++) {
 		struct kpod_loaded *l = &bpf->loaded[i];
 
-		if (l->collector->makes_slots || !l->attachment || l->cost_ns < all / 10 ||
-		    !l->cost_ns)
+		if (!may_be_shed(l) || l->cost_ns < dearest / 2)
 			continue;
 		if (!most || l->collector->profile > most->collector->profile ||
 		    (l->collector->profile == most->collector->profile &&
@@ -205,9 +220,18 @@ static struct kpod_loaded *most_expensive(struct kpod_bpf *bpf, uint64_t all)
 	return most;
 }
 
+double kpod_governor_bound(const struct kpod_governor *g)
+{
+	double share = g->options->max_overhead / 100;
+	double floor =
+		(double)g->options->governor_floor_ms / 1e3 / (double)sysconf(_SC_NPROCESSORS_ONLN);
+
+	return share > floor ? share : floor;
+}
+
 static bool shed(struct kpod_governor *g, uint64_t all)
 {
-	struct kpod_loaded *l = most_expensive(g->bpf, all);
+	struct kpod_loaded *l = to_shed(g->bpf, all);
 
 	g->calm = 0;
 	if (!l) {
@@ -224,10 +248,12 @@ static bool shed(struct kpod_governor *g, uint64_t all)
 		g->patience *= 2;
 	l->sheds++;
 	l->shed_at = ++g->sheds;
-	kpod_collector_unload(l);
+	kpod_collector_shed(l);
 	snprintf(l->reason, sizeof(l->reason),
-		 "shed: BPF programs took %.3g %% of the node's CPU, --max-overhead is %g",
-		 100 * g->share, g->options->max_overhead);
+		 "shed: its programs took %.3g %% of the node's CPU, those of all collectors "
+		 "%.3g %%, and the bound is %.3g %% (--max-overhead)",
+		 100 * g->share * (double)l->cost_ns / (double)all, 100 * g->share,
+		 100 * kpod_governor_bound(g));
 	kpod_warn("collector %s: %s", l->collector->name, l->reason);
 	measure_maps(l);
 	return true;
@@ -236,6 +262,7 @@ static bool shed(struct kpod_governor *g, uint64_t all)
 static bool restore(struct kpod_governor *g)
 {
 	struct kpod_loaded *last = NULL;
+	bool goes_on;
 
 	for (size_t i = 0; i < g->bpf->loaded_count; i++) {
 		struct kpod_loaded *l = &g->bpf->loaded[i];
@@ -247,10 +274,12 @@ static bool restore(struct kpod_governor *g)
 		return false;
 	g->calm = 0;
 	last->shed_at = 0;
+	goes_on = last->tables;
 	kpod_collector_load(g->bpf, last, g->slots, g->options);
 	malloc_trim(0); /* the kernel's BTF, as at the start */
 	if (last->attachment)
-		kpod_info("collector %s: back, its totals begin at zero", last->collector->name);
+		kpod_info("collector %s: back, %s", last->collector->name,
+			  goes_on ? "its totals go on" : "its totals are the kernel's");
 	else
 		kpod_warn("collector %s: down: %s", last->collector->name, last->reason);
 	measure_maps(last);
@@ -274,7 +303,7 @@ static void begin_window(struct kpod_governor *g)
 static bool end_window(struct kpod_governor *g)
 {
 	uint64_t now = kpod_clock(CLOCK_MONOTONIC), all = 0;
-	double length = (double)(now - g->opened_ns), limit = g->options->max_overhead / 100;
+	double length = (double)(now - g->opened_ns), limit = kpod_governor_bound(g);
 	double scale = (double)(now - g->closed_ns) / length;
 
 	kpod_governor_close(g);

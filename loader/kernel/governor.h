@@ -29,6 +29,9 @@ void kpod_governor_open(struct kpod_governor *g, struct kpod_bpf *bpf, struct kp
 /* Before each snapshot: notes what programs have missed, governed or not. */
 void kpod_programs_read(struct kpod_bpf *bpf);
 
+/* Share of the node's CPU time above which collectors are shed. */
+double kpod_governor_bound(const struct kpod_governor *g);
+
 /* Measures, sheds and restores. True: other collectors run now, so the schema is another. */
 bool kpod_governor_tick(struct kpod_governor *g);
 void kpod_governor_close(struct kpod_governor *g);

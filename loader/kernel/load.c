@@ -103,10 +103,35 @@ static bool is_units(const struct kpod_table *table, const char *map, const char
 	return size && !strncmp(map, table->units, size) && !strcmp(map + size, suffix);
 }
 
-static int size_map(struct kpod_bpf *bpf, const struct kpod_collector *c, struct bpf_map *map)
+/* Of a table that was kept while its collector was shed, the map of this name. -1: there is none.
+ */
+static int kept_map(const struct kpod_loaded *l, const char *name)
 {
-	const char *name = bpf_map__name(map);
+	for (size_t i = 0; l->tables && i < l->collector->table_count; i++) {
+		const struct kpod_loaded_table *t = &l->tables[i];
 
+		if (!strcmp(name, t->table->map))
+			return t->rows.fd;
+		if (is_units(t->table, name, "_units"))
+			return t->units.fd;
+		if (is_units(t->table, name, "_index"))
+			return t->index_fd;
+		if (is_units(t->table, name, "_free"))
+			return t->free_fd;
+		if (is_units(t->table, name, "_reserved"))
+			return t->reserved_fd;
+	}
+	return -1;
+}
+
+static int size_map(struct kpod_bpf *bpf, const struct kpod_loaded *l, struct bpf_map *map)
+{
+	const struct kpod_collector *c = l->collector;
+	const char *name = bpf_map__name(map);
+	int kept = kept_map(l, name);
+
+	if (kept >= 0)
+		return bpf_map__reuse_fd(map, kept);
 	if (!strcmp(name, "cgroups"))
 		return bpf->cgroups_fd >= 0
 			       ? bpf_map__reuse_fd(map, bpf->cgroups_fd)
@@ -146,29 +171,57 @@ static int set_config(struct kpod_bpf *bpf, struct bpf_object *object)
 	return bpf_map__set_initial_value(map, &bpf->config, size) ? -errno : 0;
 }
 
-void kpod_collector_unload(struct kpod_loaded *l)
+static void close_tables(struct kpod_loaded *l)
+{
+	for (size_t i = 0; l->tables && i < l->collector->table_count; i++) {
+		struct kpod_loaded_table *t = &l->tables[i];
+		const int fds[] = {t->rows.fd, t->units.fd, t->index_fd, t->free_fd,
+				   t->reserved_fd};
+
+		kpod_rows_close(&t->rows);
+		kpod_rows_close(&t->units);
+		kpod_kept_close(&t->kept);
+		for (size_t f = 0; f < KPOD_COUNT(fds); f++)
+			if (fds[f] > 0)
+				close(fds[f]);
+	}
+	free(l->tables);
+	l->tables = NULL;
+}
+
+/* What its source reads from files goes on by itself. */
+static bool has_only_maps(const struct kpod_collector *c)
+{
+	for (size_t i = 0; i < c->table_count; i++)
+		if (!c->tables[i].map)
+			return false;
+	return true;
+}
+
+void kpod_collector_shed(struct kpod_loaded *l)
 {
 	if (l->state)
 		l->source->close(l);
 	l->state = NULL;
 	for (size_t i = 0; i < l->link_count; i++)
 		bpf_link__destroy(l->links[i]);
-	for (size_t i = 0; l->tables && i < l->collector->table_count; i++) {
-		kpod_rows_close(&l->tables[i].rows);
-		kpod_rows_close(&l->tables[i].units);
-		kpod_kept_close(&l->tables[i].kept);
-	}
-	free(l->tables);
+	if (!has_only_maps(l->collector))
+		close_tables(l);
 	free(l->links);
 	free(l->per_cpu);
 	free(l->walks);
 	bpf_object__close(l->object);
 	l->object = NULL;
-	l->tables = NULL;
 	l->links = NULL;
 	l->per_cpu = l->walks = NULL;
 	l->link_count = l->per_cpu_count = l->walk_count = 0;
 	l->attachment = NULL;
+}
+
+void kpod_collector_unload(struct kpod_loaded *l)
+{
+	kpod_collector_shed(l);
+	close_tables(l);
 }
 
 int kpod_iterate(int link_fd)
@@ -283,6 +336,14 @@ static int map_fd(const struct kpod_loaded *l, const char *name, const char *suf
 	return bpf_object__find_map_fd_by_name(l->object, full);
 }
 
+/* Likewise, one that outlives the object. */
+static int own_map_fd(const struct kpod_loaded *l, const char *name, const char *suffix)
+{
+	int fd = map_fd(l, name, suffix);
+
+	return fd < 0 ? fd : fcntl(fd, F_DUPFD_CLOEXEC, 3);
+}
+
 /* Gives a unit to whoever is next: the first ones to the host, if there is no other. */
 static int push_unit(const struct kpod_loaded_table *t, uint32_t unit)
 {
@@ -294,15 +355,14 @@ static int push_unit(const struct kpod_loaded_table *t, uint32_t unit)
 /* Unit 0 is none; the others go to the stacks so that the lowest is taken first. */
 static int open_units(const struct kpod_loaded *l, struct kpod_loaded_table *t)
 {
-	int units_fd = map_fd(l, t->table->units, "_units");
-	int err;
+	int err = kpod_rows_open(&t->units, own_map_fd(l, t->table->units, "_units"),
+				 sizeof(struct kpod_unit), t->unit_count);
 
-	t->index_fd = map_fd(l, t->table->units, "_index");
-	t->free_fd = map_fd(l, t->table->units, "_free");
-	t->reserved_fd = map_fd(l, t->table->units, "_reserved");
-	if (units_fd < 0 || t->index_fd < 0 || t->free_fd < 0 || t->reserved_fd < 0)
+	t->index_fd = own_map_fd(l, t->table->units, "_index");
+	t->free_fd = own_map_fd(l, t->table->units, "_free");
+	t->reserved_fd = own_map_fd(l, t->table->units, "_reserved");
+	if (t->units.fd < 0 || t->index_fd < 0 || t->free_fd < 0 || t->reserved_fd < 0)
 		return -ENOENT;
-	err = kpod_rows_open(&t->units, units_fd, sizeof(struct kpod_unit), t->unit_count);
 	for (uint32_t unit = t->unit_count - 1; !err && unit > 0; unit--)
 		err = push_unit(t, unit);
 	return err;
@@ -313,24 +373,24 @@ static int open_tables(struct kpod_bpf *bpf, struct kpod_loaded *l)
 	const struct kpod_collector *c = l->collector;
 	int err = 0;
 
+	if (l->tables) /* it was shed */
+		return 0;
 	l->tables = calloc(c->table_count ? c->table_count : 1, sizeof(*l->tables));
 	if (!l->tables)
 		return -ENOMEM;
 	for (size_t i = 0; !err && i < c->table_count; i++) {
 		struct kpod_loaded_table *t = &l->tables[i];
-		int fd;
 
 		t->table = &c->tables[i];
 		if (!t->table->map) {
 			kpod_kept_open(&t->kept, t->table, kpod_key_words(t->table));
 			continue;
 		}
-		fd = map_fd(l, t->table->map, "");
 		t->shards = shards_of(bpf, t->table);
-		err = fd < 0 ? -ENOENT
-			     : kpod_rows_open(&t->rows, fd, t->table->row_size * t->shards,
-					      kpod_unit_count(bpf, t->table));
 		t->unit_count = kpod_unit_count(bpf, t->table);
+		err = kpod_rows_open(&t->rows, own_map_fd(l, t->table->map, ""),
+				     t->table->row_size * t->shards, t->unit_count);
+		err = err ? err : t->rows.fd < 0 ? -ENOENT : 0;
 		if (!err && t->table->units)
 			err = open_units(l, t);
 	}
@@ -440,7 +500,7 @@ static int load_object(struct kpod_bpf *bpf, struct kpod_loaded *l, const struct
 		else if (!err && !strcmp(bpf_map__name(map), "control") && bpf->control)
 			err = bpf_map__reuse_fd(map, bpf->control_fd);
 		else if (!err)
-			err = size_map(bpf, c, map);
+			err = size_map(bpf, l, map);
 	}
 	bpf_object__for_each_program (program, l->object)
 		bpf_program__set_autoload(program, is_step(a, bpf_program__name(program)));
@@ -491,7 +551,7 @@ static void disown_shared_maps(struct kpod_bpf *bpf)
 static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
 			  const struct kpod_attachment *a)
 {
-	bool first = l->collector->makes_slots;
+	bool first = l->collector->makes_slots, goes_on = l->tables;
 	const char *step = "open";
 	int err = 0;
 
@@ -517,7 +577,8 @@ static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
 	l->reason[0] = '\0';
 	l->has_nothing = false;
 	l->attachment = a;
-	l->started_ns = kpod_clock(CLOCK_BOOTTIME);
+	if (!goes_on)
+		l->started_ns = kpod_clock(CLOCK_BOOTTIME);
 	l->source = a->source ? a->source : l->collector->source;
 	if (l->collector->started)
 		l->collector->started();

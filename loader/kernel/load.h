@@ -28,8 +28,8 @@ struct kpod_loaded_table {
 	struct kpod_rows rows;
 	uint32_t shards;
 	/* With units only: */
-	struct kpod_rows units; /* struct kpod_unit */
-	int index_fd, free_fd, reserved_fd;
+	struct kpod_rows units;		    /* struct kpod_unit */
+	int index_fd, free_fd, reserved_fd; /* the table's own, as those of its rows are */
 	uint32_t unit_count;
 	uint32_t units_used;	     /* as of the last snapshot */
 	uint64_t units_evicted;	     /* of ended containers, for want of free ones */
@@ -58,8 +58,8 @@ struct kpod_loaded {
 	int *per_cpu; /* program descriptors */
 	int *walks;   /* link descriptors */
 	size_t link_count, per_cpu_count, walk_count;
-	struct kpod_loaded_table *tables;
-	void *state; /* the source's; NULL: it is not open */
+	struct kpod_loaded_table *tables; /* also while it is shed: totals go on afterwards */
+	void *state;			  /* the source's; NULL: it is not open */
 	/* The governor's: */
 	struct kpod_program *programs;
 	size_t program_count;
@@ -100,6 +100,9 @@ void kpod_bpf_close(struct kpod_bpf *bpf);
 void kpod_collector_load(struct kpod_bpf *bpf, struct kpod_loaded *l, struct kpod_slots *slots,
 			 const struct kpod_options *options);
 void kpod_collector_unload(struct kpod_loaded *l);
+
+/* Likewise, but the rows of its programs stay as they are until it is loaded again or unloaded. */
+void kpod_collector_shed(struct kpod_loaded *l);
 
 /* Runs the per-CPU programs and the walks, so that the maps are current. */
 void kpod_bpf_flush(struct kpod_bpf *bpf, uint32_t slots);

@@ -145,8 +145,8 @@ static const struct kpod_column collectors_columns[] = {
 	 "Kernel memory of the collector's BPF maps; of those that all share, at the first.",
 	 .kind = KPOD_GAUGE, .word = 0},
 	{"kpod_collector_sheds_total",
-	 "How often the collector was unloaded because BPF programs took too much time. When it "
-	 "is back, its totals begin at zero.",
+	 "How often the collector was unloaded because BPF programs took too much time. Its totals "
+	 "are not shown meanwhile, and go on when it is back.",
 	 .kind = KPOD_COUNTER, .word = 1},
 };
 
@@ -154,7 +154,9 @@ static const struct kpod_column overhead_columns[] = {
 	{"kpod_bpf_overhead_ratio",
 	 "Share of the node's CPU time that BPF programs took when it was last measured.",
 	 .kind = KPOD_GAUGE, .decimals = 9, .word = 0},
-	{"kpod_bpf_overhead_max_ratio", "Above which collectors are shed (--max-overhead).",
+	{"kpod_bpf_overhead_max_ratio",
+	 "Above which collectors are shed: --max-overhead, or 50 ms of CPU time a second on a node "
+	 "where that is more.",
 	 .kind = KPOD_GAUGE, .decimals = 9, .word = 1},
 };
 
@@ -270,7 +272,7 @@ static int write_costs(struct kpod_publisher *p, const struct kpod_loaded *l)
 static int write_overhead(struct kpod_publisher *p)
 {
 	uint64_t words[] = {(uint64_t)(p->governor->share * 1e9),
-			    (uint64_t)(p->options->max_overhead * 1e7)};
+			    (uint64_t)(kpod_governor_bound(p->governor) * 1e9)};
 
 	return p->governor->share > 0 ? kpod_writer_row(&p->writer, KPOD_OWN_OVERHEAD, 0, 0, words,
 							KPOD_COUNT(words))
