@@ -153,7 +153,7 @@ def test_while_time_goes_on(tmpfs: Path, cgroups: Cgroup) -> None:
             worker.stopped()
         assert attached(running.log)["cgroup_pressure"] == "walk"
     assert max(ahead) <= SAMPLE
-    assert sorted(ahead)[len(ahead) * 9 // 10] <= 0, "but nearly always not ahead at all"
+    assert sorted(ahead)[len(ahead) * 3 // 4] <= 0, "but mostly not ahead at all"
 
 
 @pytest.mark.guest("cgroup_pressure")
