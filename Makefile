@@ -331,7 +331,7 @@ LIVE := all $(B)/kpod-loader-test $(B)/kpod-loader-static $(B)/calls $(B)/churn 
 
 live: $(LIVE)
 
-$(B)/calls $(B)/churn: $(B)/%: tests/kernel/%.c
+$(B)/calls $(B)/churn: $(B)/%: tests/kernel/%.c tests/kernel/gate.h
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -pthread -static $< -o $@
 

@@ -68,6 +68,9 @@ class Response:
     snapshot: Snapshot | None = None  # that the body shows
 
 
+Handler = Callable[[Request], Awaitable[Response]]
+
+
 class Application:
     """The endpoints over one store. Beyond `max_scrapes` at once, the answer is 503.
 
@@ -101,20 +104,23 @@ class Application:
         self.own.watch_history(self._history)
         self._rows = Rows(self._history)
         self._observer = Observer(store, pods)
-        self._paths: dict[str, Callable[[Request], Awaitable[Response]]] = {
+        # For people and their programs; so many are answered at once.
+        self._view_paths: dict[str, Handler] = {
             "/": self._index,
-            **{path: partial(self._file, path) for path in page.FILES},
             "/api/v1/pod": self._api_pod,
             "/api/v1/pods": self._api_pods,
             "/api/v1/status": self._api_status,
             "/pod": self._pod,
+        }
+        self._paths: dict[str, Handler] = {
+            **self._view_paths,
+            **{path: partial(self._file, path) for path in page.FILES},
             "/actuator/prometheus": self._metrics,  # where the JVM system had it
             "/healthz": self._healthz,
             "/metrics": self._metrics,
             **cadvisor,
             "/readyz": self._readyz,
         }
-        self._view_paths = {"/", "/pod", "/api/v1/pod", "/api/v1/pods", "/api/v1/status"}
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

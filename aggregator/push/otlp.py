@@ -38,7 +38,7 @@ from aggregator.pods.source import retry_after
 from aggregator.segment.exposition import WHOSE
 from aggregator.segment.labels import Labels, cleaned
 from aggregator.segment.schema import Column, Histogram, Table
-from aggregator.segment.store import Snapshot, Store
+from aggregator.segment.store import NO_VALUE, Snapshot, Store
 from aggregator.selfmetrics import SelfMetrics
 
 log = logging.getLogger("kpod")
@@ -62,7 +62,6 @@ ATTRIBUTES = {
 }
 UNITS = {"_seconds": "s", "_bytes": "By"}
 UINT64_MAX = 2**64 - 1  # sums wrap as in render.c
-NO_VALUE = UINT64_MAX  # KPOD_NO_VALUE of shared/abi.h
 CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 
 

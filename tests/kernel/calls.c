@@ -20,26 +20,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "gate.h"
+
 #define REPEAT(n) for (int i_ = 0; i_ < (n); i_++)
 
 static char *self;
 static int ends[2];
-
-static void gate(void)
-{
-	char go;
-
-	if (write(1, "x", 1) != 1 || read(0, &go, 1) != 1)
-		_exit(0);
-}
-
-static void must(int ok, const char *what)
-{
-	if (!ok) {
-		perror(what);
-		_exit(1);
-	}
-}
 
 /* Until the process sleeps in a call: openat, close, and any number of pread64. */
 static void wait_asleep(pid_t pid)

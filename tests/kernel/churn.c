@@ -15,27 +15,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "gate.h"
+
 #define PAGE 4096
 #define PAGES 256 /* of FILE, at first */
 
 static char *self, *file;
 static char page[PAGE] __attribute__((aligned(PAGE)));
-
-static void gate(void)
-{
-	char go;
-
-	if (write(1, "x", 1) != 1 || read(0, &go, 1) != 1)
-		_exit(0);
-}
-
-static void must(int ok, const char *what)
-{
-	if (!ok) {
-		perror(what);
-		_exit(1);
-	}
-}
 
 static int open_file(int flags)
 {
