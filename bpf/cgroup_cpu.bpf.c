@@ -58,6 +58,9 @@ static __always_inline void read_cpu(struct cgroup_cpu_walked *found, struct cgr
 		found->row.quota = quota / NSEC_PER_USEC;
 }
 
+/* Readings of a removed cgroup's parts; two that are equal are enough. */
+#define END_TRIES 4
+
 /* A CPU's part, and what was found in the parts so far. */
 struct parts {
 	__u64 address; /* struct cgroup_rstat_cpu __percpu * */
@@ -93,21 +96,32 @@ static long add_cpu(__u32 cpu, void *context)
 
 /*
  * The last totals. rmdir() does not wait for the kernel to add up what each CPU has counted
- * (css_release_work_fn() does, later, for what is above), so that is done here.
+ * (css_release_work_fn() does, later, for what is above), so that is done here. Nothing is counted
+ * any more, so the sum is the same each time, but not while the kernel moves a part into the whole
+ * (cgroup_base_stat_flush()).
  */
 static __always_inline void end_cpu(struct cgroup_cpu_walked *found, struct cgroup *cgrp)
 {
 	struct parts parts = {};
+	__u64 last;
 
-	read_cpu(found, cgrp);
 	if (bpf_core_field_exists(cgrp->rstat_base_cpu))
 		parts.address = (__u64)BPF_CORE_READ(cgrp, rstat_base_cpu);
 	else
 		parts.address = (__u64)BPF_CORE_READ(cgrp, rstat_cpu);
-	bpf_loop(walk.cpus, add_cpu, &parts, 0);
-	found->runtime_ns += parts.runtime_ns;
-	found->ticks.user += parts.user;
-	found->ticks.system += parts.system;
+	for (int i = 0; i < END_TRIES; i++) {
+		last = parts.runtime_ns;
+		parts.runtime_ns = BPF_CORE_READ(cgrp, bstat.cputime.sum_exec_runtime);
+		parts.user = BPF_CORE_READ(cgrp, bstat.cputime.utime);
+		parts.system = BPF_CORE_READ(cgrp, bstat.cputime.stime);
+		bpf_loop(walk.cpus, add_cpu, &parts, 0);
+		if (i && parts.runtime_ns == last)
+			break;
+	}
+	read_cpu(found, cgrp);
+	found->runtime_ns = parts.runtime_ns;
+	found->ticks.user = parts.user;
+	found->ticks.system = parts.system;
 	found->row.usage = found->runtime_ns / NSEC_PER_USEC;
 }
 
