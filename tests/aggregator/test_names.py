@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from aggregator._native import lib
 from aggregator.cli import arguments
 from aggregator.http.server import Application
+from aggregator.pods.claims import Claims
 from aggregator.pods.kinds import CONTAINER, MACHINE, POD, POD_CONTAINER, UNIT
 from aggregator.pods.memory import Memory
 from aggregator.pods.names import GRACE_NS, NOBODY, Names
@@ -77,11 +78,13 @@ class World:
         self.names = Names(self.table, clock=lambda: self.now, policy=policy, all_ids=all_ids)
         self.source = Watcher("n1", lambda: httpx.AsyncClient(), self.table)
         self.info = PodInfo(self.table, policy, "n1")
+        self.claims = Claims()
         self.store = Store(
             str(directory / "segment"),
             clock=time.monotonic_ns,
             resolver=self.names,
             changed=self.names.changed,
+            claims=self.claims,
             node="n1",
             limits=Limits(ended_per_pod=1000),  # many that have ended are one pod's here
             node_labels=NOBODY,
