@@ -209,6 +209,7 @@ def main() -> None:
         ),
         compat=cadvisor(pods) if options.compat == "cadvisor" else None,
         claims=claims,
+        others=pods.info.limit if pods else lambda _: {},
         seen=scrapers.seen if options.ended == "until-seen" else lambda _: 0,
     )
     store.refresh()

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aggregator._native import ffi, lib
@@ -78,6 +78,7 @@ class Snapshot:
         self.plans = plans
         self.plan = plans[lib.KPOD_OWN]
         self.cut: dict[str, int] = {}  # series that are not shown on our page, by family
+        self.left = Limits()  # for what else is on our page
         self._shown = [ffi.new("uint32_t[]", max(len(plan.names), 1)) for plan in plans]
 
     def render(self, format_: int, page: int = lib.KPOD_OWN) -> Iterator[bytes]:
@@ -131,10 +132,13 @@ class Snapshot:
     def limit(self, limits: Limits) -> None:
         """Leaves out rows that are too many: the last of a family, the last families."""
         wanted = ffi.new("struct kpod_limits *", (limits.per_family, limits.total, limits.page))
+        left = ffi.new("struct kpod_limits *")
         for page, plan in enumerate(self.plans):
             cut = ffi.new("uint64_t[]", max(len(plan.names), 1))
-            lib.kpod_snapshot_show(self.native, plan.native, wanted, self._shown[page], cut)
+            shown = self._shown[page]
+            lib.kpod_snapshot_show(self.native, plan.native, wanted, shown, cut, left)
             if page == lib.KPOD_OWN:
+                self.left = replace(limits, total=left.series, page=left.bytes)
                 self.cut = {name: cut[i] for i, name in enumerate(plan.names) if cut[i]}
 
     def label(
@@ -216,6 +220,7 @@ class Store:
         seen: Callable[[int], int] = lambda _: 0,
         compat: Compat | None = None,
         claims: Claims = lambda _present, _new: frozenset(),
+        others: Callable[[Limits], Mapping[str, int]] = lambda _: {},
     ) -> None:
         """clock: CLOCK_MONOTONIC in ns. The node's label comes after the resolver's, and after
         node_labels on what is of the node as a whole. seen: of a loader's generation, the snapshot
@@ -223,7 +228,8 @@ class Store:
 
         A resolver is asked once for each owner; again for those that it says have `changed`, of
         the cgroups of a new snapshot, for those that are outdone since, and for those that it had
-        no answer for. claims: says who is outdone.
+        no answer for. claims: says who is outdone. others: what else is on our page is told what a
+        snapshot leaves of the limits, and says how many series it leaves out, by family.
         """
         self.path = path
         self.state = "absent"
@@ -237,6 +243,7 @@ class Store:
         self._resolver: Resolver = lambda owner: self._with_node(resolver(owner))
         self._changed = changed
         self._claims = claims
+        self._others = others
         self._present: set[int] = set()  # cgroups of the last snapshot that claims were asked of
         self._outdone: Set[int] = frozenset()
         self._stale: set[int] = set()  # changed, and not named anew yet
@@ -402,6 +409,7 @@ class Store:
         yield from snapshot.label(self._resolver, self._stale, seen, other, per_pod)
         self._stale.clear()
         snapshot.limit(self._limits)
+        snapshot.cut |= self._others(snapshot.left)
         for family in snapshot.cut.keys() - self._cut:
             self._cut.add(family)
             log.warning("%s: more series than are shown; see kpod_series_cut", family)
