@@ -124,7 +124,7 @@ class ClaimsCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield CounterMetricFamily(
             "kpod_identity_claims_refused",
-            "Cgroups named like a container or pod that another cgroup is: their rows have their "
-            "path where others have pod_uid and container_id.",
+            "Cgroups whose name has the id of another cgroup's container or pod: their rows have their "
+            "own path in place of container_id and pod_uid.",
             value=self._claims.refused,
         )

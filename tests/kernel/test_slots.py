@@ -280,6 +280,33 @@ def test_no_name_makes_a_pod(tmpfs: Path, cgroups: Cgroup, first: bool, seed: in
 
 
 @pytest.mark.parametrize("first", [True, False])
+def test_a_path_that_is_too_long_is_never_cut(tmpfs: Path, cgroups: Cgroup, first: bool) -> None:
+    """What would be left of it is the path of another. A user's container, and a service with such
+    a path, are what is above them; a pod's has a row of its own that says no path.
+    """
+    user = cgroups.below("user.slice/user-1000.slice")
+    long = "x" * 200
+
+    def make() -> list[Cgroup]:
+        return [
+            user.below(f"{long}/{long}/{long}/libpod-{IDS[1]}.scope"),
+            cgroups.below(f"{long}/{long}/{long}/web.service"),
+            cgroups.below(f"kubepods/{long}/{long}/pod{UID}/{IDS[2]}"),
+        ]
+
+    made = make() if first else []
+    with loader(tmpfs, "--collectors", "cgroup,cpu") as running:
+        container, service, of_pod = made or make()
+        dump = exact(running, user, inside=container)
+        assert dump.slot(container.id) is dump.slot(service.id) is None
+        dump = exact(running, of_pod)
+        slot = dump.slot(of_pod.id)
+        assert slot
+        assert (slot["kind"], slot["path"]) == (4, "")
+        assert dump.loader["kpod_cgroup_paths_truncated_total"] == 3
+
+
+@pytest.mark.parametrize("first", [True, False])
 def test_real_paths(tmpfs: Path, cgroups: Cgroup, first: bool) -> None:
     """Of each kind of the table, as kernel program and walk have it."""
     there = f"/{cgroups.path.relative_to(cgroup2())}"
