@@ -14,8 +14,8 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from aggregator._native import lib
-from aggregator.pods.names import STATES as NAMED
 from aggregator.pods.claims import Claims, ClaimsCollector
+from aggregator.pods.names import STATES as NAMED
 from aggregator.pods.podinfo import PodInfo, SourceCollector
 from aggregator.pods.policy import Policy
 from aggregator.pods.table import Container, Pod, PodTable

@@ -124,7 +124,7 @@ class ClaimsCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield CounterMetricFamily(
             "kpod_identity_claims_refused",
-            "Cgroups whose name has the id of another cgroup's container or pod: their rows have their "
-            "own path in place of container_id and pod_uid.",
+            "Cgroups whose name has the id of another cgroup's container or pod: their rows have "
+            "their own path in place of container_id and pod_uid.",
             value=self._claims.refused,
         )
