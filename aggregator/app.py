@@ -22,6 +22,7 @@ from aggregator.http.protocol import KEEP_ALIVE, Connections, Protocol, max_conn
 from aggregator.http.scrapers import Scrapers
 from aggregator.http.server import Application
 from aggregator.log import start as start_log
+from aggregator.pods.claims import Claims, ClaimsCollector
 from aggregator.pods.memory import Memory
 from aggregator.pods.names import NOBODY, Names
 from aggregator.pods.podinfo import PodInfo, Pods
@@ -189,6 +190,7 @@ def main() -> None:
         cause = os.strerror(error.errno) if error.errno and error.errno > 0 else error
         sys.exit(f"kpod-aggregator: cannot listen on {host}:{port}: {cause}")
     pods = make_pods(options)
+    claims = Claims()
     scrapers = Scrapers(time.monotonic_ns)
     store = Store(
         options.segment,
@@ -206,6 +208,8 @@ def main() -> None:
             options.max_ended_per_pod,
         ),
         compat=cadvisor(pods) if options.compat == "cadvisor" else None,
+        claims=claims,
+        others=pods.info.limit if pods else lambda _: {},
         seen=scrapers.seen if options.ended == "until-seen" else lambda _: 0,
     )
     store.refresh()
@@ -220,6 +224,7 @@ def main() -> None:
         max_scrapes=options.max_scrapes,
         scrapers=scrapers,
     )
+    application.own.register(ClaimsCollector(claims))
     log.info(
         "serving %s://%s:%d/metrics",
         "https" if tls else "http",

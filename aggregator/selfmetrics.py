@@ -155,7 +155,8 @@ class StoreCollector(Collector):
         )
         cut = GaugeMetricFamily(
             "kpod_series_cut",
-            "Series of the snapshot that are not shown, because there would be too many.",
+            "Series that are not shown, because there would be too many (--max-series, "
+            "--max-series-per-family, --max-page).",
             labels=["family"],
         )
         for family, series in snapshot.cut.items():

@@ -54,6 +54,7 @@ static char raw[KPOD_NAME_TAIL + NAME_MAX]; /* the first KPOD_NAME_TAIL bytes st
 static struct kpod_name name;
 static struct kpod_root root;
 static struct kpod_group group;
+static char whole[KPOD_SLOT_PATH];
 
 /* Global functions are verified by themselves, not anew for each way to get there. */
 __noinline int kpod_kind_of_name(__u32 above, __u32 flags)
@@ -103,6 +104,15 @@ static __always_inline bool is_root(const char *path)
 	       bpf_map_lookup_elem(&roots, &root);
 }
 
+/*
+ * Whether a slot has no room for the path. What is cut would say that it is another: of pods
+ * nothing is kept of it then, and the rest have no slot.
+ */
+static __always_inline bool is_too_long(const char *path)
+{
+	return bpf_probe_read_kernel_str(whole, sizeof(whole), path) == sizeof(whole);
+}
+
 /* A free slot within the budget, or 0: it is counted why not. */
 static __always_inline __u32 take_slot(struct kpod_control *ctl, __u32 kind,
 				       const struct kpod_cgroup *above)
@@ -148,17 +158,15 @@ static __always_inline void give_back(struct kpod_control *ctl, __u32 slot, __u3
 }
 
 /* `cut`: bytes at the end of the path that the slot's does not have. */
-static __always_inline void fill_slot(struct kpod_control *ctl, struct kpod_slot_info *info,
-				      const char *path, long cut, __u32 kind, __u64 id,
-				      const struct kpod_cgroup *above)
+static __always_inline void fill_slot(struct kpod_slot_info *info, const char *path, long cut,
+				      __u32 kind, __u64 id, const struct kpod_cgroup *above)
 {
 	long size = bpf_probe_read_kernel_str(info->path, sizeof(info->path), path);
-	__u32 length = size > 0 ? size - 1 : 0, by = above ? above->slot : 0;
+	__u32 length = size > 0 && size < (long)sizeof(info->path) ? size - 1 : 0;
+	__u32 by = above ? above->slot : 0;
 	struct kpod_slot_info *user = bpf_map_lookup_elem(&slots, &by);
 
-	if (size == sizeof(info->path))
-		__sync_fetch_and_add(&ctl->paths_truncated, 1);
-	else if (cut > 0 && cut < length)
+	if (cut > 0 && cut < length)
 		length -= cut;
 	info->path_size = length;
 	info->kind = kind == KPOD_CGROUP_USER ? KPOD_CGROUP_UNIT : kind;
@@ -186,7 +194,7 @@ static __always_inline __u32 group_slot(struct kpod_control *ctl, const char *pa
 	info = slot ? bpf_map_lookup_elem(&slots, &slot) : NULL;
 	if (!info)
 		return 0;
-	fill_slot(ctl, info, path, cut, KPOD_CGROUP_UNIT, id, NULL);
+	fill_slot(info, path, cut, KPOD_CGROUP_UNIT, id, NULL);
 	if (!bpf_map_update_elem(&groups, &group, &slot, BPF_NOEXIST))
 		return slot;
 	/* The loader made the group in this moment, or there are too many. */
@@ -219,6 +227,11 @@ int BPF_PROG(kpod_cgroup_mkdir, struct cgroup *cgrp, const char *path)
 	kind = kpod_kind_of_name(above ? above->kind : KPOD_CGROUP_HOST, place_of(cgrp, above, at));
 	if (kpod_config.others == KPOD_OTHERS_NONE && !kpod_is_kubelets(kind))
 		kind = KPOD_CGROUP_HOST;
+	if (kind != KPOD_CGROUP_HOST && is_too_long(path)) {
+		__sync_fetch_and_add(&ctl->paths_truncated, 1);
+		if (!kpod_is_kubelets(kind))
+			kind = KPOD_CGROUP_HOST;
+	}
 	node = is_root(path);
 	if (kind == KPOD_CGROUP_HOST && !node)
 		return 0;
@@ -249,7 +262,7 @@ int BPF_PROG(kpod_cgroup_mkdir, struct cgroup *cgrp, const char *path)
 		info = bpf_map_lookup_elem(&slots, &slot);
 		if (!info)
 			return 0;
-		fill_slot(ctl, info, path, 0, kind, id, above);
+		fill_slot(info, path, 0, kind, id, above);
 	}
 	if (bpf_map_update_elem(&cgroups, &id, &entry, BPF_ANY)) {
 		__sync_fetch_and_add(&ctl->cgroups_full, 1);

@@ -14,6 +14,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from aggregator._native import lib
+from aggregator.pods.claims import Claims, ClaimsCollector
 from aggregator.pods.names import STATES as NAMED
 from aggregator.pods.podinfo import PodInfo, SourceCollector
 from aggregator.pods.policy import Policy
@@ -94,6 +95,7 @@ def own_metrics() -> Iterator[Metric]:
     own = SelfMetrics(store)
     own.watch_history(history)
     own.register(SourceCollector(source, names))
+    own.register(ClaimsCollector(Claims()))
     Exporter(store, own, Endpoint("http://localhost", {}, False), interval=1)
     yield from own.collect()
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from aggregator.pods.kinds import CONTAINER, HOST, POD, POD_CONTAINER
-from aggregator.pods.resolver import parse_path
+from aggregator.pods.resolver import name_of
 from aggregator.segment.exposition import WHOSE
 from aggregator.segment.labels import Labels
 from aggregator.segment.owner import Owner
@@ -300,7 +300,7 @@ def namer(image: Image) -> Callable[[Owner, Labels], Labels | None]:
             return None  # what belongs to no container is not the root cgroup
         known = dict(ours)
         where = ("id", f"/{owner.path.strip('/')}")
-        name = parse_path(owner.kind, owner.path)
+        name = name_of(owner)
         if owner.kind == POD_CONTAINER:
             return (
                 ("container", known.get("container", "")),

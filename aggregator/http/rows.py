@@ -2,15 +2,15 @@
 or more containers (owners in the snapshot)."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from aggregator._native import ffi, lib
 from aggregator.pods.kinds import POD, POD_CONTAINER
-from aggregator.pods.resolver import parse_path
+from aggregator.pods.resolver import name_of
 from aggregator.segment import protobuf
 from aggregator.segment.history import History
 from aggregator.segment.labels import clean
-from aggregator.segment.store import Snapshot
+from aggregator.segment.owner import Owner
+from aggregator.segment.store import Snapshot, owner_of
 
 SHORT_ID = 12  # characters of a container's id, as docker ps shows it
 
@@ -41,17 +41,17 @@ class Row:
         return sum(member.labels["scope"] == "container" for member in self.members)
 
 
-def identify(owner: Any, labels: Labels) -> Who:
-    """From a struct kpod_owner and its labels."""
+def identify(owner: Owner, labels: Labels) -> Who:
+    """From an owner and its labels."""
     scope = labels.get("scope", "")
     if owner.kind in (POD, POD_CONTAINER):
-        path = ffi.unpack(owner.path, owner.path_size).decode(errors="replace")
-        uid = parse_path(owner.kind, path).pod_uid or f"cgroup:{owner.cgroup_id}"
+        uid = name_of(owner).pod_uid or f"cgroup:{owner.cgroup_id}"
         name = labels.get("pod") or f"pod {clean(uid)}"
         return Who(f"pod:{clean(uid)}", "pod", name, labels.get("namespace", ""), labels, uid)
     if scope == "container":
         name = labels.get("container_id", "")
-        return Who(f"container:{name}", scope, name[:SHORT_ID], labels.get("unit", ""), labels)
+        short = name if owner.outdone else name[:SHORT_ID]
+        return Who(f"container:{name}", scope, short, labels.get("unit", ""), labels)
     if scope in ("unit", "machine"):
         return Who(f"{scope}:{labels.get(scope, '')}", scope, labels.get(scope, ""), "", labels)
     return Who("host", "host", "host: all that is not listed", "", labels)
@@ -79,7 +79,9 @@ class Rows:
                 continue
             text = ffi.unpack(texts + place.at, place.size)
             key = owner.cgroup_id, text
-            who = self._known.get(key) or identify(owner, dict(protobuf.labels(text)))
+            who = self._known.get(key) or identify(
+                owner_of(owner, snapshot.outdone), dict(protobuf.labels(text))
+            )
             known[key] = who
             row = rows.get(who.id)
             if not row:

@@ -223,10 +223,12 @@ struct kpod_limits {
 /*
  * By family of the plan: how many rows of its table are looked at, and how many series of others
  * are cut. Whole rows that are too many in the text format are left out: the last ones of a
- * family, the last families. None of a family that has no value in any row.
+ * family, the last families. None of a family that has no value in any row. `left`: what at least
+ * is left of the limits for others.
  */
 void kpod_snapshot_show(const struct kpod_snapshot *snapshot, const struct kpod_plan *plan,
-			const struct kpod_limits *limits, uint32_t *shown, uint64_t *cut);
+			const struct kpod_limits *limits, uint32_t *shown, uint64_t *cut,
+			struct kpod_limits *left);
 
 /* Where a rendering is; zeroed at the start. */
 struct kpod_cursor {

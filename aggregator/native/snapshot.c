@@ -399,9 +399,10 @@ static uint64_t keys_size(const struct kpod_plan *plan, const struct kpod_shape 
 
 #define VALUE_SIZE 8 /* with the end of the line; most values are small */
 
-/* Whether all of it is within the limits even if each line were as long as the longest. */
+/* Whether all of it is within the limits even if each line were as long as the longest; what is
+ * left of them then. */
 static bool all_fit(const struct kpod_snapshot *s, const struct kpod_plan *plan,
-		    const struct kpod_limits *limits)
+		    const struct kpod_limits *limits, struct kpod_limits *left)
 {
 	uint64_t series = 0, bytes = 0, labels = 0;
 
@@ -422,21 +423,27 @@ static bool all_fit(const struct kpod_snapshot *s, const struct kpod_plan *plan,
 		series += lines;
 		bytes += view->header.size + lines * view->line_size;
 	}
-	return series <= limits->series && bytes + series * labels <= limits->bytes;
+	bytes += series * labels;
+	if (series > limits->series || bytes > limits->bytes)
+		return false;
+	left->series = limits->series - series;
+	left->bytes = limits->bytes - bytes;
+	return true;
 }
 
 void kpod_snapshot_show(const struct kpod_snapshot *s, const struct kpod_plan *plan,
-			const struct kpod_limits *limits, uint32_t *shown, uint64_t *cut)
+			const struct kpod_limits *limits, uint32_t *shown, uint64_t *cut,
+			struct kpod_limits *left)
 {
 	uint64_t series = limits->series, bytes = limits->bytes;
-	bool whole = all_fit(s, plan, limits);
+	bool whole = all_fit(s, plan, limits, left);
 
 	for (uint32_t f = 0; f < plan->family_count; f++) {
 		const struct kpod_family *family = &plan->families[f];
 		const struct kpod_view *view = &family->views[KPOD_TEXT];
 		uint32_t row = s->first_row[family->table];
 		uint32_t end = s->first_row[family->table + family->tables];
-		uint64_t count = view->sample_count, left = limits->per_family;
+		uint64_t count = view->sample_count, room = limits->per_family;
 
 		shown[f] = 0;
 		cut[f] = 0;
@@ -454,14 +461,19 @@ void kpod_snapshot_show(const struct kpod_snapshot *s, const struct kpod_plan *p
 
 			if (!kpod_has_rows(ref->owner, plan->page))
 				continue;
-			if (count > left || count > series || size > bytes)
+			if (count > room || count > series || size > bytes)
 				break;
-			left -= count;
+			room -= count;
 			series -= count;
 			bytes -= size;
 		}
 		shown[f] = row - s->first_row[family->table];
 		for (; row < end; row++)
 			cut[f] += kpod_has_rows(s->rows[row].owner, plan->page) * count;
+	}
+	left->per_family = limits->per_family;
+	if (!whole) {
+		left->series = series;
+		left->bytes = bytes;
 	}
 }

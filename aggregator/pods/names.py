@@ -6,7 +6,7 @@ from collections.abc import Callable, Set
 
 from aggregator.pods.kinds import POD, POD_CONTAINER
 from aggregator.pods.policy import Policy, cut
-from aggregator.pods.resolver import CgroupName, container_ids, parse_path, standalone
+from aggregator.pods.resolver import CgroupName, container_ids, name_of, standalone
 from aggregator.pods.table import Pod, PodTable
 from aggregator.segment.exposition import Labels
 from aggregator.segment.owner import Owner
@@ -64,7 +64,7 @@ class Names:
         if owner.kind not in (POD, POD_CONTAINER):
             scope, *rest = standalone(owner)
             return (scope, *NOBODY, *rest, *self._none)
-        name = parse_path(owner.kind, owner.path)
+        name = name_of(owner)
         if owner.kind == POD_CONTAINER:
             born, first = self._oldest.get(name.pod_uid, (owner.born_ns, set()))
             if owner.born_ns <= born:

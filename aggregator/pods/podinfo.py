@@ -1,6 +1,6 @@
 """What is known of pods, as metrics: kpod_pod_info and others; and how well it is known."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,11 +20,13 @@ from aggregator.segment.exposition import (
     protobuf_labels,
     render_labels,
 )
+from aggregator.segment.store import Limits
 
 if TYPE_CHECKING:
     from aggregator.pods.source import Source
 
 PIECE = 65536  # bytes
+RESERVE = 896 << 10  # bytes of text
 
 FAMILIES = (
     ("kpod_pod_info", "A pod of this node that has series; its value is 1."),
@@ -56,19 +58,27 @@ class PodInfo:
         self._table = table
         self._policy = policy
         self._node: Labels = (("node", node),)
+        # The least there is for these: the snapshot's families have what --max-page says, and there
+        # is 1 MiB beside it, in which the aggregator's own take less than the rest.
+        self.reserve = RESERVE
+        self._left = Limits()
         self._made: dict[Encode, dict[str, tuple[Pod, tuple[bytes, ...]]]] = {}
+
+    def limit(self, left: Limits) -> Mapping[str, int]:
+        """What the rest of the page leaves for these; how many series are left out, by family."""
+        self._left = left
+        return self._fit(self._shown())[1]
 
     def render(self, format_: int) -> Iterator[bytes]:
         """In one of enum kpod_format, in pieces of about PIECE bytes."""
         encode = as_metric if format_ == lib.KPOD_PROTOBUF else as_line
-        pods = [pod for pod in self._table.shown() if self._policy.shows(pod)]
-        # At the start: a scrape may end anywhere.
-        made = self._made.get(encode, {})
-        self._made[encode] = {pod.uid: made[pod.uid] for pod in pods if pod.uid in made}
+        pods = self._shown()
+        fits, _ = self._fit(pods)
+        made = self._of(pods, encode)
         for index, (name, text) in enumerate(FAMILIES):
-            if not pods:
-                break
-            series: Iterable[bytes] = (self._render(pod, encode)[index] for pod in pods)
+            if not fits[index]:
+                continue
+            series: Iterable[bytes] = (of_pod[index] for of_pod in made[: fits[index]])
             piece = bytearray()
             if format_ == lib.KPOD_PROTOBUF:
                 series = list(series)
@@ -83,6 +93,30 @@ class PodInfo:
                     yield bytes(piece)
                     piece.clear()
             yield bytes(piece)
+
+    def _shown(self) -> list[Pod]:
+        return [pod for pod in self._table.shown() if self._policy.shows(pod)]
+
+    def _fit(self, pods: Sequence[Pod]) -> tuple[list[int], dict[str, int]]:
+        """Of how many pods, the first, the series of each family are shown; and how many series
+        are not, by family. By their text: all formats show the same.
+        """
+        series, size = self._left.total, self._left.page + self.reserve
+        fits: list[int] = []
+        cut: dict[str, int] = {}
+        made = self._of(pods, as_line)
+        for index, (name, _) in enumerate(FAMILIES):
+            room, shown, lines = self._left.per_family, 0, [of_pod[index] for of_pod in made]
+            counts = [text.count(b"\n") for text in lines]
+            for text, count in zip(lines, counts, strict=True):
+                if count > room or count > series or len(text) > size:
+                    break
+                room, series, size = room - count, series - count, size - len(text)
+                shown += 1
+            fits.append(shown)
+            if left_out := sum(counts[shown:]):
+                cut[name] = left_out
+        return fits, cut
 
     def facts(self, cgroup_uid: str) -> Labels:
         """What people are told of one pod; empty if nothing is known, or it is not to be shown."""
@@ -99,16 +133,20 @@ class PodInfo:
             return {}
         return {c.id: cut(self._policy.blot(c.image)) for c in found[0].containers if c.id}
 
-    def _render(self, pod: Pod, encode: Encode) -> tuple[bytes, ...]:
-        """The pod's series of each family."""
-        made = self._made[encode]
-        known = made.get(pod.uid)
-        if known and known[0] is pod:
-            return known[1]
+    def _of(self, pods: Iterable[Pod], encode: Encode) -> list[tuple[bytes, ...]]:
+        """The pods' series of each family. What other pods had is forgotten."""
+        before = self._made.get(encode, {})
+        made: dict[str, tuple[Pod, tuple[bytes, ...]]] = {}
+        for pod in pods:
+            known = before.get(pod.uid)
+            made[pod.uid] = known if known and known[0] is pod else (pod, self._encode(pod, encode))
+        self._made[encode] = made
+        return [series for _, series in made.values()]
+
+    def _encode(self, pod: Pod, encode: Encode) -> tuple[bytes, ...]:
         series = [b""] * len(FAMILIES)
         for family, labels, value in self._samples(pod):
             series[family] += encode(FAMILIES[family][0], labels, value)
-        made[pod.uid] = pod, tuple(series)
         return tuple(series)
 
     def _samples(self, pod: Pod) -> Iterator[tuple[int, Labels, int]]:

@@ -1,7 +1,8 @@
 """From a cgroup path to the labels of its series."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from aggregator.pods.kinds import CONTAINER, HOST, MACHINE, POD, POD_CONTAINER
 from aggregator.segment.exposition import Labels
@@ -38,6 +39,16 @@ def _pod_uid(name: str) -> str:
     return name.removeprefix("pod").replace("_", "-")
 
 
+def _user(parts: Iterable[str]) -> str:
+    """The slice of the login user below whose slice a path is; empty: it is nobody's."""
+    return next((part for part in parts if _USER.match(part)), "")
+
+
+def is_users(path: str) -> bool:
+    """Whether a login user may have made what is at this path."""
+    return bool(_user(path.split("/")))
+
+
 def _unescape(name: str) -> str:
     """systemd's escaping: a - is \\x2d."""
     return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), name)
@@ -62,12 +73,26 @@ def parse_path(kind: int, path: str) -> CgroupName:
         return CgroupName(_pod_uid(above[-1]) if above else "", found["id"] if found else last)
     if kind == CONTAINER:
         found = _ID.search(last)
-        user = next((part for part in above if _USER.match(part)), "")
-        return CgroupName(container_id=found["id"] if found else last, unit=user)
+        return CgroupName(container_id=found["id"] if found else last, unit=_user(above))
     if kind == MACHINE:
         name = _MACHINE.match(last)
         return CgroupName(machine=_unescape(name[name.lastgroup or 0] if name else last))
     return CgroupName(unit=_unit(last))
+
+
+def name_of(owner: Owner) -> CgroupName:
+    """What a cgroup is called: what its path says, or the path where that is another's name."""
+    name = parse_path(owner.kind, owner.path)
+    if not owner.outdone:
+        return name
+    if owner.kind == POD:
+        return replace(name, pod_uid=owner.path)
+    if owner.kind == POD_CONTAINER:
+        above, _, last = owner.path.rpartition("/")
+        colons = _COLONS.match(last)
+        pod = f"{above}/{colons['slice']}" if colons else above
+        return replace(name, pod_uid=pod, container_id=owner.path)
+    return replace(name, container_id=owner.path)
 
 
 def container_ids(owner: Owner, name: CgroupName) -> Labels:
@@ -86,7 +111,7 @@ def standalone(owner: Owner) -> Labels:
     """
     if owner.kind == HOST:
         return (("scope", "host"),)
-    name = parse_path(owner.kind, owner.path)
+    name = name_of(owner)
     cgroup_id = ("cgroup_id", str(owner.cgroup_id))
     if owner.kind == POD:
         return (("scope", "pod"), ("pod_uid", name.pod_uid or f"cgroup:{owner.cgroup_id}"))

@@ -33,12 +33,12 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 from aggregator import __version__
 from aggregator._native import ffi, lib
 from aggregator.pods.kinds import POD, POD_CONTAINER
-from aggregator.pods.resolver import parse_path
+from aggregator.pods.resolver import name_of
 from aggregator.pods.source import retry_after
 from aggregator.segment.exposition import WHOSE
 from aggregator.segment.labels import Labels, cleaned
 from aggregator.segment.schema import Column, Histogram, Table
-from aggregator.segment.store import NO_VALUE, Snapshot, Store
+from aggregator.segment.store import NO_VALUE, Snapshot, Store, owner_of
 from aggregator.selfmetrics import SelfMetrics
 
 log = logging.getLogger("kpod")
@@ -151,8 +151,7 @@ def _with_ids(snapshot: Snapshot, owner: Any) -> Labels:
     labels = snapshot.labels_of(owner)
     if not owner or owner.kind not in (POD, POD_CONTAINER) or not owner.path_size:
         return labels
-    path = ffi.unpack(owner.path, owner.path_size).decode(errors="replace")
-    name = parse_path(owner.kind, path)
+    name = name_of(owner_of(owner, snapshot.outdone))
     ids = (("pod_uid", name.pod_uid), ("container_id", name.container_id))
     there = dict(labels)
     return (*labels, *cleaned((n, v) for n, v in ids if v and n not in there))

@@ -4,13 +4,13 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aggregator._native import ffi, lib
 from aggregator.segment import protobuf
 from aggregator.segment.exposition import Labels, Plan, Presentation, protobuf_labels, row_labels
-from aggregator.segment.owner import Owner, Resolver
+from aggregator.segment.owner import Claims, Owner, Resolver
 from aggregator.segment.schema import Schema, SchemaError, decode
 
 log = logging.getLogger("kpod")
@@ -48,16 +48,37 @@ class Limits:
     ended_per_pod: int = 16
 
 
+def owner_of(native: Any, outdone: Set[int] = frozenset()) -> Owner:
+    """Of a struct kpod_owner. outdone: ids of cgroups."""
+    path = ffi.unpack(native.path, native.path_size).decode(errors="replace")
+    return Owner(
+        native.kind,
+        native.cgroup_id,
+        path,
+        native.born_ns,
+        bool(native.died_ns),
+        native.cgroup_id in outdone,
+    )
+
+
 class Snapshot:
     """One snapshot with the plan it is rendered by; usable as long as somebody holds it."""
 
-    def __init__(self, native: Any, plans: Sequence[Plan], generation: int) -> None:
-        """plans: by page."""
+    def __init__(
+        self,
+        native: Any,
+        plans: Sequence[Plan],
+        generation: int,
+        outdone: Set[int] = frozenset(),
+    ) -> None:
+        """plans: by page. outdone: cgroups whose names are others' (see Claims)."""
         self.native = native
+        self.outdone = outdone
         self.generation = generation  # of the loader that made it
         self.plans = plans
         self.plan = plans[lib.KPOD_OWN]
         self.cut: dict[str, int] = {}  # series that are not shown on our page, by family
+        self.left = Limits()  # for what else is on our page
         self._shown = [ffi.new("uint32_t[]", max(len(plan.names), 1)) for plan in plans]
 
     def render(self, format_: int, page: int = lib.KPOD_OWN) -> Iterator[bytes]:
@@ -111,10 +132,13 @@ class Snapshot:
     def limit(self, limits: Limits) -> None:
         """Leaves out rows that are too many: the last of a family, the last families."""
         wanted = ffi.new("struct kpod_limits *", (limits.per_family, limits.total, limits.page))
+        left = ffi.new("struct kpod_limits *")
         for page, plan in enumerate(self.plans):
             cut = ffi.new("uint64_t[]", max(len(plan.names), 1))
-            lib.kpod_snapshot_show(self.native, plan.native, wanted, self._shown[page], cut)
+            shown = self._shown[page]
+            lib.kpod_snapshot_show(self.native, plan.native, wanted, shown, cut, left)
             if page == lib.KPOD_OWN:
+                self.left = replace(limits, total=left.series, page=left.bytes)
                 self.cut = {name: cut[i] for i, name in enumerate(plan.names) if cut[i]}
 
     def label(
@@ -144,9 +168,7 @@ class Snapshot:
         taken.add(row_labels(()).encode())  # a series of a container has a label
         nameless = [index for index, text in enumerate(known) if not text]
         for count, index in enumerate(nameless, 1):
-            native = owners[index]
-            path = ffi.unpack(native.path, native.path_size).decode(errors="replace")
-            owner = Owner(native.kind, native.cgroup_id, path, native.born_ns, bool(native.died_ns))
+            owner = owner_of(owners[index], self.outdone)
             labels = resolver(owner)
             text = row_labels(labels).encode() if labels is not None else b""
             if text in taken and labels is not None:
@@ -167,9 +189,7 @@ class Snapshot:
         if not lib.kpod_snapshot_label(
             self.native, owner, page, text, len(text), encoded, len(encoded)
         ):
-            native = self.native.owners[owner]
-            path = ffi.unpack(native.path, native.path_size).decode(errors="replace")
-            raise MemoryError(f"labels of {path}")
+            raise MemoryError(f"labels of {owner_of(self.native.owners[owner]).path}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,13 +219,17 @@ class Store:
         limits: Limits = Limits(),
         seen: Callable[[int], int] = lambda _: 0,
         compat: Compat | None = None,
+        claims: Claims = lambda _present, _new: frozenset(),
+        others: Callable[[Limits], Mapping[str, int]] = lambda _: {},
     ) -> None:
         """clock: CLOCK_MONOTONIC in ns. The node's label comes after the resolver's, and after
         node_labels on what is of the node as a whole. seen: of a loader's generation, the snapshot
         that all readers have; what ended before is left out.
 
         A resolver is asked once for each owner; again for those that it says have `changed`, of
-        the cgroups of a new snapshot, and for those that it had no answer for.
+        the cgroups of a new snapshot, for those that are outdone since, and for those that it had
+        no answer for. claims: says who is outdone. others: what else is on our page is told what a
+        snapshot leaves of the limits, and says how many series it leaves out, by family.
         """
         self.path = path
         self.state = "absent"
@@ -218,6 +242,10 @@ class Store:
         self._node_labels: Labels = (*node_labels, *self._node)
         self._resolver: Resolver = lambda owner: self._with_node(resolver(owner))
         self._changed = changed
+        self._claims = claims
+        self._others = others
+        self._present: set[int] = set()  # cgroups of the last snapshot that claims were asked of
+        self._outdone: Set[int] = frozenset()
         self._stale: set[int] = set()  # changed, and not named anew yet
         self._taken: Snapshot | None = None  # not named yet, or not to the end
         self._presentations = presentations
@@ -364,11 +392,14 @@ class Store:
             native = lib.kpod_snapshot_new(reader, self.plan.native, previous)
             if not native:
                 return
-            self._taken = Snapshot(
-                ffi.gc(native, lib.kpod_snapshot_free), self._plans, self._generation
-            )
-            present = {native.owners[i].cgroup_id for i in range(native.owner_count)}
-            self._stale |= self._changed(present)
+            native = ffi.gc(native, lib.kpod_snapshot_free)
+            owners = [native.owners + i for i in range(native.owner_count)]
+            present = {owner.cgroup_id for owner in owners}
+            new = [owner_of(o) for o in owners if o.cgroup_id not in self._present]
+            outdone = self._claims(present, new)
+            self._stale |= self._changed(present) | (outdone - self._outdone)
+            self._present, self._outdone = present, outdone
+            self._taken = Snapshot(native, self._plans, self._generation, outdone)
         snapshot = self._taken
         if not snapshot:
             return
@@ -378,6 +409,7 @@ class Store:
         yield from snapshot.label(self._resolver, self._stale, seen, other, per_pod)
         self._stale.clear()
         snapshot.limit(self._limits)
+        snapshot.cut |= self._others(snapshot.left)
         for family in snapshot.cut.keys() - self._cut:
             self._cut.add(family)
             log.warning("%s: more series than are shown; see kpod_series_cut", family)

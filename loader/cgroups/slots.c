@@ -239,7 +239,7 @@ static uint32_t fill_slot(struct kpod_slots *s, uint64_t id, uint32_t kind,
 			note_exhausted(s);
 		return 0;
 	}
-	info->path_size = (uint32_t)(path_size < KPOD_SLOT_PATH ? path_size : KPOD_SLOT_PATH - 1);
+	info->path_size = (uint32_t)(path_size < KPOD_SLOT_PATH - 1 ? path_size : 0);
 	memcpy(info->path, path, info->path_size);
 	info->path[info->path_size] = '\0';
 	info->kind = kind == KPOD_CGROUP_USER ? KPOD_CGROUP_UNIT : kind;
@@ -367,6 +367,13 @@ static void visit(struct walk *w, int fd, const char *text, uint64_t id, size_t 
 	kind = kpod_classify(place->above.kind, flags, &name);
 	if (s->bpf->config.others == KPOD_OTHERS_NONE && !kpod_is_kubelets(kind))
 		kind = KPOD_CGROUP_HOST;
+	/* As is_too_long() of bpf/cgroup.bpf.c, which knows no exact size. */
+	if (kind != KPOD_CGROUP_HOST && size >= KPOD_SLOT_PATH - 1) {
+		if (w->pods == kpod_is_kubelets(kind) && s->walked_ns == s->start_ns)
+			count(&s->bpf->control->paths_truncated, 1);
+		if (!kpod_is_kubelets(kind))
+			kind = KPOD_CGROUP_HOST;
+	}
 	if (w->pods && !leads && !root && !kpod_is_kubelets(kind) &&
 	    place->above.kind != KPOD_CGROUP_KUBELET)
 		return;

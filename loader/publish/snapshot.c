@@ -58,7 +58,9 @@ static const struct kpod_column columns[] = {
 	COLUMN(KPOD_COUNTER, cgroups_full, "kpod_cgroups_map_full_total",
 	       "Cgroups that did not fit into the kernel map: counted as the host."),
 	COLUMN(KPOD_COUNTER, paths_truncated, "kpod_cgroup_paths_truncated_total",
-	       "Cgroup paths longer than a slot can hold."),
+	       "Cgroups whose path is longer than a slot can hold: without a name if they are of a "
+	       "pod, "
+	       "else counted as what is above them."),
 	COLUMN(KPOD_COUNTER, snapshots, "kpod_snapshots_total",
 	       "Snapshots written before this one."),
 	COLUMN(KPOD_COUNTER, rung, "kpod_snapshots_rung_total",

@@ -6,6 +6,7 @@ import random
 import re
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from aggregator._native import lib
 from aggregator.cli import arguments
 from aggregator.http.server import Application
+from aggregator.pods.claims import Claims
 from aggregator.pods.kinds import CONTAINER, MACHINE, POD, POD_CONTAINER, UNIT
 from aggregator.pods.memory import Memory
 from aggregator.pods.names import GRACE_NS, NOBODY, Names
@@ -69,6 +71,7 @@ class World:
         directory: Path,
         policy: Policy = Policy(),  # noqa: B008
         all_ids: bool = True,
+        limits: Limits = Limits(ended_per_pod=1000),  # noqa: B008 (many that ended are one pod's)
     ) -> None:
         self.now = 1000 * SECOND
         self.directory = directory
@@ -77,13 +80,16 @@ class World:
         self.names = Names(self.table, clock=lambda: self.now, policy=policy, all_ids=all_ids)
         self.source = Watcher("n1", lambda: httpx.AsyncClient(), self.table)
         self.info = PodInfo(self.table, policy, "n1")
+        self.claims = Claims()
         self.store = Store(
             str(directory / "segment"),
             clock=time.monotonic_ns,
             resolver=self.names,
             changed=self.names.changed,
+            claims=self.claims,
             node="n1",
-            limits=Limits(ended_per_pod=1000),  # many that have ended are one pod's here
+            others=self.info.limit,
+            limits=limits,
             node_labels=NOBODY,
         )
         self.app = Application(self.store, Pods(self.source, self.names, self.info))
@@ -637,6 +643,47 @@ def test_info(tmp_path: Path) -> None:
     assert restarts["crasher", "boom"] == 1
     assert restarts["db-0", "db"] == 0
     assert len(restarts) == len(containers) == 13
+
+
+@pytest.mark.parametrize(
+    ("limits", "shown", "rows"),
+    [
+        # Series of pods themselves come last, so they are what is cut first.
+        (Limits(per_family=7), (7, 6, 6), 7),
+        (Limits(per_family=5), (5, 4, 4), 5),
+        (Limits(total=21), (10, 0, 0), 11),
+        (Limits(total=27), (10, 6, 0), 11),
+        (Limits(total=11), (0, 0, 0), 11),
+        (Limits(total=4), (0, 0, 0), 4),
+        (Limits(page=0), (0, 0, 0), 0),
+        (Limits(), (10, 20, 20), 11),
+    ],
+)
+def test_series_of_pods_are_within_the_limits(
+    tmp_path: Path, limits: Limits, shown: tuple[int, ...], rows: int
+) -> None:
+    """A pod's whole or not at all in a family; the first pods; and what is cut is said."""
+    world = World(tmp_path, limits=limits)
+    world.info.reserve = 0
+    for i in range(10):
+        uid = f"{i:08x}-5555-2222-3333-444444444444"
+        ids = {"a": f"{2 * i:064x}", "b": f"{2 * i + 1:064x}"}
+        world.table.put(pod(uid, f"p-{i}", ids))
+        world.cgroup(uid, ids["a"])
+    text = world.scrape()
+    found = Counter(name for name, _ in text_samples(text))
+    families = ("kpod_pod_info", "kpod_container_info", "kpod_container_restarts")
+    assert tuple(found[name] for name in families) == shown
+    assert found["t_total"] == rows
+    there = {"t_total": 11, **dict(zip(families, (10, 20, 20), strict=True))}
+    cut = {
+        dict(labels)["family"]: v
+        for (name, labels), v in text_samples(text).items()
+        if name == "kpod_series_cut"
+    }
+    assert cut == {name: n - found[name] for name, n in there.items() if n > found[name]}
+    names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
+    assert set(families) & set(names) == {name for name in families if found[name]}
 
 
 def test_lines_of_pods_that_went_are_forgotten_by_scrapes_that_end_early(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Prometheus scrapes the agent as a target in the cluster: only its own series are its own."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from tests.e2e.stack import PROMETHEUS, aggregator, prometheus, scrape_of
 from tests.e2e.test_pods import Cluster
 from tests.kubernetes.server import NODE, kubeconfig
-from tests.live import HOG, Cgroup, Worker, loader, wait_for
+from tests.live import HOG, LOADER, Cgroup, Worker, loader, wait_for
 
 UID = "0000def0-1111-2222-3333-444444444444"
 ID = "ab" * 32
@@ -18,6 +19,11 @@ AGENT = {"namespace": "monitoring", "pod": "kpod-agent-x", "container": "aggrega
 ONCPU = "kpod_cpu_oncpu_seconds_total"
 SOFTIRQS = "kpod_softirq_duration_seconds_count"
 WHOSE = ("namespace", "pod", "container")
+
+
+def loaders_families() -> tuple[str, ...]:
+    tables = json.loads(subprocess.check_output([LOADER, "schema"]))["tables"]
+    return tuple(column["name"] for table in tables for column in table["columns"])
 
 
 @pytest.fixture
@@ -57,6 +63,8 @@ def test_nothing_is_the_agents(
             whose = ",".join(WHOSE)
             found = prom.query(f"count by (scope,exported_pod,{whose}) ({ONCPU})")
             node = prom.query(f"count by ({whose}) ({SOFTIRQS})")
+            summed = prom.query(f"sum by (namespace, pod) ({ONCPU})")
+            own = prom.query(f'count by (__name__) ({{pod="{AGENT["pod"]}"}})')
     by_scope = {dict(labels)["scope"]: dict(labels) for labels in found}
     assert by_scope.keys() >= {"host", "unit", "pod", "container"}
     agent = {name: AGENT[name] for name in WHOSE}
@@ -69,6 +77,11 @@ def test_nothing_is_the_agents(
         assert [dict(labels) for labels in node] == [{}]
         said = {v for labels in (*found, *node) for _, v in labels}
         assert not said & set(AGENT.values()), json.dumps(sorted(said))
+        assert {frozenset(labels) for labels in summed} == {frozenset(), frozenset(pod.items())}
+        # The agent's own are what it says of itself; none is of those that the loader makes.
+        names = {dict(labels)["__name__"] for labels in own}
+        assert "kpod_scrapes_total" in names
+        assert not {n for n in names if n.startswith(loaders_families())}
     else:  # then ours are called exported_…, and nobody else's are
         assert by_scope["container"] == {"scope": "container", "exported_pod": "web-0", **agent}
         assert by_scope["host"] == {"scope": "host", **agent}

@@ -154,13 +154,15 @@ def test_a_container_has_its_names(
     with ExitStack() as stack:
         running = stack.enter_context(loader(tmpfs))
         served = serve(stack, tmpfs, cluster)
-        cluster.event("ADDED", UID[0], "web-0", {"web": ID[0], "side": ID[1]})
+        # Each is on a node of its own, so it is a pod of its own.
+        cluster.event("ADDED", UID[0], "web-0", {"web": ID[0]})
+        cluster.event("ADDED", UID[1], "side-0", {"side": ID[1]})
         code = BURN.format(0.5) + "time.sleep(600)\n"
         work = run(stack, tmp_path, path(driver, UID[0], ID[0]), code)
         idle = run(
             stack,
             tmp_path,
-            path(driver, UID[0], ID[1]),
+            path(driver, UID[1], ID[1]),
             "import time\nprint(time.process_time(), flush=True)\ntime.sleep(600)\n",
         )
         spent, little = work(), idle()

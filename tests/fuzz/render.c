@@ -155,6 +155,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static char labels[KPOD_LABELS_MAX];
 	static const struct kpod_limits limits = {100, 300, 100000};
+	struct kpod_limits left;
 	uint64_t cut[sizeof(families) / sizeof(families[0])];
 	uint32_t shown[sizeof(families) / sizeof(families[0])];
 	struct fuzz_input in = {data, size};
@@ -188,7 +189,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			continue;
 		if (!kpod_snapshot_hide(held, &plan, held->sequence - 1, 2))
 			abort();
-		kpod_snapshot_show(held, &plan, &limits, shown, cut);
+		kpod_snapshot_show(held, &plan, &limits, shown, cut, &left);
+		if (left.series > limits.series || left.bytes > limits.bytes)
+			abort();
 		for (enum kpod_format format = 0; format < KPOD_FORMATS; format++)
 			render(held, shown, format);
 	}

@@ -6,8 +6,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -213,6 +215,95 @@ def test_nobody_else_is_a_pod(
     assert [s["kind"] for s in ours][-1:] == ([kind] if kind else [])
     assert not {3, 4} & {s["kind"] for s in ours}
     assert made.path.exists()
+
+
+# Where others than the kubelet may make cgroups: a login user's slice, its rootless container, a
+# privileged container, a container with a delegated cgroup, a service, a machine, and beside them.
+OTHERS = (
+    b"user.slice/user-1000.slice/user@1000.service",
+    b"user.slice/user-1000.slice/user@1000.service/user.slice/libpod-" + b"a" * 64 + b".scope",
+    b"docker/" + b"b" * 64,
+    b"system.slice/docker-" + b"c" * 64 + b".scope",
+    b"system.slice/web.service",
+    b"lxc.payload.web",
+    b"anything",
+)
+KUBELETS = (b"kubepods", b"kubepods.slice", b"kubelet", b"kubelet.slice", b"pod" + UID.encode())
+
+
+def odd_names(random: Random) -> Iterator[bytes]:
+    """What the kernel allows (cgroup_mkdir(), kernfs): any bytes but NUL, newline and a slash."""
+    u = UID.replace("-", "_").encode()
+    pieces = (
+        *KUBELETS,
+        b"kubepods-pod" + u + b".slice",
+        b"kubepods-pod" + u + b".slice:cri-containerd:" + b"d" * 64,
+        b"e" * 64,
+        b"crio-" + b"f" * 64 + b".scope",
+    )
+    for piece in pieces:
+        yield piece
+        odd = bytes(random.choice(range(1, 256)) for _ in range(random.choice((1, 2, 60, 200))))
+        odd = odd.translate(None, b"/\n")[: 255 - len(piece)]
+        yield from (piece + odd, odd + piece)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("first", [True, False])
+def test_no_name_makes_a_pod(tmpfs: Path, cgroups: Cgroup, first: bool, seed: int) -> None:
+    """With any bytes, as a child of any place and as the parent of what looks like a container:
+    kernel program and walk agree that it is none. The kubelet's pod beside them is one.
+    """
+    random = Random(seed)
+    top = os.fsencode(cgroups.path)
+    paths = []
+    for place in OTHERS:
+        for name in odd_names(random):
+            kubelet = random.choice(KUBELETS)
+            paths.append(random.choice((name, kubelet + b"/" + name, name + b"/" + kubelet)))
+            paths[-1] = place + b"/" + paths[-1] + b"/" + b"9" * 64
+
+    def make() -> None:
+        for path in paths:
+            os.makedirs(top + b"/" + path, exist_ok=True)
+
+    cgroups.below(POD)
+    if first:
+        make()
+    with loader(tmpfs, "--collectors", "cgroup") as running:
+        if not first:
+            make()
+        dump = running.fresh()
+    kinds = {s["path"].split("/", 2)[2]: s["kind"] for s in dump.slots.values() if s["path"] != "/"}
+    assert [path for path, kind in kinds.items() if kind in (3, 4)] == [POD]
+    assert len(kinds) > 5
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_path_that_is_too_long_is_never_cut(tmpfs: Path, cgroups: Cgroup, first: bool) -> None:
+    """What would be left of it is the path of another. A user's container, and a service with such
+    a path, are what is above them; a pod's has a row of its own that says no path.
+    """
+    user = cgroups.below("user.slice/user-1000.slice")
+    long = "x" * 200
+
+    def make() -> list[Cgroup]:
+        return [
+            user.below(f"{long}/{long}/{long}/libpod-{IDS[1]}.scope"),
+            cgroups.below(f"{long}/{long}/{long}/web.service"),
+            cgroups.below(f"kubepods/{long}/{long}/pod{UID}/{IDS[2]}"),
+        ]
+
+    made = make() if first else []
+    with loader(tmpfs, "--collectors", "cgroup,cpu") as running:
+        container, service, of_pod = made or make()
+        dump = exact(running, user, inside=container)
+        assert dump.slot(container.id) is dump.slot(service.id) is None
+        dump = exact(running, of_pod)
+        slot = dump.slot(of_pod.id)
+        assert slot
+        assert (slot["kind"], slot["path"]) == (4, "")
+        assert dump.loader["kpod_cgroup_paths_truncated_total"] == 3
 
 
 @pytest.mark.parametrize("first", [True, False])
