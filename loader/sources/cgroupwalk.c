@@ -28,25 +28,32 @@ struct walk {
 	struct bpf_link *root, *all; /* of the finder */
 	int program;		     /* the reader */
 	int flush;		     /* the file that is read first; -1: none */
+	uint64_t *sought;	     /* by slot: the cgroup that the finder was last run for */
 };
 
-/* Whether the finder has not seen this slot's cgroup yet. */
-static bool is_new(struct walk *w, uint32_t slot, const struct kpod_slot_info *info)
+/*
+ * Runs the finder: on all cgroups if there is a slot whose cgroup it was not run for yet, else on
+ * the root alone. It does not find every slot's cgroup: the members of a group of units have none
+ * of their own.
+ */
+static int find(struct walk *w, struct kpod_slots *slots)
 {
-	const struct kpod_walked *row = kpod_rows_of(&w->rows, slot);
+	struct bpf_link *link = w->root;
+	int err;
 
-	return !info->died_ns && row && row->cgroup_id != info->cgroup_id;
-}
-
-static bool any_is_new(struct walk *w, struct kpod_slots *slots)
-{
 	for (uint32_t slot = 1; slot < slots->scanned; slot++) {
 		const struct kpod_slot_info *info = kpod_slot_info(slots, slot);
 
-		if (info && slots->visible[slot] && is_new(w, slot, info))
-			return true;
+		if (info && slots->visible[slot] && !info->died_ns &&
+		    w->sought[slot] != info->cgroup_id) {
+			w->sought[slot] = info->cgroup_id;
+			link = w->all;
+		}
 	}
-	return false;
+	err = kpod_iterate(bpf_link__fd(link));
+	if (err) /* so that the next walk looks for all of them again */
+		memset(w->sought, 0, slots->scanned * sizeof(*w->sought));
+	return err;
 }
 
 /* Has the kernel fill in the rows. */
@@ -59,7 +66,7 @@ static void walk(struct walk *w, struct kpod_slots *slots)
 	w->shared->pass++;
 	if (w->flush >= 0 && pread(w->flush, text, sizeof(text), 0) < 0)
 		slots->bpf->walk_failures++;
-	if (kpod_iterate(bpf_link__fd(any_is_new(w, slots) ? w->all : w->root)))
+	if (find(w, slots))
 		slots->bpf->walk_failures++;
 	if (w->spec->clock)
 		sched_yield();
@@ -126,6 +133,7 @@ static void close_walk(struct kpod_loaded *l)
 	kpod_rows_close(&w->rows);
 	if (w->shared)
 		munmap(w->shared, sizeof(*w->shared));
+	free(w->sought);
 	free(w);
 }
 
@@ -159,6 +167,9 @@ static int open_walk(struct kpod_loaded *l, struct kpod_slots *slots,
 	w->flush = -1;
 	w->spec = l->attachment->walk;
 	w->program = bpf_program__fd(program_of(l, WALK));
+	w->sought = calloc(slots->bpf->max_containers, sizeof(*w->sought));
+	if (!w->sought)
+		return -ENOMEM;
 	err = kpod_rows_open(&w->rows, bpf_object__find_map_fd_by_name(l->object, w->spec->rows),
 			     (uint32_t)w->spec->row_size, slots->bpf->max_containers);
 	if (err)

@@ -233,6 +233,33 @@ def test_the_end_of_a_life_is_counted(tmpfs: Path, cgroups: Cgroup) -> None:
         assert abs(used - ns // 1000) <= 0.01 * used + 2000 * SLOWNESS
 
 
+def test_the_tree_is_searched_for_new_cgroups_only(tmpfs: Path, cgroups: Cgroup) -> None:
+    """Also beside a group of units: it has a slot, but no member has a row of its own."""
+    units = cgroups.child("system.slice")
+    for i in range(2):
+        units.child(f"sshd@{i}.service")
+    for i in range(200):
+        cgroups.child(f"{i}.service")
+    options = ("--collectors", "cgroup_pids", "--max-overhead", "100", "--governor-tick", "0.1")
+    with loader(tmpfs, *options, interval=0.1, program=TEST_LOADER) as running:
+
+        def runs() -> tuple[int, int]:
+            dump = running.fresh()
+            found = [row for row in dump.keyed if "kpod_cgroup_pids_find" in row["keys"]]
+            return dump.sequence, sum(row["kpod_bpf_program_runs_total"] for row in found)
+
+        assert any(s["path"].endswith("/sshd@") for s in running.fresh().slots.values())
+        def only_the_root() -> bool:
+            """On it the program runs twice, with the root and at the end."""
+            before, ran = runs()
+            wait_for("five snapshots", lambda: running.dump().sequence >= before + 5)
+            after, now = runs()
+            return 1.5 <= (now - ran) / (after - before) <= 4
+
+        # There may be other trees beside this one, and new cgroups in them.
+        wait_for("snapshots without a search", only_the_root, 20)
+
+
 OOM = (
     PRELUDE
     + """
