@@ -53,11 +53,15 @@ static __always_inline __u64 net_of(struct nsproxy *ns)
 __noinline int kpod_tasks_find_thread(void)
 {
 	struct task_struct *leader = (void *)walk.process, *thread = leader;
-	__u64 head = (__u64)BPF_CORE_READ(leader, signal) +
-		     bpf_core_field_offset(struct signal_struct, thread_head);
-	__u64 node = (__u64)BPF_CORE_READ(leader, signal, thread_head.next);
+	__u64 head, node;
 
+	walk.thread = walk.process;
+	if (thread && BPF_CORE_READ(thread, nsproxy))
+		return 0;
 	walk.thread = 0;
+	head = (__u64)BPF_CORE_READ(leader, signal) +
+	       bpf_core_field_offset(struct signal_struct, thread_head);
+	node = (__u64)BPF_CORE_READ(leader, signal, thread_head.next);
 	for (int i = 0; i < KPOD_TASKS_THREADS_MAX; i++) {
 		if (thread && BPF_CORE_READ(thread, nsproxy)) {
 			walk.thread = (__u64)thread;
@@ -91,11 +95,8 @@ __noinline int kpod_tasks_take(void)
 	if (!pid || BPF_CORE_READ(pid, level) < walk.level)
 		return 0;
 	number = number_at(pid, walk.level);
-	pid = BPF_CORE_READ(thread, thread_pid);
-	ns = BPF_CORE_READ(thread, nsproxy);
-	if ((__u64)number.ns != walk.ns || !pid || !ns)
+	if ((__u64)number.ns != walk.ns)
 		return 0;
-	own = number_at(pid, walk.level);
 	owner = kpod_nearest(BPF_CORE_READ(thread, cgroups, dfl_cgrp));
 	slot = owner ? owner->slot : 0;
 	if (number.nr == 1)
@@ -108,6 +109,11 @@ __noinline int kpod_tasks_take(void)
 	found.since_ns = BPF_CORE_READ(leader, start_boottime);
 	if (known->since_ns && known->since_ns <= found.since_ns)
 		return 0;
+	pid = BPF_CORE_READ(thread, thread_pid);
+	ns = BPF_CORE_READ(thread, nsproxy);
+	if (!pid || !ns)
+		return 0;
+	own = number_at(pid, walk.level);
 	found.start_ns = BPF_CORE_READ(thread, start_boottime);
 	found.pid = own.nr;
 	found.net = net_of(ns);
