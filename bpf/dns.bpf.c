@@ -14,7 +14,6 @@
 #define PASS 1
 #define IPPROTO_UDP 17
 #define LABELS_MAX 40 /* of a name; the longest there are in use have 34 (ip6.arpa) */
-#define WALK_NS 50000000
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -59,8 +58,6 @@ struct {
 	__type(key, struct question_key);
 	__type(value, struct question);
 } dns_questions SEC(".maps");
-
-static __u64 walked_ns;
 
 static __always_inline struct dns_slot_row *first_row(__u32 slot)
 {
@@ -286,25 +283,31 @@ int kpod_dns_egress(struct __sk_buff *skb)
 	return datagram(skb, false);
 }
 
-static long expire(void *map, struct question_key *key, struct question *q, void *context)
+/*
+ * Before each snapshot, for every question. The byte is for the loader: a read ends when its buffer
+ * is full, and the next one goes on from there, so that others get the CPU in between. If questions
+ * come into or leave just the bucket at which a read has ended, others in it may wait for the next
+ * snapshot. The kernel holds no lock of the map while the program runs.
+ */
+SEC("iter/bpf_map_elem")
+int kpod_dns_expire(struct bpf_iter__bpf_map_elem *ctx)
 {
-	struct question done = *q;
-	struct question_key gone = *key;
+	const struct question_key *key = ctx->key;
+	const struct question *q = ctx->value;
+	struct question_key gone;
+	struct question done;
+	char byte = 0;
 
-	if (done.ns + KPOD_DNS_TIMEOUT_NS < walked_ns && !bpf_map_delete_elem(map, &gone))
-		book(&done, L7_NO_RESPONSE, 0);
-	return 0;
-}
-
-/* Before each snapshot, on each CPU; one is enough. */
-SEC("raw_tp")
-int kpod_dns_expire(void *ctx)
-{
-	__u64 now = bpf_ktime_get_ns(), last = walked_ns;
-
-	if (now - last < WALK_NS || !__sync_bool_compare_and_swap(&walked_ns, last, now))
+	if (!key || !q)
 		return 0;
-	bpf_for_each_map_elem(&dns_questions, expire, NULL, 0);
+	bpf_seq_write(ctx->meta->seq, &byte, sizeof(byte));
+	done = *q;
+	if (done.ns + KPOD_DNS_TIMEOUT_NS >= bpf_ktime_get_ns())
+		return 0;
+	gone = *key;
+	/* Who deletes it books it. */
+	if (!bpf_map_delete_elem(&dns_questions, &gone))
+		book(&done, L7_NO_RESPONSE, 0);
 	return 0;
 }
 

@@ -55,7 +55,8 @@ static const struct kpod_table tables[] = {
 
 static const struct kpod_attachment attachments[] = {
 	{.name = "cgroup_skb",
-	 KPOD_STEPS({"kpod_dns_expire", KPOD_PER_CPU}, {"kpod_dns_ingress", KPOD_ATTACH_CGROUP},
+	 .walked = "dns_questions",
+	 KPOD_STEPS({"kpod_dns_expire", KPOD_WALK}, {"kpod_dns_ingress", KPOD_ATTACH_CGROUP},
 		    {"kpod_dns_egress", KPOD_ATTACH_CGROUP})},
 };
 
