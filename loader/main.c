@@ -382,7 +382,7 @@ static int check(int argc, char **argv)
 	if (argc != 2 || is_option(argv[1]))
 		return usage(argc, argv, "check SEGMENT");
 	view = kpod_view_open(argv[1]);
-	err = view ? kpod_view_check(view) : -ENOMEM;
+	err = view ? kpod_view_refresh(view) : -ENOMEM;
 	if (view)
 		kpod_view_close(view);
 	return err ? 1 : 0;

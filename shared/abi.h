@@ -27,6 +27,7 @@
 #define KPOD_RING_MAX (1u << 30)
 #define KPOD_PATH_MAX 512
 #define KPOD_TABLES_MAX 64
+#define KPOD_DOORBELL_SUFFIX ".doorbell" /* of its path: to open it asks for a snapshot */
 
 enum kpod_segment_state {
 	KPOD_SEGMENT_READY = 1,

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "shared/abi.h"
 
 static int watch(int epoll, int operation, int fd)
 {

@@ -9,7 +9,7 @@
  * many there are: until somebody reads them, the kernel merges equal events into one
  * (inotify_merge() in fs/notify/inotify/inotify_fsnotify.c).
  *
- * Knows base/clock.h.
+ * Knows base/clock.h and shared/abi.h.
  */
 #ifndef KPOD_LOADER_PUBLISH_PACER_H
 #define KPOD_LOADER_PUBLISH_PACER_H
@@ -18,8 +18,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
-
-#define KPOD_DOORBELL_SUFFIX ".doorbell"
 
 /* Without a doorbell nobody can ask, and when slots are short they are given back by snapshots
  * only: then snapshots are at most so far apart. */

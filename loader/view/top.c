@@ -139,13 +139,9 @@ static void set_name(struct row *row, const struct kpod_slot *slot)
 	}
 	/* kubepods-burstable-podUID.slice/…, and pod's own cgroup is that directory. */
 	if (slot->kind == KPOD_CGROUP_POD_CONTAINER || slot->kind == KPOD_CGROUP_POD) {
-		const char *at = row->path;
-
-		while ((at = strstr(at, "pod")) && at)
-			if (!strncmp(at - 1, "/pod", 4) || !strncmp(at - 1, "-pod", 4))
-				uid = at += 3;
-			else
-				at += 3;
+		for (const char *at = row->path; (at = strstr(at, "pod")); at += 3)
+			if (at > row->path && (at[-1] == '/' || at[-1] == '-'))
+				uid = at + 3;
 	}
 	if (uid && slot->kind == KPOD_CGROUP_POD)
 		snprintf(row->name, sizeof(row->name), "%.*s/(pod)", UID_SHOWN, uid);
@@ -167,11 +163,15 @@ static void set_path(struct row *row, const struct kpod_slot *slot, const char *
 	row->path[size] = '\0';
 }
 
+/* The loader writes slots in their order; whoever else wrote this file may not have. */
 static void see_slot(void *context, const struct kpod_slot *slot, const char *path)
 {
 	struct top *t = context;
-	struct row *more = realloc(t->rows, (t->count + 1) * sizeof(*more));
+	struct row *more;
 
+	if (t->count && t->rows[t->count - 1].slot >= slot->slot)
+		return;
+	more = realloc(t->rows, (t->count + 1) * sizeof(*more));
 	if (!more) {
 		t->out_of_memory = true;
 		return;
@@ -214,15 +214,6 @@ static void see_value(void *context, uint32_t slot, uint32_t generation, size_t 
 		*total = (isnan(*total) ? 0 : *total) + value;
 }
 
-/* The loader writes slots in their order; whoever else wrote this file may not have. */
-static void see_slot_in_order(void *context, const struct kpod_slot *slot, const char *path)
-{
-	struct top *t = context;
-
-	if (!t->count || t->rows[t->count - 1].slot < slot->slot)
-		see_slot(context, slot, path);
-}
-
 static void rate(struct top *t)
 {
 	double seconds = (double)(t->at_ns - t->before_ns) / 1e9;
@@ -252,7 +243,7 @@ static void rate(struct top *t)
 static int take(struct top *t)
 {
 	const char *names[COLUMNS * SOURCES];
-	const struct kpod_view_visitor visitor = {see_slot_in_order, see_value, t};
+	const struct kpod_view_visitor visitor = {see_slot, see_value, t};
 	struct kpod_view_head head;
 	int err = kpod_view_refresh(t->view);
 
@@ -608,8 +599,8 @@ static int live(struct top *t)
 	tcsetattr(STDIN_FILENO, TCSANOW, &old);
 	close(signals);
 	if (err == -ENODATA)
-		kpod_view_check(
-			t->view); /* says why again: the first time was on the other screen */
+		/* Says why again: the first time was on the other screen. */
+		kpod_view_refresh(t->view);
 	return err;
 }
 

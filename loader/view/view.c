@@ -314,11 +314,6 @@ static void dump_row(FILE *out, const msgpack_object *table, const struct kpod_r
 	fputs(json ? "}\n" : "\n", out);
 }
 
-int kpod_view_check(struct kpod_view *v)
-{
-	return kpod_view_refresh(v);
-}
-
 int kpod_view_dump(struct kpod_view *v, bool json, FILE *out)
 {
 	const struct kpod_record *record = NULL;
@@ -360,14 +355,12 @@ int kpod_view_dump(struct kpod_view *v, bool json, FILE *out)
 	return 0;
 }
 
-#define DOORBELL ".doorbell" /* publish/pacer.c */
-
 void kpod_view_ring(struct kpod_view *v)
 {
-	char path[PATH_MAX + sizeof(DOORBELL)];
+	char path[PATH_MAX + sizeof(KPOD_DOORBELL_SUFFIX)];
 	int fd;
 
-	snprintf(path, sizeof(path), "%s" DOORBELL, v->reader.path);
+	snprintf(path, sizeof(path), "%s" KPOD_DOORBELL_SUFFIX, v->reader.path);
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd >= 0)
 		close(fd);

@@ -13,10 +13,6 @@ struct kpod_view;
 struct kpod_view *kpod_view_open(const char *path);
 void kpod_view_close(struct kpod_view *view);
 
-/* Whether a loader is writing the segment. -ENODATA: it is not, and one line on stderr has said
- * why. */
-int kpod_view_check(struct kpod_view *view);
-
 /* All rows of the last snapshot. -ENODATA: not LIVE, and one line on stderr has said so. */
 int kpod_view_dump(struct kpod_view *view, bool json, FILE *out);
 
