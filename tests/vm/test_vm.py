@@ -22,7 +22,7 @@ build/kpod-loader-test verify >$RESULTS/verified
     --junitxml=$RESULTS/junit.xml %s
 """
 # The last of the tests locks the kernel down.
-TESTS = "tests/kernel tests/vm/guest/test_{machine,controllers,pod,lockdown}.py"
+TESTS = "tests/kernel tests/vm/guest/test_{machine,controllers,pod,walk,lockdown}.py"
 # On another architecture, where programs meet the machine: what else there is reads the same files
 # of the same kernel, and was seen to pass, but takes as long again.
 FOREIGN = (

@@ -1,13 +1,14 @@
 """A walk over cgroups finds, word by word, what the kernel's files say, with all controllers."""
 
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.kernel.test_cgroup_files import BURN
-from tests.kernel.test_cgroup_walk import COLLECTORS, compare, needs_walk
-from tests.live import IDLER, Cgroup, Worker
+from tests.kernel.test_cgroup_walk import COLLECTORS, attached, compare, needs_walk
+from tests.live import GUEST, IDLER, LOADER, Cgroup, Worker, collectors, loader
 from tests.vm.guest.test_controllers import (
     EATER,
     FORKER,
@@ -21,6 +22,22 @@ from tests.vm.guest.test_controllers import (
 __all__ = ["top"]
 
 pytestmark = pytest.mark.guest(*COLLECTORS)
+
+
+def test_without_a_walk_files_are_read(tmpfs: Path) -> None:
+    """And the loader says so: at its start, and when it is asked what works here."""
+    if GUEST != "5.10":
+        pytest.skip("this kernel has an iterator over cgroups: see the other test")
+    with loader(tmpfs, "--collectors", ",".join(COLLECTORS)) as running:
+        how = attached(running.log)
+    assert {how[name] for name in COLLECTORS} == {"files"}
+    doctor = subprocess.run(
+        [LOADER, "doctor", "--json"], capture_output=True, text=True, check=False
+    )
+    said = collectors(doctor.stdout)
+    for name in COLLECTORS:
+        assert said[name][0]
+        assert ", files: " in said[name][1]
 
 
 def test_walk_and_files_with_all_controllers(tmpfs: Path, top: Cgroup) -> None:
