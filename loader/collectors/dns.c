@@ -64,7 +64,7 @@ const struct kpod_collector kpod_collector_dns = {
 	.name = "dns",
 	.help = "DNS questions over UDP and their answers",
 	.owner = "the cgroup of the socket, at either end",
-	.since = "5.13",
+	.since = "5.10",
 	.profile = KPOD_STANDARD,
 	KPOD_EMBEDDED(dns),
 	.attachments = attachments,

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import collectors, files, http, loader, page, pods, render
+from tests.bench import before, collectors, files, http, loader, page, pods, render
 
 PARTS: tuple[Callable[[], bool], ...] = (
     collectors.main,
@@ -15,6 +15,7 @@ PARTS: tuple[Callable[[], bool], ...] = (
     page.main,
     http.main,
     loader.main,
+    before.main,
     pods.main,
     files.main,
 )

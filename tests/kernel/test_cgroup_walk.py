@@ -249,6 +249,7 @@ def test_the_tree_is_searched_for_new_cgroups_only(tmpfs: Path, cgroups: Cgroup)
             return dump.sequence, sum(row["kpod_bpf_program_runs_total"] for row in found)
 
         assert any(s["path"].endswith("/sshd@") for s in running.fresh().slots.values())
+
         def only_the_root() -> bool:
             """On it the program runs twice, with the root and at the end."""
             before, ran = runs()
