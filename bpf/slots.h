@@ -21,6 +21,7 @@ struct kpod_config {
 	__u32 others_max;  /* slots that all but pods may have together */
 	__u32 page_size;
 	__u32 max_sockets; /* accounts of TCP sockets, of all slots together */
+	__u32 culprits;	   /* of a container's waits for the CPU, that have a row; 0: nobody is */
 	__u64 start_ns;	   /* of the loader: what is older has a past that is not ours */
 };
 

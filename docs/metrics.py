@@ -40,7 +40,8 @@ def families(table: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     by_name: dict[str, list[dict[str, Any]]] = {}
     for column in table["columns"]:
         by_name.setdefault(column["name"], []).append(column)
-    keys = [f"`{key['label']}`" for key in table["keys"]]
+    # Of a key that names an owner: that one's labels, each with the key's own before it.
+    keys = [f"`{key['label']}{'_…' if key['owner'] else ''}`" for key in table["keys"]]
     for name, columns in by_name.items():
         values: dict[str, list[str]] = {}
         for column in columns:

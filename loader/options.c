@@ -67,6 +67,10 @@ static const struct option_row rows[] = {
 	{"max-sockets", NUMBER, TO(max_sockets), NULL, 1024, 1048576, "N",
 	 "TCP sockets whose traffic is counted at once; a container may have as many of these as "
 	 "nobody has (default: one for each 64 KiB of memory, from 65536 to 262144)"},
+	{"cpu-culprits", NUMBER, TO(culprits), "16", 0, 128, "N",
+	 "containers that are named for each container as those that held the CPU while it waited; "
+	 "all others together are one more (0, and with profile minimal the default: none is "
+	 "named)"},
 	{"ring-size", NUMBER, TO(ring_size), "1048576", KPOD_RING_MIN, KPOD_RING_MAX, "BYTES",
 	 "of the segment's ring at the start, a power of two"},
 	{"ring-max", NUMBER, TO(ring_max), "268435456", KPOD_RING_MIN, KPOD_RING_MAX, "BYTES",
@@ -117,6 +121,8 @@ static const struct option_row rows[] = {
 	 "of the governor of overhead", .testing = true},
 	{"governor-floor", NUMBER, TO(governor_floor_ms), TEXT_OF(KPOD_OVERHEAD_FLOOR_MS), 0, 1000,
 	 "MS", "of CPU time in each second, below which nothing is shed", .testing = true},
+	{"culprits-renew", SECONDS, TO(culprits_renew_ns), "60", 0.01, 3600, "SECONDS",
+	 "between two culprits of a container that make room for others", .testing = true},
 };
 
 #define ROWS KPOD_COUNT(rows)
@@ -371,6 +377,8 @@ int kpod_options_parse(int argc, char **argv, struct kpod_options *o)
 		o->interval_ns = 2 * KPOD_SECOND;
 	if (o->print && !is_given(given, "segment"))
 		o->segment = NULL;
+	if (o->profile == KPOD_MINIMAL && !is_given(given, "cpu-culprits"))
+		o->culprits = 0;
 	if (!o->max_sockets)
 		o->max_sockets = default_sockets();
 	if (o->min_interval_ns > o->interval_ns)

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from aggregator.http.rows import Row
+from aggregator.http.pairs import Pair
+from aggregator.http.rows import Row, Who
 from aggregator.http.state import State
 from aggregator.segment.history import QUANTITIES, History, known
 
@@ -110,6 +111,30 @@ def pod(
                     for i, q in enumerate(QUANTITIES)
                 },
             },
+        }
+    )
+
+
+def _who(who: Who) -> dict[str, str | None]:
+    return {
+        "id": who.id or None,
+        "scope": who.scope,
+        "name": who.name,
+        "namespace": who.namespace or None,
+    }
+
+
+def pairs(state: State, found: list[Pair], seconds: float, node: str) -> bytes:
+    return _encode(
+        {
+            "node": node,
+            "snapshot": _snapshot(state),
+            "seconds": seconds,
+            "units": {"cpu_wait": "seconds per second"},
+            "pairs": [
+                {"victim": _who(p.victim), "culprit": _who(p.culprit), "cpu_wait": p.wait}
+                for p in found
+            ],
         }
     )
 

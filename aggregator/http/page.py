@@ -7,7 +7,8 @@ from html import escape
 from importlib import resources
 from urllib.parse import quote, urlencode
 
-from aggregator.http.rows import SHORT_ID, Row
+from aggregator.http.pairs import SHOWN, Pair
+from aggregator.http.rows import SHORT_ID, Row, Who
 from aggregator.http.state import State
 from aggregator.segment.history import QUANTITIES, History
 from aggregator.segment.schema import Collector
@@ -36,6 +37,7 @@ FILES = {
 
 DEFAULT_SORT = "cpu"
 UP, DOWN = "\N{BLACK UP-POINTING TRIANGLE}", "\N{BLACK DOWN-POINTING TRIANGLE}"
+LEAST_WAIT = 1e-5  # seconds per second; less disturbs nobody
 CHART = (600, 100)  # units of a chart's graph
 
 
@@ -204,8 +206,45 @@ def matches(row: Row, wanted: str) -> bool:
     return wanted in who.name.lower() or wanted in who.namespace.lower() or wanted in who.id.lower()
 
 
+def who_cell(who: Who) -> str:
+    name = row_link(who.id, who.name) if who.id else escape(who.name)
+    return f"{name}<small>{escape(who.namespace)}</small>" if who.namespace else name
+
+
+def disturbed(pairs: list[Pair] | None) -> str:
+    """The worst pairs; nothing if the loader does not tell."""
+    if pairs is None:
+        return ""
+    shown = [pair for pair in pairs if pair.wait >= LEAST_WAIT][:SHOWN]
+    rows = "".join(
+        f'<tr><th scope="row">{who_cell(pair.victim)}</th><td>{who_cell(pair.culprit)}</td>'
+        f"<td>{1000 * pair.wait:.3g} ms/s</td></tr>\n"
+        for pair in shown
+    )
+    table = (
+        f"""<table class="text" aria-labelledby="disturbed">
+<thead><tr><th scope="col">Waited</th><th scope="col">for</th><th scope="col">CPU wait</th></tr>
+</thead>
+<tbody>
+{rows}</tbody>
+</table>
+"""
+        if shown
+        else "<p>Nobody, as far as is known of the last minute.</p>\n"
+    )
+    return f"""<h2 id="disturbed">Who disturbs whom</h2>
+<p class="quiet">Whose tasks were ready to run, and who had the CPU meanwhile; in the last minute.
+All pairs: <a href="api/v1/pairs">JSON</a>.</p>
+{table}"""
+
+
 def node_page(
-    state: State, rows: list[Row], history: History, node: str, query: dict[str, str]
+    state: State,
+    rows: list[Row],
+    history: History,
+    pairs: list[Pair] | None,
+    node: str,
+    query: dict[str, str],
 ) -> bytes:
     sort = query.get("sort", DEFAULT_SORT)
     if sort != "name" and all(q.key != sort for q in QUANTITIES):
@@ -246,6 +285,8 @@ def node_page(
 <div id="table" data-live>
 {table}</div>
 <p class="lost" id="lost" role="status"></p>
+<div id="pairs" data-live>
+{disturbed(pairs)}</div>
 <div id="collectors" data-live>
 {collectors(state)}</div>
 """

@@ -2,6 +2,7 @@
 or more containers (owners in the snapshot)."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from aggregator._native import ffi, lib
 from aggregator.pods.kinds import POD, POD_CONTAINER
@@ -69,20 +70,13 @@ class Rows:
         if not snapshot:
             return []
         native, tracks = snapshot.native, self.history.tracks(snapshot)
-        texts, owners = native.labels, native.owners
+        owners = native.owners
         known: dict[tuple[int, bytes], Who] = {}
         rows: dict[str, Row] = {}
         for index in range(native.owner_count):
             owner = owners[index]
-            place = owner.labels[lib.KPOD_OWN][lib.KPOD_AS_PROTOBUF]
-            if not place.size or owner.died_ns:
+            if owner.died_ns or not (who := self._identify(snapshot, owner, known)):
                 continue
-            text = ffi.unpack(texts + place.at, place.size)
-            key = owner.cgroup_id, text
-            who = self._known.get(key) or identify(
-                owner_of(owner, snapshot.outdone), dict(protobuf.labels(text))
-            )
-            known[key] = who
             row = rows.get(who.id)
             if not row:
                 row = rows[who.id] = Row(who)
@@ -92,3 +86,25 @@ class Rows:
             row.members.append(who)
         self._known = known
         return list(rows.values())
+
+    def named(self, snapshot: Snapshot, word: int) -> Who | None:
+        """Who has the slot, with the generation above it; None: nobody that is shown, or lives."""
+        owner = lib.kpod_snapshot_owner(snapshot.native, word)
+        if not owner or owner.died_ns:
+            return None
+        return self._identify(snapshot, owner, self._known)
+
+    def _identify(
+        self, snapshot: Snapshot, owner: Any, known: dict[tuple[int, bytes], Who]
+    ) -> Who | None:
+        """None: the owner is not shown."""
+        place = owner.labels[lib.KPOD_OWN][lib.KPOD_AS_PROTOBUF]
+        if not place.size:
+            return None
+        text = ffi.unpack(snapshot.native.labels + place.at, place.size)
+        key = owner.cgroup_id, text
+        who = self._known.get(key) or identify(
+            owner_of(owner, snapshot.outdone), dict(protobuf.labels(text))
+        )
+        known[key] = who
+        return who

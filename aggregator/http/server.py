@@ -11,6 +11,7 @@ from isal import isal_zlib
 
 from aggregator._native import lib
 from aggregator.http import api, page
+from aggregator.http.pairs import Pair, Pairs
 from aggregator.http.rows import Row, Rows
 from aggregator.http.scrapers import PROXY_HEADERS, Scrapers
 from aggregator.http.state import Observer, names
@@ -98,15 +99,17 @@ class Application:
             self.own.register(SourceCollector(pods.source, pods.names))
         cadvisor = {"/metrics/cadvisor": self._cadvisor} if store.compat else {}
         self._history = History(store.clock)
-        store.taken = self._history.offer
-        if store.snapshot:
-            self._history.offer(store.snapshot)
-        self.own.watch_history(self._history)
         self._rows = Rows(self._history)
+        self._pairs = Pairs(self._rows)
+        store.taken = self._taken
+        if store.snapshot:
+            self._taken(store.snapshot)
+        self.own.watch_history(self._history)
         self._observer = Observer(store, pods)
         # For people and their programs; so many are answered at once.
         self._view_paths: dict[str, Handler] = {
             "/": self._index,
+            "/api/v1/pairs": self._api_pairs,
             "/api/v1/pod": self._api_pod,
             "/api/v1/pods": self._api_pods,
             "/api/v1/status": self._api_status,
@@ -121,6 +124,10 @@ class Application:
             **cadvisor,
             "/readyz": self._readyz,
         }
+
+    def _taken(self, snapshot: Snapshot) -> None:
+        self._history.offer(snapshot)
+        self._pairs.offer(snapshot)
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -261,7 +268,12 @@ class Application:
         await self._store.fresh()
         rows = self._rows.of(self._store.snapshot)
         body = page.node_page(
-            self._observer.look(), rows, self._history, self._store.node, request.query
+            self._observer.look(),
+            rows,
+            self._history,
+            self._disturbed(),
+            self._store.node,
+            request.query,
         )
         return _packed(request, Response(200, HTML, body, page.HEADERS))
 
@@ -284,6 +296,18 @@ class Application:
         rows = self._rows.of(self._store.snapshot)
         body = api.pods(self._observer.look(), rows, self._history, self._store.node)
         return _json(request, 200, body)
+
+    async def _api_pairs(self, request: Request) -> Response:
+        await self._store.fresh()
+        body = api.pairs(
+            self._observer.look(), self._disturbed() or [], self._pairs.seconds, self._store.node
+        )
+        return _json(request, 200, body)
+
+    def _disturbed(self) -> list[Pair] | None:
+        """None: the loader does not tell."""
+        snapshot = self._store.snapshot
+        return self._pairs.of(snapshot) if self._pairs.known(snapshot) else None
 
     async def _api_pod(self, request: Request) -> Response:
         await self._store.fresh()

@@ -19,8 +19,11 @@
 enum kpod_format { KPOD_TEXT, KPOD_OPENMETRICS, KPOD_PROTOBUF, KPOD_FORMATS };
 enum kpod_encoding { KPOD_AS_TEXT, KPOD_AS_PROTOBUF, KPOD_ENCODINGS };
 
-/* Ours, and the same rows under cAdvisor's names; owners have labels of their own on each. */
-enum kpod_page { KPOD_OWN, KPOD_CADVISOR, KPOD_PAGES };
+/*
+ * Ours, and the same rows under cAdvisor's names; owners have labels of their own on each. On rows
+ * of others that name an owner, it has those of KPOD_NAMED, which is no page.
+ */
+enum kpod_page { KPOD_OWN, KPOD_CADVISOR, KPOD_NAMED, KPOD_PAGES };
 
 /* A piece of kpod_plan.text. */
 struct kpod_text {
@@ -35,7 +38,9 @@ struct kpod_value {
 
 /*
  * A label whose value is a key word of the row: an index into values, or itself if there are none.
- * With text_words the value is the text in so many words, NUL-padded.
+ * With text_words the value is the text in so many words, NUL-padded. With names_owner, which only
+ * the first key has, the word names an owner, whose labels of KPOD_NAMED it is; or it is ~i for
+ * value i, which is then whole labels, as kpod_snapshot_label() wants them.
  */
 struct kpod_key {
 	struct kpod_text
@@ -44,6 +49,7 @@ struct kpod_key {
 	uint32_t first_value;
 	uint32_t value_count;
 	uint32_t text_words;
+	bool names_owner;
 };
 
 /* Since when totals count: since the loader counts for their owner, its cgroup is there, or its
@@ -197,15 +203,20 @@ uint64_t kpod_snapshot_created(const struct kpod_snapshot *snapshot, const struc
 
 /*
  * Labels of one owner on one page, all that is between the constant labels and the value: as text,
- * ,name="value",name="value"} and a space; as protobuf, fields of Metric. Both may be empty: the
+ * ,name="value",name="value"} and a space, or for KPOD_NAMED without these; as protobuf, fields of
+ * Metric. Both may be empty: the
  * owner has none. False: longer than KPOD_LABELS_MAX, or no memory.
  */
 bool kpod_snapshot_label(struct kpod_snapshot *snapshot, uint32_t owner, enum kpod_page page,
 			 const char *text, size_t text_size, const char *protobuf,
 			 size_t protobuf_size);
 
+/* The owner that a word names: its slot and, above it, its generation. NULL: it is not there. */
+const struct kpod_owner *kpod_snapshot_owner(const struct kpod_snapshot *snapshot, uint64_t word);
+
 /*
- * Takes out the rows of owners without text on our page, and of owners that have ended and had the
+ * Takes out the rows of owners without text on our page, those that name such an owner or one that
+ * is not there, and the rows of owners that have ended and had the
  * same rows in snapshot `seen`. Of what is left of a pod's containers that have ended, no more than
  * `ended_max` are shown, those that ended last; when readers have these it is the others' turn.
  * To be called once, after the labelling. False: no memory.

@@ -175,13 +175,19 @@ static char *put_text(char *out, const uint64_t *words, uint32_t count)
 }
 
 static char *put_keys(char *out, bool opens, const struct kpod_plan *plan,
-		      const struct kpod_shape *shape, const uint64_t *words)
+		      const struct kpod_shape *shape, const struct kpod_piece *named,
+		      const uint64_t *words)
 {
 	for (uint32_t k = 0; k < shape->key_count; k++) {
 		const struct kpod_key *key = &plan->keys[shape->first_key + k];
 		const struct kpod_text *label = &key->label[KPOD_AS_TEXT];
 		uint32_t skip = opens && !k;
 
+		if (key->names_owner) {
+			out = put(out, named->at + skip, named->size - skip);
+			words++;
+			continue;
+		}
 		out = put(out, plan->text + label->at + skip, label->size - skip);
 		if (key->text_words) {
 			out = put_text(out, words, key->text_words);
@@ -208,6 +214,7 @@ struct row {
 	bool has_keys;
 	const uint64_t *keys;
 	const uint64_t *words;
+	struct kpod_piece named;
 	const char *labels;
 	size_t labels_size;
 	uint64_t created;
@@ -221,7 +228,7 @@ static inline __attribute__((always_inline)) char *put_line(char *p, const struc
 {
 	p = put(p, row->text + s->head.at, s->head.size);
 	if (row->has_keys) {
-		p = put_keys(p, s->opens, plan, row->shape, row->keys);
+		p = put_keys(p, s->opens, plan, row->shape, &row->named, row->keys);
 		p = put_labels(p, row->labels, row->labels_size);
 	} else {
 		p = put_labels(p, row->labels + s->opens, row->labels_size - s->opens);
@@ -294,13 +301,19 @@ static double to_double(uint64_t v, unsigned int decimals)
 }
 
 static char *put_label_keys(char *out, const struct kpod_plan *plan, const struct kpod_shape *shape,
-			    const uint64_t *words)
+			    const struct kpod_piece *named, const uint64_t *words)
 {
 	for (uint32_t k = 0; k < shape->key_count; k++) {
 		const struct kpod_key *key = &plan->keys[shape->first_key + k];
 		const struct kpod_text *label = &key->label[KPOD_AS_PROTOBUF];
-		char *pair = open_field(out, 1), *value;
+		char *pair, *value;
 
+		if (key->names_owner) {
+			out = put(out, named->at, named->size);
+			words++;
+			continue;
+		}
+		pair = open_field(out, 1);
 		out = put(pair, plan->text + label->at, label->size);
 		value = open_field(out, 2);
 		out = put(value, plan->text + key->prefix.at, key->prefix.size);
@@ -400,7 +413,7 @@ static char *put_metric(char *p, const struct kpod_plan *plan, const struct row 
 	char *metric = open_field(p, 4), *body;
 
 	p = put(metric, plan->text + s->head.at, s->head.size);
-	p = put_label_keys(p, plan, row->shape, row->keys);
+	p = put_label_keys(p, plan, row->shape, &row->named, row->keys);
 	p = put_labels(p, row->labels, row->labels_size);
 	body = open_field(p, s->field);
 	if (s->field == METRIC_HISTOGRAM) {
@@ -433,6 +446,7 @@ put_rows(struct kpod_cursor *at, const struct kpod_plan *plan, const struct kpod
 		.shape = &plan->shapes[f->table],
 		.has_keys = plan->shapes[f->table].key_count,
 	};
+	bool names = kpod_names_owner(plan, row.shape);
 
 	for (; at->row < shown[at->family]; at->row++, at->sample = 0) {
 		const struct kpod_owner *owner = rows[at->row].owner;
@@ -451,6 +465,10 @@ put_rows(struct kpod_cursor *at, const struct kpod_plan *plan, const struct kpod
 		row.ended = owner && owner->died_ns;
 		/* The room is looked at once a row, not once a line. */
 		line = view->line_size + row.labels_size + KPOD_TEXT_PAD;
+		if (names) {
+			row.named = kpod_named(snapshot, plan, row.shape, row.keys[0], encoding);
+			line += row.named.size;
+		}
 		stop = view->sample_count;
 		if ((size_t)(end - p) < line * (stop - i))
 			stop = i + (uint32_t)((size_t)(end - p) / line);

@@ -329,6 +329,25 @@ static bool choose_waiting(struct kpod_snapshot *s, uint64_t seen, uint32_t ende
 	return true;
 }
 
+const struct kpod_owner *kpod_snapshot_owner(const struct kpod_snapshot *s, uint64_t word)
+{
+	uint32_t slot = (uint32_t)word, low = 0, high = s->owner_count;
+
+	/* They come in the order of their slots. */
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+
+		if (s->owners[middle].slot < slot)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < s->owner_count && s->owners[low].slot == slot &&
+			       s->owners[low].generation == word >> 32
+		       ? &s->owners[low]
+		       : NULL;
+}
+
 bool kpod_snapshot_hide(struct kpod_snapshot *s, const struct kpod_plan *plan, uint64_t seen,
 			uint32_t ended_max)
 {
@@ -337,13 +356,18 @@ bool kpod_snapshot_hide(struct kpod_snapshot *s, const struct kpod_plan *plan, u
 	if (!choose_waiting(s, seen, ended_max))
 		return false;
 	for (uint32_t t = 0; t < plan->shape_count; t++) {
+		const struct kpod_shape *shape = &plan->shapes[t];
+		bool names = kpod_names_owner(plan, shape);
 		uint32_t end = s->first_row[t + 1];
 
 		s->first_row[t] = to;
 		for (; from < end; from++) {
 			const struct kpod_owner *owner = s->rows[from].owner;
 
-			if (!kpod_has_rows(owner, KPOD_OWN))
+			if (!kpod_has_rows(owner, KPOD_OWN) ||
+			    (names &&
+			     !kpod_named(s, plan, shape, s->rows[from].words[0], KPOD_AS_TEXT)
+				      .size))
 				s->hidden++;
 			else if (owner && owner->died_ns && owner->settled <= seen)
 				s->ended++;
@@ -377,14 +401,18 @@ static bool has_value(const struct kpod_snapshot *s, const struct kpod_plan *pla
 }
 
 /* What the keys of a row take in a line. */
-static uint64_t keys_size(const struct kpod_plan *plan, const struct kpod_shape *shape,
-			  const uint64_t *words)
+static uint64_t keys_size(const struct kpod_snapshot *s, const struct kpod_plan *plan,
+			  const struct kpod_shape *shape, const uint64_t *words)
 {
 	uint64_t size = 0;
 
 	for (uint32_t k = 0; k < shape->key_count; k++) {
 		const struct kpod_key *key = &plan->keys[shape->first_key + k];
 
+		if (key->names_owner) {
+			size += kpod_named(s, plan, shape, *words++, KPOD_AS_TEXT).size;
+			continue;
+		}
 		size += key->label[KPOD_AS_TEXT].size + 1;
 		if (key->text_words)
 			size += strnlen((const char *)words, 8 * (size_t)key->text_words);
@@ -404,11 +432,14 @@ static uint64_t keys_size(const struct kpod_plan *plan, const struct kpod_shape 
 static bool all_fit(const struct kpod_snapshot *s, const struct kpod_plan *plan,
 		    const struct kpod_limits *limits, struct kpod_limits *left)
 {
-	uint64_t series = 0, bytes = 0, labels = 0;
+	uint64_t series = 0, bytes = 0, labels = 0, named = 0;
 
-	for (uint32_t i = 0; i < s->owner_count; i++)
+	for (uint32_t i = 0; i < s->owner_count; i++) {
 		if (labels < s->owners[i].labels[plan->page][KPOD_AS_TEXT].size)
 			labels = s->owners[i].labels[plan->page][KPOD_AS_TEXT].size;
+		if (named < s->owners[i].labels[KPOD_NAMED][KPOD_AS_TEXT].size)
+			named = s->owners[i].labels[KPOD_NAMED][KPOD_AS_TEXT].size;
+	}
 	for (uint32_t f = 0; f < plan->family_count; f++) {
 		const struct kpod_family *family = &plan->families[f];
 		const struct kpod_view *view = &family->views[KPOD_TEXT];
@@ -422,6 +453,8 @@ static bool all_fit(const struct kpod_snapshot *s, const struct kpod_plan *plan,
 			return false;
 		series += lines;
 		bytes += view->header.size + lines * view->line_size;
+		if (kpod_names_owner(plan, &plan->shapes[family->table]))
+			bytes += lines * named;
 	}
 	bytes += series * labels;
 	if (series > limits->series || bytes > limits->bytes)
@@ -454,10 +487,10 @@ void kpod_snapshot_show(const struct kpod_snapshot *s, const struct kpod_plan *p
 			const struct kpod_row_ref *ref = &s->rows[row];
 			const struct kpod_text *labels =
 				ref->owner ? ref->owner->labels[plan->page] : family->labels;
-			uint64_t size =
-				view->heads_size +
-				count * (labels[KPOD_AS_TEXT].size + VALUE_SIZE +
-					 keys_size(plan, &plan->shapes[family->table], ref->words));
+			uint64_t size = view->heads_size +
+					count * (labels[KPOD_AS_TEXT].size + VALUE_SIZE +
+						 keys_size(s, plan, &plan->shapes[family->table],
+							   ref->words));
 
 			if (!kpod_has_rows(ref->owner, plan->page))
 				continue;

@@ -79,10 +79,18 @@ def _unit(name: str) -> str:
     return next((unit for suffix, unit in UNITS.items() if base.endswith(suffix)), "")
 
 
-def _key_labels(table: Table, words: list[int]) -> list[tuple[str, str]]:
+def _key_labels(snapshot: Snapshot, table: Table, words: list[int]) -> list[tuple[str, str]]:
     found, at = [], 0
     for key in table.keys:
         size = key.text_words or 1
+        if key.names_owner:
+            several = ~words[at] & UINT64_MAX
+            if several < len(key.values):
+                found.append((f"{key.label}_scope", key.values[several]))
+            else:
+                found += [(name, value) for name, value in snapshot.named(words[at]) if value]
+            at += size
+            continue
         if key.text_words:
             raw = b"".join(w.to_bytes(8, "little") for w in words[at : at + size])
             # As render.c shows it.
@@ -177,7 +185,7 @@ def _resource(
         row = native.rows[native.first_row[index] + place]
         created = lib.kpod_snapshot_created(native, ffi.addressof(shape), owner)
         words = ffi.unpack(row.words, shape.key_words + shape.word_count)
-        keys = _key_labels(table, words)
+        keys = _key_labels(snapshot, table, words)
         del words[: shape.key_words]
         for column in table.columns:
             if place >= shown[column.name]:

@@ -12,7 +12,7 @@ from aggregator._native import ffi, lib
 from aggregator.segment import protobuf
 from aggregator.segment.labels import Labels as Labels
 from aggregator.segment.labels import clean
-from aggregator.segment.schema import Column, Key, Schema, SchemaError, Table
+from aggregator.segment.schema import Column, Key, Schema, SchemaError, Table, owner_label
 
 # Longest value of a number, its sign of life "} ", separators and the end of the line.
 VALUE_ROOM = 32
@@ -90,6 +90,12 @@ def row_labels(labels: Iterable[tuple[str, str]]) -> str:
     """Labels of a row, which come last, as the renderer wants them."""
     text = render_labels(labels)
     return f",{text}}} " if text else "} "
+
+
+def named_labels(labels: Iterable[tuple[str, str]]) -> str:
+    """Labels of an owner that a row names, which stand between others."""
+    text = render_labels(labels)
+    return f",{text}" if text else ""
 
 
 def protobuf_labels(labels: Iterable[tuple[str, str]]) -> bytes:
@@ -197,6 +203,7 @@ class Plan:
         self._histograms: list[dict[str, Any]] = []
         self._bounds: list[dict[str, Any]] = []
         self.names: list[str] = []  # of families, as the text format has them
+        self.owner_label = owner_label(schema)
         for index, table in enumerate(schema.tables):
             key_room = self._add_shape(table)
             by_name: dict[str, list[Column]] = {}
@@ -243,6 +250,8 @@ class Plan:
         return room
 
     def _add_key(self, key: Key) -> int:
+        if key.names_owner:
+            return self._add_owner_key(key)
         values = [{"encoded": [self._blob.add(escape(v)), self._blob.add(v)]} for v in key.values]
         prefix = self._prefixes.get(key.label, "")
         text = self._blob.add(f',{key.label}="{escape(prefix)}')
@@ -260,6 +269,26 @@ class Plan:
         self._values += values
         room = max([NUMBER_ROOM, 8 * key.text_words, *(v["encoded"][0]["size"] for v in values)])
         return max(text["size"], encoded["size"] + len(prefix)) + room + 8
+
+    def _add_owner_key(self, key: Key) -> int:
+        """What it takes where it names an owner the renderer adds."""
+        values = []
+        for value in key.values:
+            labels = ((f"{key.label}_scope", value),)
+            encoded: list[str | bytes] = [named_labels(labels), protobuf_labels(labels)]
+            values.append({"encoded": [self._blob.add(each) for each in encoded]})
+        self._keys.append(
+            {
+                "label": [self._blob.add("")] * 2,
+                "prefix": self._blob.add(""),
+                "first_value": len(self._values),
+                "value_count": len(values),
+                "text_words": 0,
+                "names_owner": True,
+            }
+        )
+        self._values += values
+        return max([0, *(each["size"] for v in values for each in v["encoded"])])
 
     def _add_family(self, index: int, table: Table, columns: list[Column], key_room: int) -> None:
         column = columns[0]

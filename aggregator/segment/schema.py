@@ -47,12 +47,14 @@ class SchemaError(ValueError):
 class Key:
     """A label whose value is in each row: an index into values; without any, the number.
 
-    With text_words it is text instead, NUL-padded, in so many words.
+    With text_words it is text instead, NUL-padded, in so many words. If it names an owner, it is
+    that owner's labels, with `label`_ before their names, or `label`_scope is value i for ~i.
     """
 
     label: str
     values: tuple[str, ...]
     text_words: int
+    names_owner: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +217,7 @@ def _table(node: _Node) -> Table:
                 key["label"].text(LABEL),
                 tuple(clean(v.text()) for v in key["values"].items()),
                 key["words"].integer(0, TEXT_WORDS_MAX),
+                key.get("owner", False).flag(),
             )
             for key in node["keys"].items()
         ),
@@ -253,6 +256,7 @@ def decode(document: bytes) -> Schema:
         tables=tuple(_table(t) for t in tables),
     )
     _check_families(schema)
+    _check_owners(schema)
     return schema
 
 
@@ -262,6 +266,29 @@ SUFFIXES = {
     "gauge": (),
     "histogram": ("_bucket", "_count", "_created", "_sum"),
 }
+
+
+def owner_label(schema: Schema) -> str:
+    """The label of the keys that name owners; empty if there are none."""
+    keys = (key for table in schema.tables for key in table.keys)
+    return next((key.label for key in keys if key.names_owner), "")
+
+
+def _check_owners(schema: Schema) -> None:
+    """Keys that name owners are first, of one label, and no other label begins with it."""
+    prefix = owner_label(schema)
+    for table in schema.tables:
+        named = [key.names_owner for key in table.keys]
+        if not any(named):
+            continue
+        where = f"table {table.name}"
+        if not table.per_slot or any(named[1:]) or table.keys[0].text_words:
+            raise SchemaError(f"{where}: a key that names an owner is not its first, a number")
+        if table.keys[0].label != prefix:
+            raise SchemaError(f"{where}: {table.keys[0].label} and {prefix} both name owners")
+        labels = [name for column in table.columns for name, _ in column.labels]
+        if any(n.startswith(f"{prefix}_") for n in [*labels, *(k.label for k in table.keys)]):
+            raise SchemaError(f"{where}: a label begins with {prefix}_")
 
 
 def _check_families(schema: Schema) -> None:

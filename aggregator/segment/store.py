@@ -9,7 +9,14 @@ from typing import Any
 
 from aggregator._native import ffi, lib
 from aggregator.segment import protobuf
-from aggregator.segment.exposition import Labels, Plan, Presentation, protobuf_labels, row_labels
+from aggregator.segment.exposition import (
+    Labels,
+    Plan,
+    Presentation,
+    named_labels,
+    protobuf_labels,
+    row_labels,
+)
 from aggregator.segment.owner import Claims, Owner, Resolver
 from aggregator.segment.schema import Schema, SchemaError, decode
 
@@ -167,6 +174,7 @@ class Snapshot:
         taken = {text for text in known if text}
         taken.add(row_labels(()).encode())  # a series of a container has a label
         nameless = [index for index, text in enumerate(known) if not text]
+        named = {self._text(owner.labels[lib.KPOD_NAMED][lib.KPOD_AS_TEXT]) for owner in owners}
         for count, index in enumerate(nameless, 1):
             owner = owner_of(owners[index], self.outdone)
             labels = resolver(owner)
@@ -177,12 +185,37 @@ class Snapshot:
                 text = row_labels(labels).encode()
             taken.add(text)
             self._set(index, lib.KPOD_OWN, text, labels)
+            if self.plan.owner_label:
+                self._name(index, owner, labels, named)
             if other:
                 labels = other(owner, labels) if labels is not None else None
                 text = row_labels(labels).encode() if labels is not None else b""
                 self._set(index, lib.KPOD_CADVISOR, text, labels)
             if count % NAMED_AT_ONCE == 0:
                 yield
+
+    def _name(self, index: int, owner: Owner, labels: Labels | None, named: set[bytes]) -> None:
+        """Sets what it is called on rows of others, by its labels there; no two alike."""
+        if labels is not None:
+            labels = tuple(
+                (f"{self.plan.owner_label}_{name}", value)
+                for name, value in labels
+                if name != "node" and not name.startswith("label_")
+            )
+        text = named_labels(labels or ()).encode()
+        if text in named and labels:
+            labels = (*labels, (f"{self.plan.owner_label}_cgroup_id", str(owner.cgroup_id)))
+            text = named_labels(labels).encode()
+        named.add(text)
+        self._set(index, lib.KPOD_NAMED, text, labels)
+
+    def named(self, word: int) -> Labels:
+        """The labels of the owner that a key's word names; empty if it is not there."""
+        owner = lib.kpod_snapshot_owner(self.native, word)
+        if not owner:
+            return ()
+        text = self._text(owner.labels[lib.KPOD_NAMED][lib.KPOD_AS_PROTOBUF])
+        return tuple(protobuf.labels(text))
 
     def _set(self, owner: int, page: int, text: bytes, labels: Labels | None) -> None:
         encoded = protobuf_labels(labels or ())
@@ -247,6 +280,7 @@ class Store:
         self._present: set[int] = set()  # cgroups of the last snapshot that claims were asked of
         self._outdone: Set[int] = frozenset()
         self._stale: set[int] = set()  # changed, and not named anew yet
+        self._all_stale = False
         self._taken: Snapshot | None = None  # not named yet, or not to the end
         self._presentations = presentations
         self._created = created
@@ -371,10 +405,12 @@ class Store:
         reader = self._reader
         if self.plan is None or self._generation != reader.header.generation:
             document = bytes(ffi.buffer(reader.schema, reader.header.schema_size))
+            before = self.plan.owner_label if self.plan else ""
             self.plan = Plan(
                 decode(document), self._node_labels, self._presentations, self._created
             )
             self._plans = [self.plan]
+            self._all_stale = self.plan.owner_label != before
             if self.compat:
                 self._plans.append(
                     Plan(
@@ -400,6 +436,9 @@ class Store:
             self._stale |= self._changed(present) | (outdone - self._outdone)
             self._present, self._outdone = present, outdone
             self._taken = Snapshot(native, self._plans, self._generation, outdone)
+            if self._all_stale:  # what they are called on rows of others is not known yet
+                self._stale |= present
+                self._all_stale = False
         snapshot = self._taken
         if not snapshot:
             return

@@ -389,6 +389,22 @@ def node() -> Dashboard:
                         "s",
                     ),
                     panel(
+                        "Who waits for whom",
+                        top(
+                            10,
+                            rate(
+                                "kpod_cpu_runqueue_wait_by_culprit_seconds_total",
+                                busy,
+                                by=f"{pods}, culprit_namespace, culprit_pod, culprit_unit",
+                                more='culprit_scope!="earlier"',
+                            ),
+                        ),
+                        "s",
+                        "Seconds a second that tasks were runnable while the other had the CPU.",
+                        "{{namespace}}/{{pod}} for {{culprit_namespace}}/{{culprit_pod}}"
+                        "{{culprit_unit}}",
+                    ),
+                    panel(
                         "Working set",
                         top(10, total("kpod_cgroup_memory_working_set_bytes", busy, by=pods)),
                         "bytes",

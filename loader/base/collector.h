@@ -57,6 +57,12 @@ struct kpod_key {
 	const char *label;
 	const struct kpod_names *(*values)(void); /* by number; NULL: the number itself, or text */
 	uint8_t words; /* of 8 bytes that hold it as text, NUL-padded; 0: it is a number */
+	/*
+	 * Only of the first key: the number is an owner's slot and, above it, its generation, and
+	 * the labels of that owner are shown, each with `label`_ before its name; or it is ~i for
+	 * name i of the values, which is then its `label`_scope.
+	 */
+	bool owner;
 };
 
 /*

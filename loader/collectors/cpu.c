@@ -1,14 +1,212 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
 #include "base/collector.h"
+#include "cgroups/slots.h"
+#include "kernel/load.h"
 
 #include "bpf/cpu.h"
 
 KPOD_OBJECT(cpu);
 
+enum { CPU_TABLE, PAIRS_TABLE };
+
+/* ---- the rows of pairs: whose they still are ----------------------------------------------- */
+
+/* What a container's pairs were like when they were last looked through. */
+struct victim {
+	uint32_t pairs;	  /* with a culprit that is named */
+	uint32_t coldest; /* of these, the unit that has grown least; 0: there is none */
+	uint64_t coldest_growth;
+	uint64_t other_growth; /* of what those without a row of their own have */
+};
+
+struct hidden {
+	uint32_t unit;
+	struct kpod_unit_key heir; /* whose unit has what it had */
+};
+
+struct pairs {
+	struct victim *victims; /* by slot */
+	uint64_t *seen_ns;	/* by unit: its wait at the last renewal */
+	struct hidden *hidden;	/* pairs that made room in the last pass */
+	uint32_t hidden_count;
+	uint32_t room; /* of hidden */
+	uint64_t renewed_ns, renew_ns;
+};
+
+static void free_pairs(struct pairs *p)
+{
+	free(p->victims);
+	free(p->seen_ns);
+	free(p->hidden);
+	free(p);
+}
+
+static int open_pairs(struct kpod_loaded *l, struct kpod_slots *slots, const struct kpod_options *o)
+{
+	struct pairs *p;
+
+	if (!o->culprits)
+		return 0;
+	p = l->state = calloc(1, sizeof(*p));
+	if (!p)
+		return -ENOMEM;
+	p->room = slots->bpf->max_containers;
+	p->renew_ns = o->culprits_renew_ns;
+	p->renewed_ns = kpod_clock(CLOCK_MONOTONIC);
+	p->victims = calloc(slots->bpf->max_containers, sizeof(*p->victims));
+	p->seen_ns = calloc(l->tables[PAIRS_TABLE].unit_count, sizeof(*p->seen_ns));
+	p->hidden = calloc(p->room, sizeof(*p->hidden));
+	if (p->victims && p->seen_ns && p->hidden)
+		return 0;
+	free_pairs(p);
+	l->state = NULL;
+	return -ENOMEM;
+}
+
+static uint64_t wait_of(struct kpod_loaded_table *t, uint32_t unit)
+{
+	const struct cpu_pair_row *row = kpod_rows_of(&t->rows, unit);
+
+	return row ? __atomic_load_n(&row->wait_ns, __ATOMIC_RELAXED) : 0;
+}
+
+/* Whether a slot is, for good, not any more what it was in this generation. */
+static bool is_gone(struct kpod_slots *s, uint32_t slot, uint32_t generation)
+{
+	const struct kpod_slot_info *info = kpod_slot_info(s, slot);
+
+	return !info || info->generation != generation || (info->died_ns && !s->visible[slot]);
+}
+
+/*
+ * What a victim has waited for a culprit that is not named any more is in its row `earlier` from
+ * now on, so that the sum over its rows holds.
+ */
+static void retire(struct pairs *p, struct kpod_loaded_table *t, uint32_t unit)
+{
+	const struct kpod_unit *u = kpod_rows_of(&t->units, unit);
+	const struct kpod_unit_key heir = {.slot = u->key.slot,
+					   .minor = (uint32_t)KPOD_CULPRIT_EARLIER,
+					   .major = u->key.major >> 32 << 32};
+	uint32_t earlier = kpod_unit_find(t, &heir);
+
+	if (!earlier) {
+		kpod_unit_rename(t, unit, &heir, KPOD_CULPRIT_EARLIER);
+		return;
+	}
+	if (p->hidden_count == p->room || !kpod_unit_hide(t, unit))
+		return;
+	kpod_unit_move(t, unit, earlier);
+	p->hidden[p->hidden_count++] = (struct hidden){unit, heir};
+}
+
+/* A snapshot later no program can be adding to what was hidden. */
+static void release_hidden(struct pairs *p, struct kpod_loaded_table *t)
+{
+	uint32_t left = 0;
+
+	for (uint32_t i = 0; i < p->hidden_count; i++) {
+		uint32_t earlier = kpod_unit_find(t, &p->hidden[i].heir);
+
+		if (earlier)
+			kpod_unit_move(t, p->hidden[i].unit, earlier);
+		p->seen_ns[p->hidden[i].unit] = 0;
+		if (!kpod_unit_release(t, p->hidden[i].unit))
+			p->hidden[left++] = p->hidden[i];
+	}
+	p->hidden_count = left;
+}
+
+/* The rows may go on without this: what is hidden would be nobody's. */
+static void close_pairs(struct kpod_loaded *l)
+{
+	release_hidden(l->state, &l->tables[PAIRS_TABLE]);
+	free_pairs(l->state);
+}
+
+static void look_at(struct pairs *p, struct kpod_loaded_table *t, struct kpod_slots *s,
+		    uint32_t unit, bool renew)
+{
+	const struct kpod_unit *u = kpod_rows_of(&t->units, unit);
+	struct victim *victim = &p->victims[u->key.slot];
+	uint32_t culprit = (uint32_t)u->words[0];
+	uint64_t wait = wait_of(t, unit);
+	/* A unit that was given to somebody else meanwhile has less. */
+	uint64_t growth = wait - (p->seen_ns[unit] <= wait ? p->seen_ns[unit] : 0);
+
+	if (kpod_slot_info(s, u->key.slot)->generation != u->key.major >> 32) {
+		kpod_unit_free(t, unit); /* of a CPU that was offline when the victim ended */
+	} else if (u->words[0] == KPOD_CULPRIT_OTHER) {
+		victim->other_growth = growth;
+	} else if (u->words[0] == KPOD_CULPRIT_EARLIER) {
+		;
+	} else if (is_gone(s, culprit, (uint32_t)(u->words[0] >> 32))) {
+		retire(p, t, unit);
+	} else {
+		victim->pairs++;
+		/* One that is new has not had the time to grow. */
+		if (u->born_ns < p->renewed_ns &&
+		    (!victim->coldest || growth < victim->coldest_growth)) {
+			victim->coldest = unit;
+			victim->coldest_growth = growth;
+		}
+	}
+	if (renew)
+		p->seen_ns[unit] = wait;
+}
+
+/*
+ * Rows are handed out to whoever comes first. So that those who matter have one, of a victim whose
+ * rows are all in use the coldest makes room once in a while, if on the average those without a row
+ * have more. Whoever takes the row is most likely somebody of whom there is much.
+ */
+static void read_pairs(struct kpod_loaded *l, struct kpod_slots *s)
+{
+	struct kpod_loaded_table *t = &l->tables[PAIRS_TABLE], *cpu = &l->tables[CPU_TABLE];
+	const uint32_t most = s->bpf->config.culprits;
+	uint64_t now = kpod_clock(CLOCK_MONOTONIC);
+	struct pairs *p = l->state;
+	bool renew = now - p->renewed_ns >= p->renew_ns;
+
+	release_hidden(p, t);
+	memset(p->victims, 0, s->bpf->max_containers * sizeof(*p->victims));
+	for (uint32_t unit = 1; unit < t->unit_count; unit++) {
+		const struct kpod_unit *u = kpod_rows_of(&t->units, unit);
+
+		if (u && u->born_ns && u->born_ns + KPOD_SETTLE_NS <= now)
+			look_at(p, t, s, unit, renew);
+	}
+	if (renew)
+		p->renewed_ns = now;
+	for (uint32_t slot = 0; slot < s->scanned; slot++) {
+		struct victim *victim = &p->victims[slot];
+		struct cpu_row *row = kpod_rows_of(&cpu->rows, slot);
+
+		if (renew && victim->pairs >= most && victim->coldest &&
+		    victim->coldest_growth < victim->other_growth / most) {
+			retire(p, t, victim->coldest);
+			victim->pairs--;
+		}
+		if (row && row->pairs != victim->pairs)
+			__atomic_store_n(&row->pairs, victim->pairs, __ATOMIC_RELAXED);
+	}
+}
+
+static const struct kpod_source pairs_source = {
+	.open = open_pairs, .read = read_pairs, .close = close_pairs};
+
+/* ---- the declaration ----------------------------------------------------------------------- */
+
 #define WAIT "kpod_cpu_runqueue_wait_seconds_total"
 #define WAIT_HELP                                                                                  \
-	"Time runnable but not running, by who held the CPU just before: a task of the same "      \
-	"container (self), of another (other), of no container (host), or nobody (idle)."
+	"Time runnable but not running, by who held the CPU meanwhile: a task of the same "        \
+	"container (self), of another (other), of no container, or an interrupt (host), or "       \
+	"nobody (idle)."
 #define SWITCHES "kpod_cpu_context_switches_total"
 #define SWITCHES_HELP                                                                              \
 	"Switches away from a task: it blocked (voluntary), was preempted or yielded "             \
@@ -47,13 +245,47 @@ static const struct kpod_column columns[] = {
 	 .word = KPOD_WORD(cpu_row, faults[KPOD_FAULT_MAJOR])},
 };
 
+#define PAIRS_HELP                                                                                 \
+	"Time runnable but not running while a task of another container held the CPU, by that "   \
+	"container, the culprit; together held_by=\"other\" of "                                   \
+	"kpod_cpu_runqueue_wait_seconds_total. culprit_scope is also other: all that have no row " \
+	"(--cpu-culprits), and earlier: those that had one and are not named any more."
+
+static const struct kpod_column pairs_columns[] = {
+	{"kpod_cpu_runqueue_wait_by_culprit_seconds_total", PAIRS_HELP, .kind = KPOD_COUNTER,
+	 .decimals = KPOD_SECONDS, .word = KPOD_WORD(cpu_pair_row, wait_ns)},
+};
+
+static const char *const culprits[] = {"other", "earlier"};
+
+static const struct kpod_names *culprit_names(void)
+{
+	static const struct kpod_names names = {culprits, KPOD_COUNT(culprits)};
+
+	return &names;
+}
+
+static const struct kpod_key pairs_keys[] = {
+	{.label = "culprit", .values = culprit_names, .owner = true}};
+
 static const struct kpod_table tables[] = {
-	{.name = "cpu",
-	 .scope = KPOD_PER_SLOT,
-	 .map = "cpu_rows",
-	 .row_size = sizeof(struct cpu_row),
-	 .words = KPOD_WORD(cpu_row, reserved),
-	 KPOD_COLUMNS(columns)},
+	[CPU_TABLE] = {.name = "cpu",
+		       .scope = KPOD_PER_SLOT,
+		       .map = "cpu_rows",
+		       .row_size = sizeof(struct cpu_row),
+		       .words = KPOD_WORD(cpu_row, pairs),
+		       KPOD_COLUMNS(columns)},
+	[PAIRS_TABLE] = {.name = "cpu_pairs",
+			 .scope = KPOD_PER_SLOT,
+			 .map = "cpu_pair_rows",
+			 .row_size = sizeof(struct cpu_pair_row),
+			 .words = KPOD_WORD(cpu_pair_row, reserved),
+			 KPOD_COLUMNS(pairs_columns),
+			 KPOD_KEYS(pairs_keys),
+			 .units = "cpu_pairs",
+			 .unit_capacity = 4096,
+			 .units_per_slot = 4,
+			 .unsharded = true},
 };
 
 static const struct kpod_attachment attachments[] = {
@@ -80,4 +312,5 @@ const struct kpod_collector kpod_collector_cpu = {
 	.tables = tables,
 	.table_count = KPOD_COUNT(tables),
 	.sized_by_cpu = "cpu_stints",
+	.source = &pairs_source,
 };

@@ -84,6 +84,8 @@ uint32_t kpod_unit_count(const struct kpod_bpf *bpf, const struct kpod_table *ta
 {
 	uint32_t by_slot = whole_windows(table->units_per_slot * bpf->max_containers);
 
+	if (table->key_count && table->keys[0].owner && !bpf->config.culprits)
+		return KPOD_WINDOW_UNITS;
 	return table->units    ? (by_slot > table->unit_capacity ? by_slot : table->unit_capacity)
 	       : table->direct ? table->direct
 	       : table->scope == KPOD_PER_SLOT ? bpf->max_containers
@@ -198,6 +200,23 @@ static bool has_only_maps(const struct kpod_collector *c)
 	return true;
 }
 
+/* Runs the collector's programs that are for each CPU. Returns how many did not run. */
+static uint64_t run_per_cpu(const struct kpod_loaded *l, int cpus)
+{
+	uint64_t failures = 0;
+
+	for (size_t p = 0; p < l->per_cpu_count; p++) {
+		for (int cpu = 0; cpu < cpus; cpu++) {
+			LIBBPF_OPTS(bpf_test_run_opts, opts, .flags = BPF_F_TEST_RUN_ON_CPU,
+				    .cpu = (uint32_t)cpu);
+			int err = bpf_prog_test_run_opts(l->per_cpu[p], &opts);
+
+			failures += err && err != -ENXIO; /* ENXIO: the CPU is offline */
+		}
+	}
+	return failures;
+}
+
 void kpod_collector_shed(struct kpod_loaded *l)
 {
 	if (l->state)
@@ -205,6 +224,8 @@ void kpod_collector_shed(struct kpod_loaded *l)
 	l->state = NULL;
 	for (size_t i = 0; i < l->link_count; i++)
 		bpf_link__destroy(l->links[i]);
+	/* What they keep for each CPU goes with them, and is to be in the rows. */
+	run_per_cpu(l, libbpf_num_possible_cpus());
 	if (!has_only_maps(l->collector))
 		close_tables(l);
 	free(l->links);
@@ -445,16 +466,64 @@ bool kpod_unit_free(struct kpod_loaded_table *t, uint32_t unit)
 	return u && u->born_ns && free_unit(t, unit, u);
 }
 
-void kpod_unit_fold(struct kpod_loaded_table *t, uint32_t from, uint32_t to)
+bool kpod_unit_move(struct kpod_loaded_table *t, uint32_t from, uint32_t to)
 {
 	uint64_t *source = kpod_rows_of(&t->rows, from), *target = kpod_rows_of(&t->rows, to);
 
 	if (!source || !target)
-		return;
+		return false;
 	for (size_t i = 0; i < t->rows.unit_size / sizeof(*source); i++)
 		__atomic_fetch_add(&target[i], __atomic_exchange_n(&source[i], 0, __ATOMIC_RELAXED),
 				   __ATOMIC_RELAXED);
-	kpod_unit_free(t, from);
+	return true;
+}
+
+bool kpod_unit_release(struct kpod_loaded_table *t, uint32_t unit)
+{
+	struct kpod_unit *u = kpod_rows_of(&t->units, unit);
+	void *rows = kpod_rows_of(&t->rows, unit);
+
+	if (!u || !rows)
+		return false;
+	memset(rows, 0, t->rows.unit_size);
+	memset(u, 0, sizeof(*u));
+	return !push_unit(t, unit);
+}
+
+void kpod_unit_fold(struct kpod_loaded_table *t, uint32_t from, uint32_t to)
+{
+	if (kpod_unit_move(t, from, to))
+		kpod_unit_free(t, from);
+}
+
+uint32_t kpod_unit_find(const struct kpod_loaded_table *t, const struct kpod_unit_key *key)
+{
+	uint32_t unit = 0;
+
+	return bpf_map_lookup_elem(t->index_fd, key, &unit) ? 0 : unit;
+}
+
+bool kpod_unit_hide(struct kpod_loaded_table *t, uint32_t unit)
+{
+	struct kpod_unit *u = kpod_rows_of(&t->units, unit);
+
+	if (!u || (bpf_map_delete_elem(t->index_fd, &u->key) && errno != ENOENT))
+		return false;
+	u->born_ns = 0;
+	return true;
+}
+
+bool kpod_unit_rename(struct kpod_loaded_table *t, uint32_t unit, const struct kpod_unit_key *key,
+		      uint64_t word)
+{
+	struct kpod_unit *u = kpod_rows_of(&t->units, unit);
+
+	if (!u || bpf_map_update_elem(t->index_fd, key, &unit, BPF_NOEXIST))
+		return false;
+	bpf_map_delete_elem(t->index_fd, &u->key);
+	u->key = *key;
+	u->words[0] = word;
+	return true;
 }
 
 void kpod_table_relieve(struct kpod_loaded_table *t, const uint8_t *dead_snapshots, uint8_t enough)
@@ -731,6 +800,7 @@ int kpod_bpf_open(struct kpod_bpf *bpf, const struct kpod_options *o)
 	bpf->config.others = o->wanted;
 	bpf->config.others_max = (uint32_t)(bpf->max_containers * o->others_share / 100);
 	bpf->config.max_sockets = o->max_sockets;
+	bpf->config.culprits = o->culprits;
 	bpf->config.page_size = (uint32_t)getpagesize();
 
 	for (size_t i = 0; i < bpf->loaded_count; i++)
@@ -777,16 +847,7 @@ void kpod_bpf_flush(struct kpod_bpf *bpf, uint32_t slots)
 		for (size_t w = 0; w < l->walk_count; w++)
 			if (kpod_iterate(l->walks[w]))
 				bpf->walk_failures++;
-		for (size_t p = 0; p < bpf->loaded[i].per_cpu_count; p++) {
-			for (int cpu = 0; cpu < bpf->cpus; cpu++) {
-				LIBBPF_OPTS(bpf_test_run_opts, opts, .flags = BPF_F_TEST_RUN_ON_CPU,
-					    .cpu = (uint32_t)cpu);
-				int err = bpf_prog_test_run_opts(bpf->loaded[i].per_cpu[p], &opts);
-
-				if (err && err != -ENXIO) /* ENXIO: the CPU is offline */
-					bpf->flush_failures++;
-			}
-		}
+		bpf->flush_failures += run_per_cpu(l, bpf->cpus);
 	}
 }
 

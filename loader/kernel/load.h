@@ -131,6 +131,26 @@ bool kpod_unit_free(struct kpod_loaded_table *t, uint32_t unit);
 /* Adds what unit `from` has counted to `to`, and frees `from`. */
 void kpod_unit_fold(struct kpod_loaded_table *t, uint32_t from, uint32_t to);
 
+/* Adds what unit `from` has counted to `to`. False: neither has changed. */
+bool kpod_unit_move(struct kpod_loaded_table *t, uint32_t from, uint32_t to);
+
+/* The unit of a key, 0 if it has none. */
+uint32_t kpod_unit_find(const struct kpod_loaded_table *t, const struct kpod_unit_key *key);
+
+/*
+ * Of a unit whose key may still have events: programs find it no more, and no snapshot shows it,
+ * but nobody gets it either, as a program that had found it may still be adding to it. False: the
+ * kernel refused, it is as it was.
+ */
+bool kpod_unit_hide(struct kpod_loaded_table *t, uint32_t unit);
+
+/* Gives a unit another key, and that its first word. False: likewise. */
+bool kpod_unit_rename(struct kpod_loaded_table *t, uint32_t unit, const struct kpod_unit_key *key,
+		      uint64_t word);
+
+/* Frees a unit that was hidden in an earlier snapshot. False: the kernel refused, try again. */
+bool kpod_unit_release(struct kpod_loaded_table *t, uint32_t unit);
+
 /*
  * If events have found no unit free since the last call: frees the units of all slots for which
  * `dead_snapshots` is at least `enough`.

@@ -85,9 +85,10 @@ static void pack_key(msgpack_packer *pk, const struct kpod_key *key)
 {
 	const struct kpod_names *values = key->values ? key->values() : NULL;
 
-	msgpack_pack_map(pk, 3);
+	msgpack_pack_map(pk, 4);
 	text_entry(pk, "label", key->label);
 	int_entry(pk, "words", key->words);
+	bool_entry(pk, "owner", key->owner);
 	text(pk, "values");
 	msgpack_pack_array(pk, values ? values->count : 0);
 	for (size_t i = 0; values && i < values->count; i++)

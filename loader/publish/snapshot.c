@@ -103,11 +103,12 @@ static const struct kpod_column units_columns[] = {
 	{"kpod_table_units_capacity", "Combinations there is room for.", .kind = KPOD_GAUGE,
 	 .word = KPOD_WORD(units_row, capacity)},
 	{"kpod_table_units_exhausted_total",
-	 "Events counted as the host's because the table had no room for another combination of "
-	 "container and key.",
+	 "Events counted as the host's, or in table cpu_pairs as culprit_scope other, because the "
+	 "table had no room for another combination of container and key.",
 	 .kind = KPOD_COUNTER, .word = KPOD_WORD(units_row, exhausted)},
 	{"kpod_table_events_lost_total",
-	 "Events not counted at all because the table had no room for them as the host's either.",
+	 "Events not counted at all because the table had no room for them as the host's, or as "
+	 "culprit_scope other, either.",
 	 .kind = KPOD_COUNTER, .word = KPOD_WORD(units_row, lost)},
 	{"kpod_table_units_evicted_total",
 	 "Combinations of an ended container and a key that were dropped before their time because "

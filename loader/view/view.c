@@ -217,12 +217,16 @@ int kpod_view_schema(const void *document, size_t size, FILE *out)
 	return err;
 }
 
+static bool get_flag(const msgpack_object *map, const char *key)
+{
+	const msgpack_object *v = get(map, key);
+
+	return v && v->type == MSGPACK_OBJECT_BOOLEAN && v->via.boolean;
+}
+
 static bool is_none(const msgpack_object *column, uint64_t word)
 {
-	const msgpack_object *optional = get(column, "optional");
-
-	return word == KPOD_NO_VALUE && optional && optional->type == MSGPACK_OBJECT_BOOLEAN &&
-	       optional->via.boolean;
+	return word == KPOD_NO_VALUE && get_flag(column, "optional");
 }
 
 static void print_name(FILE *out, const msgpack_object *column)
@@ -269,18 +273,21 @@ static void print_keys(FILE *out, const msgpack_object *table, const uint64_t *w
 	if (json)
 		fputs(",\"keys\":[", out);
 	for (uint64_t i = 0; (key = item(keys, i)); i++) {
-		bool is_text = get_int(key, "words");
+		bool is_text = get_int(key, "words"), is_owner = get_flag(key, "owner");
 
 		if (json)
 			fputs(i ? "," : "", out);
 		else
 			fprintf(out, " %.*s=", TEXT(key, "label"));
-		value = is_text ? NULL : item(get(key, "values"), *words);
+		value = is_text ? NULL : item(get(key, "values"), is_owner ? ~*words : *words);
 		if (is_text)
 			kpod_print_text(out, (const char *)words,
 					strnlen((const char *)words, 8 * key_size(key)));
 		else if (value && value->type == MSGPACK_OBJECT_STR)
 			kpod_print_text(out, value->via.str.ptr, value->via.str.size);
+		else if (is_owner)
+			fprintf(out, "\"%" PRIu32 ":%" PRIu32 "\"", (uint32_t)*words,
+				(uint32_t)(*words >> 32));
 		else
 			fprintf(out, "\"%" PRIu64 "\"", *words);
 		words += key_size(key);

@@ -52,7 +52,8 @@ def words(table: dict[str, Any], which: random.Random, idle: float, age: int) ->
     """A row's: keys, then values that grow with its age."""
     found = []
     for key in table["keys"]:
-        found += [0x6564616E] * (key["words"] or 1)  # "nade", or number of that name
+        # "nade", or number of that name; all owners but those that are named
+        found += [NO_VALUE if key["owner"] else 0x6564616E] * (key["words"] or 1)
     values = [0] * table["words"]
     for column in table["columns"]:
         at, rate = column["word"], which.randrange(1, 10_000)

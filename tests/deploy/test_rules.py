@@ -30,6 +30,7 @@ from tests.live import LOADER, ROOT
 
 # Of every series of a slot (docs/metrics.md, README "Pods"), of each target, and of Prometheus.
 OWNER = {"scope", "namespace", "pod", "container", "node", "pod_uid", "container_id", "cgroup_id"}
+NAMED = OWNER | {"unit", "machine"}  # of an owner that a row names, each with the key's before it
 TARGET = {"job", "instance", "node"}
 ALERTS = [rule for rule in rules() if "alert" in rule]
 
@@ -59,7 +60,10 @@ def known() -> dict[str, set[str]]:
     schema = json.loads(text)
     found: dict[str, set[str]] = {"up": TARGET}
     for table in schema["tables"]:
-        keys = {key["label"] for key in table["keys"]}
+        keys = {key["label"] for key in table["keys"] if not key["owner"]}
+        for key in table["keys"]:
+            if key["owner"]:
+                keys |= {f"{key['label']}_{label}" for label in NAMED}
         owner = OWNER if table["scope"] == "slot" else TARGET
         for column in table["columns"]:
             labels = found.setdefault(column["name"], set())

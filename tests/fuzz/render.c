@@ -33,12 +33,13 @@ static const struct texts {
 #define DEVICE { TEXT(label), TEXT(name) }
 /* clang-format on */
 
-enum { PLAIN, INDEXED, WORDS, NODE_WIDE, TABLES };
+enum { PLAIN, INDEXED, WORDS, NODE_WIDE, NAMED, TABLES };
 
 static const struct kpod_key keys[] = {
 	{.label = DEVICE, .first_value = 0, .value_count = 1},
 	{.label = DEVICE, .prefix = TEXT(none)},
 	{.label = DEVICE, .text_words = 2},
+	{.label = {TEXT(none), TEXT(none)}, .value_count = 1, .names_owner = true},
 };
 
 static const struct kpod_shape shapes[TABLES] = {
@@ -46,6 +47,8 @@ static const struct kpod_shape shapes[TABLES] = {
 	[INDEXED] = {.key_count = 2, .key_words = 2, .word_count = 1, .per_slot = true},
 	[WORDS] = {.first_key = 1, .key_count = 2, .key_words = 3, .word_count = 1},
 	[NODE_WIDE] = {.word_count = 11},
+	[NAMED] =
+		{.first_key = 3, .key_count = 1, .key_words = 1, .word_count = 1, .per_slot = true},
 };
 
 #define BUCKETS 7
@@ -93,10 +96,9 @@ static const struct kpod_bound bounds[] = {{1, 2}, {2, BUCKETS - 1}};
 	}
 
 static const struct kpod_family families[] = {
-	FAMILY(PLAIN, 0, 1, 8, METRIC),
-	FAMILY(INDEXED, 2, 1, 9, METRIC),
-	FAMILY(WORDS, 2, 1, 9, METRIC),
-	FAMILY(NODE_WIDE, 4, 3, 10, HISTOGRAM),
+	FAMILY(PLAIN, 0, 1, 8, METRIC), FAMILY(INDEXED, 2, 1, 9, METRIC),
+	FAMILY(WORDS, 2, 1, 9, METRIC), FAMILY(NODE_WIDE, 4, 3, 10, HISTOGRAM),
+	FAMILY(NAMED, 2, 1, 9, METRIC),
 };
 
 static const struct kpod_plan plan = {
@@ -183,6 +185,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			if (!o->labels[KPOD_OWN][KPOD_AS_TEXT].size &&
 			    !kpod_snapshot_label(held, i, KPOD_OWN, labels, length, labels,
 						 encoded))
+				abort();
+			if (!o->labels[KPOD_NAMED][KPOD_AS_TEXT].size &&
+			    !kpod_snapshot_label(held, i, KPOD_NAMED, labels, encoded, labels,
+						 length))
 				abort();
 		}
 		if (!held)
