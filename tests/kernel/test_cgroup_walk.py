@@ -27,6 +27,7 @@ from tests.live import (
 )
 
 COLLECTORS = ("cgroup_cpu", "cgroup_memory", "cgroup_io", "cgroup_pids", "cgroup_pressure")
+MOMENT = 1000 * SLOWNESS  # us
 SAMPLE = 2_100_000  # us: the kernel ends a sample of PSI every two seconds and a tick
 
 BURST = (
@@ -153,7 +154,9 @@ def test_while_time_goes_on(tmpfs: Path, cgroups: Cgroup) -> None:
             worker.stopped()
         assert attached(running.log)["cgroup_pressure"] == "walk"
     assert max(ahead) <= SAMPLE
-    assert sorted(ahead)[len(ahead) * 3 // 4] <= 0, "but mostly not ahead at all"
+    # The scheduler's clock is known to some microseconds, and a CPU's weight is its busy time since
+    # the last sample ended, which shifts meanwhile.
+    assert sorted(ahead)[len(ahead) * 3 // 4] <= MOMENT, "but mostly by a moment at most"
 
 
 @pytest.mark.guest("cgroup_pressure")
