@@ -180,9 +180,9 @@ def test_a_pods_row_is_its_own_cgroup(tmpfs: Path, top: Cgroup, volume: Path) ->
     assert set(errors(dump).values()) <= {0}
 
     # The container's memory went with it, but not what it wrote to the volume, nor to the disk.
-    assert words(first, old)["memory_cache_bytes"] >= VOLUME
+    assert words(first, old)["memory_cache_bytes"] > VOLUME - BATCHES
     assert words(dump, volumes)["memory_usage_bytes"] >= VOLUME
-    assert words(dump, volumes)["memory_cache_bytes"] >= VOLUME
+    assert words(dump, volumes)["memory_cache_bytes"] > VOLUME - BATCHES
     assert words(dump, volumes.container)["memory_cache_bytes"] < BATCHES
     assert written(dump, volumes) == written_by_kernel(volumes) == DISK
     assert written(dump, volumes.container) == 0
