@@ -62,7 +62,7 @@ struct pair {
 /* Who had a CPU, and for how long; small, as each switch writes one. */
 struct turn {
 	__u64 holder; /* its slot with the generation above, or HOLDER_IDLE */
-	__u32 task;   /* the low half of its address */
+	__u32 task;   /* its pid: half of an address cannot be spilled (clang 19) */
 	__u32 ran;    /* in units of 2^TURN_SHIFT ns */
 };
 
@@ -254,7 +254,7 @@ static __always_inline void book_wait(struct task_struct *task, struct stint *st
 	struct turn *last = &stint->turn[(stint->turns - 1) & (TURNS - 1)];
 
 	if (ran_ns(last) < wait_ns && last->holder != HOLDER_IDLE)
-		divide_wait(stint, row, (__u32)(__u64)task, victim, wait_ns);
+		divide_wait(stint, row, (__u32)task->pid, victim, wait_ns);
 	else
 		book_part(stint, row, victim, last->holder, wait_ns);
 }
@@ -391,7 +391,7 @@ int BPF_PROG(kpod_cpu_switch, bool preempt, struct task_struct *prev, struct tas
 
 	turn = &stint->turn[stint->turns++ & (TURNS - 1)];
 	turn->holder = holder;
-	turn->task = (__u32)(__u64)prev;
+	turn->task = (__u32)prev->pid;
 	turn->ran =
 		stint->task == (__u64)prev ? (stint->ran_ns - stint->began_ns) >> TURN_SHIFT : 0;
 
