@@ -6,7 +6,7 @@
  *
  * Both tracepoints run under cgroup_mutex and the trace path's spinlock: one at a time on the node.
  */
-#include "slots.bpf.h"
+#include "infos.bpf.h"
 
 #define NAME_MAX 256
 
@@ -15,14 +15,6 @@ struct {
 	__uint(max_entries, 1);
 	__type(value, __u32);
 } free_slots SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct kpod_slot_info);
-} slots SEC(".maps");
 
 /* Paths of the roots of nodes: the loader knows them from where it runs itself, and --cgroup-root.
  */

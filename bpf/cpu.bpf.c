@@ -17,7 +17,7 @@
  * has two where programs may be preempted (7.0): the kernel leaves one out for other tasks of that
  * CPU meanwhile, and the second stands in for the first.
  */
-#include "slots.bpf.h"
+#include "infos.bpf.h"
 #include "units.bpf.h"
 
 #include "cpu.h"
@@ -39,15 +39,6 @@ struct {
 } cpu_pair_rows SEC(".maps");
 
 KPOD_UNITS(cpu_pairs);
-
-/* Shared with collector cgroup: for the generations of slots. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct kpod_slot_info);
-} slots SEC(".maps");
 
 #define PAIRS_HELD 64 /* a power of two */
 

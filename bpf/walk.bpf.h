@@ -21,17 +21,9 @@
 #ifndef KPOD_WALK_BPF_H
 #define KPOD_WALK_BPF_H
 
-#include "slots.bpf.h"
+#include "infos.bpf.h"
 
 #include "walk.h"
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct kpod_slot_info);
-} slots SEC(".maps");
 
 struct kpod_walk walk SEC(".data.walk");
 

@@ -7,8 +7,6 @@ from aggregator.http.rows import Rows, Who
 from aggregator.segment.exposition import Plan
 from aggregator.segment.store import Snapshot
 
-UINT64_MAX = 2**64 - 1
-
 COLUMN = "kpod_cpu_runqueue_wait_by_culprit_seconds_total"
 # Points are at least so far apart, and so many are kept: a rate is that of the last minute.
 STEP_NS = 14_900_000_000
@@ -71,16 +69,14 @@ class Pairs:
         """Between the points that rates are of; 0: there is only one yet."""
         return (self._points[-1][0] - self._points[0][0]) / 1e9 if self._points else 0.0
 
-    def known(self, snapshot: Snapshot | None) -> bool:
-        """Whether the loader tells this at all."""
-        return bool(snapshot and _place(snapshot.plan))
-
-    def of(self, snapshot: Snapshot | None) -> list[Pair]:
-        """Those that still are there, the worst first."""
+    def of(self, snapshot: Snapshot | None) -> list[Pair] | None:
+        """Those that still are there, the worst first; None: the loader does not tell."""
         place = _place(snapshot.plan) if snapshot else None
-        if not snapshot or not place or not self.seconds:
+        if not snapshot or not place:
+            return None
+        if not self.seconds:
             return []
-        several = snapshot.plan.schema.tables[place[0]].keys[0].values
+        key = snapshot.plan.schema.tables[place[0]].keys[0]
         first, last = self._points[0][1], self._points[-1][1]
         waits: dict[tuple[str, str], int] = {}
         known = {OTHERS.id: OTHERS}
@@ -89,15 +85,16 @@ class Pairs:
             if waited <= 0:
                 continue
             victim = self._rows.named(snapshot, slot | generation << 32)
-            culprit = self._rows.named(snapshot, word)
-            if ~word & UINT64_MAX < len(several):
-                culprit = OTHERS if several[~word & UINT64_MAX] == OTHERS.scope else None
+            if (several := key.several(word)) is not None:
+                culprit = OTHERS if several == OTHERS.scope else None
+            else:
+                culprit = self._rows.named(snapshot, word)
             # What disturbs a pod from within is not told: containers of one pod.
             if not victim or not culprit or victim.id == culprit.id:
                 continue
             known.update({victim.id: victim, culprit.id: culprit})
-            key = victim.id, culprit.id
-            waits[key] = waits.get(key, 0) + waited
+            both = victim.id, culprit.id
+            waits[both] = waits.get(both, 0) + waited
         scale = 10 ** place[2] * self.seconds
         pairs = [Pair(known[v], known[c], waited / scale) for (v, c), waited in waits.items()]
         return sorted(pairs, key=lambda pair: (-pair.wait, pair.victim.id, pair.culprit.id))

@@ -11,7 +11,7 @@ from isal import isal_zlib
 
 from aggregator._native import lib
 from aggregator.http import api, page
-from aggregator.http.pairs import Pair, Pairs
+from aggregator.http.pairs import Pairs
 from aggregator.http.rows import Row, Rows
 from aggregator.http.scrapers import PROXY_HEADERS, Scrapers
 from aggregator.http.state import Observer, names
@@ -271,7 +271,7 @@ class Application:
             self._observer.look(),
             rows,
             self._history,
-            self._disturbed(),
+            self._pairs.of(self._store.snapshot),
             self._store.node,
             request.query,
         )
@@ -299,15 +299,9 @@ class Application:
 
     async def _api_pairs(self, request: Request) -> Response:
         await self._store.fresh()
-        body = api.pairs(
-            self._observer.look(), self._disturbed() or [], self._pairs.seconds, self._store.node
-        )
+        found = self._pairs.of(self._store.snapshot) or []
+        body = api.pairs(self._observer.look(), found, self._pairs.seconds, self._store.node)
         return _json(request, 200, body)
-
-    def _disturbed(self) -> list[Pair] | None:
-        """None: the loader does not tell."""
-        snapshot = self._store.snapshot
-        return self._pairs.of(snapshot) if self._pairs.known(snapshot) else None
 
     async def _api_pod(self, request: Request) -> Response:
         await self._store.fresh()

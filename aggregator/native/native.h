@@ -204,8 +204,7 @@ uint64_t kpod_snapshot_created(const struct kpod_snapshot *snapshot, const struc
 /*
  * Labels of one owner on one page, all that is between the constant labels and the value: as text,
  * ,name="value",name="value"} and a space, or for KPOD_NAMED without these; as protobuf, fields of
- * Metric. Both may be empty: the
- * owner has none. False: longer than KPOD_LABELS_MAX, or no memory.
+ * Metric. Both may be empty: the owner has none. False: longer than KPOD_LABELS_MAX, or no memory.
  */
 bool kpod_snapshot_label(struct kpod_snapshot *snapshot, uint32_t owner, enum kpod_page page,
 			 const char *text, size_t text_size, const char *protobuf,
@@ -216,10 +215,10 @@ const struct kpod_owner *kpod_snapshot_owner(const struct kpod_snapshot *snapsho
 
 /*
  * Takes out the rows of owners without text on our page, those that name such an owner or one that
- * is not there, and the rows of owners that have ended and had the
- * same rows in snapshot `seen`. Of what is left of a pod's containers that have ended, no more than
- * `ended_max` are shown, those that ended last; when readers have these it is the others' turn.
- * To be called once, after the labelling. False: no memory.
+ * is not there, and the rows of owners that have ended and had the same rows in snapshot `seen`. Of
+ * what is left of a pod's containers that have ended, no more than `ended_max` are shown, those
+ * that ended last; when readers have these it is the others' turn. To be called once, after the
+ * labelling. False: no memory.
  */
 bool kpod_snapshot_hide(struct kpod_snapshot *snapshot, const struct kpod_plan *plan, uint64_t seen,
 			uint32_t ended_max);

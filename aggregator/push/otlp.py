@@ -84,9 +84,8 @@ def _key_labels(snapshot: Snapshot, table: Table, words: list[int]) -> list[tupl
     for key in table.keys:
         size = key.text_words or 1
         if key.names_owner:
-            several = ~words[at] & UINT64_MAX
-            if several < len(key.values):
-                found.append((f"{key.label}_scope", key.values[several]))
+            if (several := key.several(words[at])) is not None:
+                found.append((f"{key.label}_scope", several))
             else:
                 found += [(name, value) for name, value in snapshot.named(words[at]) if value]
             at += size

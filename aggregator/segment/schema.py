@@ -56,6 +56,11 @@ class Key:
     text_words: int
     names_owner: bool = False
 
+    def several(self, word: int) -> str | None:
+        """What a word stands for in place of an owner; None: it names one."""
+        index = ~word & 2**64 - 1
+        return self.values[index] if index < len(self.values) else None
+
 
 @dataclass(frozen=True, slots=True)
 class Histogram:

@@ -220,11 +220,9 @@ static struct kpod_loaded *to_shed(struct kpod_bpf *bpf, uint64_t all)
 	return most;
 }
 
-double kpod_governor_bound(const struct kpod_governor *g)
+static double bound(const struct kpod_options *o, double cpus)
 {
-	double share = g->options->max_overhead / 100;
-	double floor =
-		(double)g->options->governor_floor_ms / 1e3 / (double)sysconf(_SC_NPROCESSORS_ONLN);
+	double share = o->max_overhead / 100, floor = o->governor_floor_ms / 1e3 / cpus;
 
 	return share > floor ? share : floor;
 }
@@ -252,8 +250,7 @@ static bool shed(struct kpod_governor *g, uint64_t all)
 	snprintf(l->reason, sizeof(l->reason),
 		 "shed: its programs took %.3g %% of the node's CPU, those of all collectors "
 		 "%.3g %%, and the bound is %.3g %% (--max-overhead)",
-		 100 * g->share * (double)l->cost_ns / (double)all, 100 * g->share,
-		 100 * kpod_governor_bound(g));
+		 100 * g->share * (double)l->cost_ns / (double)all, 100 * g->share, 100 * g->bound);
 	kpod_warn("collector %s: %s", l->collector->name, l->reason);
 	measure_maps(l);
 	return true;
@@ -303,7 +300,7 @@ static void begin_window(struct kpod_governor *g)
 static bool end_window(struct kpod_governor *g)
 {
 	uint64_t now = kpod_clock(CLOCK_MONOTONIC), all = 0;
-	double length = (double)(now - g->opened_ns), limit = kpod_governor_bound(g);
+	double length = (double)(now - g->opened_ns), cpus = (double)sysconf(_SC_NPROCESSORS_ONLN);
 	double scale = (double)(now - g->closed_ns) / length;
 
 	kpod_governor_close(g);
@@ -315,11 +312,12 @@ static bool end_window(struct kpod_governor *g)
 		measure_maps(l);
 	}
 	g->closed_ns = now;
-	g->share = (double)all / length / (double)sysconf(_SC_NPROCESSORS_ONLN);
-	if (g->share > limit)
+	g->share = (double)all / length / cpus;
+	g->bound = bound(g->options, cpus);
+	if (g->share > g->bound)
 		return shed(g, all);
 	g->helpless = false;
-	if (g->share <= limit / 2)
+	if (g->share <= g->bound / 2)
 		return restore(g);
 	g->calm = 0;
 	return false;

@@ -18,6 +18,7 @@ struct kpod_governor {
 	int window_err; /* why the last window could not be measured */
 	uint64_t ticks, opened_ns, closed_ns;
 	double share; /* of the node's CPU time, in the last window */
+	double bound; /* above which collectors are shed, likewise */
 	uint64_t sheds;
 	unsigned int calm, patience; /* in windows */
 };
@@ -28,9 +29,6 @@ void kpod_governor_open(struct kpod_governor *g, struct kpod_bpf *bpf, struct kp
 
 /* Before each snapshot: notes what programs have missed, governed or not. */
 void kpod_programs_read(struct kpod_bpf *bpf);
-
-/* Share of the node's CPU time above which collectors are shed. */
-double kpod_governor_bound(const struct kpod_governor *g);
 
 /* Measures, sheds and restores. True: other collectors run now, so the schema is another. */
 bool kpod_governor_tick(struct kpod_governor *g);

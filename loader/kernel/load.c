@@ -105,8 +105,7 @@ static bool is_units(const struct kpod_table *table, const char *map, const char
 	return size && !strncmp(map, table->units, size) && !strcmp(map + size, suffix);
 }
 
-/* Of a table that was kept while its collector was shed, the map of this name. -1: there is none.
- */
+/* Of a table that was kept while its collector was shed, the map of this name; or -1. */
 static int kept_map(const struct kpod_loaded *l, const char *name)
 {
 	for (size_t i = 0; l->tables && i < l->collector->table_count; i++) {
@@ -217,17 +216,18 @@ static uint64_t run_per_cpu(const struct kpod_loaded *l, int cpus)
 	return failures;
 }
 
-void kpod_collector_shed(struct kpod_loaded *l)
+static void detach(struct kpod_loaded *l)
 {
 	if (l->state)
 		l->source->close(l);
 	l->state = NULL;
 	for (size_t i = 0; i < l->link_count; i++)
 		bpf_link__destroy(l->links[i]);
-	/* What they keep for each CPU goes with them, and is to be in the rows. */
-	run_per_cpu(l, libbpf_num_possible_cpus());
-	if (!has_only_maps(l->collector))
-		close_tables(l);
+	l->link_count = 0;
+}
+
+static void close_object(struct kpod_loaded *l)
+{
 	free(l->links);
 	free(l->per_cpu);
 	free(l->walks);
@@ -235,14 +235,25 @@ void kpod_collector_shed(struct kpod_loaded *l)
 	l->object = NULL;
 	l->links = NULL;
 	l->per_cpu = l->walks = NULL;
-	l->link_count = l->per_cpu_count = l->walk_count = 0;
+	l->per_cpu_count = l->walk_count = 0;
 	l->attachment = NULL;
+}
+
+void kpod_collector_shed(struct kpod_loaded *l)
+{
+	detach(l);
+	/* What programs keep for each CPU goes with them, and is to be in the rows. */
+	run_per_cpu(l, libbpf_num_possible_cpus());
+	if (!has_only_maps(l->collector))
+		close_tables(l);
+	close_object(l);
 }
 
 void kpod_collector_unload(struct kpod_loaded *l)
 {
-	kpod_collector_shed(l);
+	detach(l);
 	close_tables(l);
+	close_object(l);
 }
 
 int kpod_iterate(int link_fd)
@@ -418,13 +429,19 @@ static int open_tables(struct kpod_bpf *bpf, struct kpod_loaded *l)
 	return err;
 }
 
+/* So that programs find it no more. False: the kernel refused. */
+static bool forget_key(const struct kpod_loaded_table *t, const struct kpod_unit *u)
+{
+	return !bpf_map_delete_elem(t->index_fd, &u->key) || errno == ENOENT;
+}
+
 /* To whoever is next, without a past. False: the kernel refused, it is as it was. */
 static bool free_unit(struct kpod_loaded_table *t, uint32_t unit, struct kpod_unit *u)
 {
 	struct kpod_unit was = *u;
 	void *rows = kpod_rows_of(&t->rows, unit);
 
-	if (bpf_map_delete_elem(t->index_fd, &u->key) && errno != ENOENT)
+	if (!forget_key(t, u))
 		return false;
 	if (rows)
 		memset(rows, 0, t->rows.unit_size);
@@ -507,7 +524,7 @@ bool kpod_unit_hide(struct kpod_loaded_table *t, uint32_t unit)
 {
 	struct kpod_unit *u = kpod_rows_of(&t->units, unit);
 
-	if (!u || (bpf_map_delete_elem(t->index_fd, &u->key) && errno != ENOENT))
+	if (!u || !forget_key(t, u))
 		return false;
 	u->born_ns = 0;
 	return true;

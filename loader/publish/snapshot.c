@@ -59,8 +59,7 @@ static const struct kpod_column columns[] = {
 	       "Cgroups that did not fit into the kernel map: counted as the host."),
 	COLUMN(KPOD_COUNTER, paths_truncated, "kpod_cgroup_paths_truncated_total",
 	       "Cgroups whose path is longer than a slot can hold: without a name if they are of a "
-	       "pod, "
-	       "else counted as what is above them."),
+	       "pod, else counted as what is above them."),
 	COLUMN(KPOD_COUNTER, snapshots, "kpod_snapshots_total",
 	       "Snapshots written before this one."),
 	COLUMN(KPOD_COUNTER, rung, "kpod_snapshots_rung_total",
@@ -275,7 +274,7 @@ static int write_costs(struct kpod_publisher *p, const struct kpod_loaded *l)
 static int write_overhead(struct kpod_publisher *p)
 {
 	uint64_t words[] = {(uint64_t)(p->governor->share * 1e9),
-			    (uint64_t)(kpod_governor_bound(p->governor) * 1e9)};
+			    (uint64_t)(p->governor->bound * 1e9)};
 
 	return p->governor->share > 0 ? kpod_writer_row(&p->writer, KPOD_OWN_OVERHEAD, 0, 0, words,
 							KPOD_COUNT(words))

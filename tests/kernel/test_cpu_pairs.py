@@ -8,6 +8,7 @@ import pytest
 from tests.live import (
     IDLER,
     PRELUDE,
+    SLEEPER,
     TEST_LOADER,
     WAITS,
     Cgroup,
@@ -35,8 +36,6 @@ for _ in range({times}):
 gate()
 """
 )
-# Wants the CPU for a moment, often.
-LIGHT = PRELUDE + "for _ in range({times}): time.sleep({seconds})\ngate()\n"
 
 
 def culprits(dump: Dump, victim: Cgroup) -> dict[str, int]:
@@ -94,7 +93,7 @@ def test_the_guilty_one_is_named_and_the_innocent_is_not(tmpfs: Path, cgroups: C
     with loader(tmpfs) as running:
         guilty = Worker(a, GUILTY.format(times=150), cpu=CPU)
         one, another = (
-            Worker(each, LIGHT.format(times=100, seconds=0.003), cpu=CPU) for each in (b, c)
+            Worker(each, SLEEPER.format(times=100, seconds=0.003), cpu=CPU) for each in (b, c)
         )
         Worker(d, IDLER, cpu=CPU)
         alike(guilty, one, another)
@@ -125,7 +124,7 @@ def disturb(culprit: Cgroup, victim: Cgroup, times: int = 40) -> int:
     guilty = Worker(culprit, GUILTY.format(times=times), cpu=CPU)
     # Outside at first: while it starts, anybody on this machine may be in its way.
     outside = Cgroup(victim.path.parent, there=True)
-    waiting = Worker(outside, LIGHT.format(times=times, seconds=0.003), cpu=CPU)
+    waiting = Worker(outside, SLEEPER.format(times=times, seconds=0.003), cpu=CPU)
     alike(guilty, waiting)
     (victim.path / "cgroup.procs").write_text(str(waiting.pid))
     before = waiting.schedstat()[1]
@@ -135,6 +134,21 @@ def disturb(culprit: Cgroup, victim: Cgroup, times: int = 40) -> int:
     waiting.end()
     assert waited > 20e6, f"the victim waited {waited} ns only: this shows nothing"
     return waited
+
+
+def successor(running: Loader, cgroups: Cgroup, first: Cgroup) -> tuple[Cgroup, Dump]:
+    """Removes a cgroup; another that has its slot then, and a snapshot that shows that one."""
+    slot = name(running.dump(), first).split(":")[0]
+    first.remove()
+    wait_for("the slot to be free", lambda: running.dump().slot(first.id) is None)
+    running.fresh()
+    # Slots that are free are given to the next one, the last first.
+    for attempt in range(20):
+        second = cgroups.child(f"second-{attempt}.service")
+        dump = shown(running)
+        if name(dump, second).split(":")[0] == slot:
+            return second, dump
+    pytest.fail("the slot was not used again")
 
 
 @pytest.mark.guest("cpu")
@@ -163,17 +177,7 @@ def test_slot_that_is_used_again_is_somebody_else(tmpfs: Path, cgroups: Cgroup) 
         before = shown(running)
         gone = name(before, first)
         assert culprits(before, victim)[gone] >= 0.8 * waited
-        first.remove()
-        wait_for("the slot to be free", lambda: running.dump().slot(first.id) is None)
-        running.fresh()
-        # Slots that are free are given to the next one, the last first.
-        for attempt in range(20):
-            second = cgroups.child(f"second-{attempt}.service")
-            between = shown(running)
-            if name(between, second).split(":")[0] == gone.split(":")[0]:
-                break
-        else:
-            pytest.fail("the slot was not used again")
+        second, between = successor(running, cgroups, first)
         assert name(between, second) != gone
         assert name(between, second) not in culprits(between, victim)
         assert gone not in culprits(between, victim)
@@ -193,17 +197,7 @@ def test_slot_of_a_victim_that_is_used_again(tmpfs: Path, cgroups: Cgroup) -> No
         disturb(guilty, first)
         before = shown(running)
         assert culprits(before, first)
-        slot = name(before, first).split(":")[0]
-        first.remove()
-        wait_for("the slot to be free", lambda: running.dump().slot(first.id) is None)
-        running.fresh()
-        for attempt in range(20):
-            second = cgroups.child(f"second-{attempt}.service")
-            between = shown(running)
-            if name(between, second).split(":")[0] == slot:
-                break
-        else:
-            pytest.fail("the slot was not used again")
+        second, between = successor(running, cgroups, first)
         assert culprits(between, second) == {}
 
 
