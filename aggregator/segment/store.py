@@ -166,15 +166,20 @@ class Snapshot:
 
     def _label(self, resolver: Resolver, stale: Set[int], other: Other | None) -> Iterator[None]:
         owners = [self.native.owners + i for i in range(self.native.owner_count)]
-        known = [
-            owner.cgroup_id not in stale
-            and self._text(owner.labels[lib.KPOD_OWN][lib.KPOD_AS_TEXT])
-            for owner in owners
-        ]
-        taken = {text for text in known if text}
+
+        def texts(page: int) -> list[bytes]:
+            """Of each owner; empty if it is to be named."""
+            return [
+                b""
+                if owner.cgroup_id in stale
+                else self._text(owner.labels[page][lib.KPOD_AS_TEXT])
+                for owner in owners
+            ]
+
+        known = texts(lib.KPOD_OWN)
+        taken, named = set(known) - {b""}, set(texts(lib.KPOD_NAMED)) - {b""}
         taken.add(row_labels(()).encode())  # a series of a container has a label
         nameless = [index for index, text in enumerate(known) if not text]
-        named = {self._text(owner.labels[lib.KPOD_NAMED][lib.KPOD_AS_TEXT]) for owner in owners}
         for count, index in enumerate(nameless, 1):
             owner = owner_of(owners[index], self.outdone)
             labels = resolver(owner)

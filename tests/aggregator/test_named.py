@@ -118,6 +118,8 @@ def test_names_that_come_later(tmp_path: Path) -> None:
     assert take(3) == ['culprit_pod="b",pod="a",node="n1"} 1']
     stale.update({1001, 1002})
     assert take(4) == ['culprit_pod="y",pod="x",node="n1"} 1']
+    # Asked once more, with the same answer: its own name is nobody else's.
+    assert take(5) == ['culprit_pod="y",pod="x",node="n1"} 1']
 
 
 def test_two_that_are_called_alike_are_told_apart(tmp_path: Path) -> None:
