@@ -253,6 +253,10 @@ $(B)/c/%: tests/c/$$(notdir $$*).c $(SHARED_C) $$(TESTED_$$(notdir $$*)) \
 		$(filter %.c,$^) \
 		$(LDFLAGS) $(CMOCKA)
 
+# How often a test that fails is run again. One that passes then is unsteady: the table counts it, and
+# what it said is printed. `make test RERUNS=0` has no patience.
+RERUNS := 1
+
 # All parts, even if one fails, and a table at the end.
 test: setup-vm ## all tests, with all their set-up
 	+@MAKE='$(MAKE)' $(PY) -m tests.all check test-c test-fuzz test-python test-vm
@@ -342,13 +346,13 @@ $(B)/l7/replay: tests/l7/replay.c $(wildcard bpf/l7/*.h tests/l7/*.h)
 	@$(CC) $(CFLAGS) $(SAN_address) -o $@ $<
 
 test-python: $(LIVE) ## tests in Python, on this kernel
-	$(SUDO) $(PY) -m pytest -ra --ignore tests/vm tests
+	$(SUDO) $(PY) -m pytest -ra --reruns $(RERUNS) --ignore tests/vm tests
 
 # On other kernels, by themselves: guests would disturb the tests that are run on this one.
 test-vm: setup-vm .cache/root/arm64/ready
 	@$(MAKE) --no-print-directory live
 	@$(MAKE) --no-print-directory ARCH=arm64 live
-	$(SUDO) $(PY) -m pytest -ra tests/vm
+	$(SUDO) $(PY) -m pytest -ra --reruns $(RERUNS) tests/vm
 
 # On a Debian that nobody prepared, in a chroot: `make run` to its first metrics, and the tests that
 # need no kernel of their own.

@@ -1,6 +1,7 @@
 """python -m tests.all PART...: runs parts of `make test`, all of them even if one fails.
 
-At the end it lists what failed and what was skipped and why, a line each, and then one table.
+At the end it lists what failed, what was skipped and why, and what passed only when it was run
+again, a line each, and then one table.
 """
 
 import os
@@ -12,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LOGS = Path("build/test")
+# Begins the line about a test that failed, and passed when it was run again; and the name of the
+# property that its report has, with what it said.
+UNSTEADY = "UNSTEADY"
 # What closes a run of pytest, and what it says of single tests (-ra).
 CLOSING = re.compile(r"(?m)^=+ (.*\d+ \w+.*) in [\d.]+s.*=+$")
-SAID = re.compile(r"(?m)^(?:SUB)?(FAILED|ERROR|SKIPPED)\b.*$")
+SAID = re.compile(rf"(?m)^(?:SUB)?(FAILED|ERROR|SKIPPED|{UNSTEADY})\b.*$")
 # What cmocka says of a program's tests, and what the makefile says before each fuzzer.
 CMOCKA = re.compile(r"\[  (PASSED|FAILED|SKIPPED)\s+\] (\d+) test")
 FUZZER = re.compile(r"(?m)^== fuzz ")
@@ -23,11 +27,15 @@ FAULT = re.compile(r"(?m)^\[  FAILED  \] [a-z]\w*$")
 
 @dataclass(frozen=True)
 class Result:
-    """Of a part: what was counted, and the lines about what failed or was skipped."""
+    """Of a part: what was counted, and the lines about what failed or was skipped.
+
+    Unsteady tests are among the passed: they failed, and were run again.
+    """
 
     passed: int = 0
     failed: int = 0
     skipped: int = 0
+    unsteady: int = 0
     lines: tuple[str, ...] = ()
 
 
@@ -48,7 +56,8 @@ def count(log: str, status: int) -> Result:
     if not any(found.values()):
         found["passed"] = 1
     lines = [m[0] for pattern in (SAID, FAULT) for m in pattern.finditer(log)]
-    return Result(**found, lines=tuple(lines))
+    unsteady = sum(line.startswith(UNSTEADY) for line in lines)
+    return Result(**found, unsteady=unsteady, lines=tuple(lines))
 
 
 def run(part: str) -> tuple[Result, float]:
@@ -73,16 +82,16 @@ def main(parts: list[str]) -> int:
     for part, (result, _) in results.items():
         for line in result.lines:
             print(f"{part}: {line}")
-    print(f"\n{'part':<14}{'result':<8}{'seconds':>8}{'passed':>8}{'failed':>8}{'skipped':>9}")
-    for part, (r, seconds) in results.items():
-        verdict = "FAILED" if r.failed else "passed"
-        print(f"{part:<14}{verdict:<8}{seconds:>8.0f}{r.passed:>8}{r.failed:>8}{r.skipped:>9}")
-    passed, failed, skipped = (
-        sum(getattr(r, kind) for r, _ in results.values())
-        for kind in ("passed", "failed", "skipped")
-    )
-    print(f"{passed} passed, {failed} failed, {skipped} skipped")
-    return 1 if failed else 0
+    columns = ("passed", "failed", "skipped", "unsteady")
+    titles = "".join(f"{name:>10}" for name in columns)
+    print(f"\n{'part':<14}{'result':<8}{'seconds':>8}{titles}")
+    for part, (result, seconds) in results.items():
+        verdict = "FAILED" if result.failed else "passed"
+        counts = "".join(f"{getattr(result, name):>10}" for name in columns)
+        print(f"{part:<14}{verdict:<8}{seconds:>8.0f}{counts}")
+    sums = {name: sum(getattr(r, name) for r, _ in results.values()) for name in columns}
+    print(", ".join(f"{number} {name}" for name, number in sums.items()))
+    return 1 if sums["failed"] else 0
 
 
 if __name__ == "__main__":

@@ -2,12 +2,13 @@ import functools
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import live
+from tests.all import UNSTEADY
 from tests.live import GUEST, LOADER, Cgroup, cgroup_tree, collectors, missing
 
 LAZY = "lazy_itable_init=0,lazy_journal_init=0"  # or the kernel would write of its own accord
@@ -54,6 +55,35 @@ def _needs_kernel(request: pytest.FixtureRequest) -> None:
         up, text = of_this_kernel()[name]
         if not up:
             pytest.skip(f"collector {name}: {text}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a test said that failed and is run again (--reruns) is kept with its last report."""
+    report = yield
+    if report.failed and getattr(item, "execution_count", 1) <= (
+        item.config.getoption("reruns", 0) or 0
+    ):
+        item.user_properties.append((UNSTEADY, f"{item.nodeid}\n{report.longreprtext}"))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    said = [
+        str(text)
+        for report in terminalreporter.getreports("passed")
+        for name, text in report.user_properties
+        if name == UNSTEADY
+    ]
+    if not said:
+        return
+    terminalreporter.section("tests that failed, and passed when they were run again")
+    for text in said:
+        terminalreporter.line(text)
+    for text in said:
+        terminalreporter.line(f"{UNSTEADY} {text.splitlines()[0]}")
 
 
 @pytest.fixture

@@ -121,6 +121,8 @@ def link(a: Namespace, b: Namespace, *, delay_ms: int = 0, lose_one_in: int = 0)
         a.ip("link", "add", "wire", *peer)
         _up(a, b)
         if delay_ms or lose_one_in:
+            # Or netem would lose, and count, up to 64 KiB as one.
+            a.ip("link", "set", "wire", "gso_max_segs", "1")
             a.tc("qdisc", "add", "dev", "wire", "root", *netem)
             a.tc("qdisc", "del", "dev", "lo", "root")
         yield

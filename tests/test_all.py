@@ -13,9 +13,11 @@ from tests.live import ROOT
 SKIP = "SKIPPED [1] tests/kernel/test_a.py:10: needs root"
 FAIL = "FAILED tests/kernel/test_b.py::test_c - assert 1 == 2"
 SUBFAIL = "SUBFAILED[7.2: test_x] tests/vm/test_vm.py::test_kernel[7.2] - Failed: no"
+AGAIN = "UNSTEADY tests/kernel/test_d.py::test_e"
 PYTEST = (
-    f"{SKIP}\n{FAIL}\n{SUBFAIL}\n"
-    "=== 2 failed, 31 passed, 1 skipped, 4 errors, 9 subtests passed in 61.02s (0:01:01) ===\n"
+    f"{AGAIN}\n{SKIP}\n{FAIL}\n{SUBFAIL}\n"
+    "=== 2 failed, 31 passed, 1 skipped, 4 errors, 9 subtests passed, 1 rerun "
+    "in 61.02s (0:01:01) ===\n"
 )
 CMOCKA = """== build/c/plain/test_units
 [==========] tests: Running 3 test(s).
@@ -32,7 +34,7 @@ CMOCKA = """== build/c/plain/test_units
 @pytest.mark.parametrize(
     ("log", "status", "expected"),
     [
-        (PYTEST, 1, Result(40, 6, 1, (SKIP, FAIL, SUBFAIL))),
+        (PYTEST, 1, Result(40, 6, 1, 1, (AGAIN, SKIP, FAIL, SUBFAIL))),
         ("== fuzz parse\n== fuzz reader\n", 0, Result(2, 0, 0)),
         ("== fuzz parse\n== fuzz reader\nSUMMARY: overflow\n", 2, Result(1, 1, 0)),
         ("All checks passed!\n", 0, Result(1, 0, 0)),
@@ -65,6 +67,6 @@ def test_a_failing_part_hides_no_other(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     lines = done.stdout.splitlines()
-    assert lines[-1] == "4 passed, 1 failed, 1 skipped"
+    assert lines[-1] == "4 passed, 1 failed, 1 skipped, 0 unsteady"
     table = [line.split()[:2] for line in lines[-4:-1]]
     assert table == [["first", "passed"], ["broken", "FAILED"], ["last", "passed"]]

@@ -4,12 +4,13 @@ import json
 import os
 import shutil
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.all import UNSTEADY
 from tests.vm import record
 from tests.vm.kernels import SUITES, UnavailableError, variant
 from tests.vm.machine import foreign, run_guest
@@ -18,8 +19,8 @@ AT_ONCE = os.cpu_count() or 1  # a guest keeps one of them busy; slower ones mis
 
 COMMAND = """
 build/kpod-loader-test verify >$RESULTS/verified
-.venv/bin/python -m pytest -p no:cacheprovider -m guest -ra --durations=0 -o junit_family=xunit1 \
-    --junitxml=$RESULTS/junit.xml %s
+.venv/bin/python -m pytest -p no:cacheprovider -p pytest_rerunfailures --reruns {reruns} -m guest \
+    -ra --durations=0 -o junit_family=xunit1 --junitxml=$RESULTS/junit.xml {tests}
 """
 # The last of the tests locks the kernel down.
 TESTS = "tests/kernel tests/vm/guest/test_{machine,controllers,pod,walk,lockdown}.py"
@@ -36,12 +37,13 @@ def wanted_tests(name: str) -> str:
     return PREEMPTION if variant(name) else FOREIGN if foreign(name) else TESTS
 
 
-def run(name: str) -> Path:
+def run(name: str, reruns: int) -> Path:
     results = record.RESULTS / name
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir(parents=True)
     with (results / "console").open("wb") as console:
-        run_guest(name, COMMAND % wanted_tests(name), results, timeout=1800, console=console)
+        command = COMMAND.format(reruns=reruns, tests=wanted_tests(name))
+        run_guest(name, command, results, timeout=1800, console=console)
     return results
 
 
@@ -55,23 +57,35 @@ def guests(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Path]]]:
     ]
     pool = ThreadPoolExecutor(AT_ONCE)
     # The newest take longest: they have all collectors.
-    yield {name: pool.submit(run, name) for name in reversed(wanted)}
+    reruns = request.config.getoption("reruns") or 0
+    yield {name: pool.submit(run, name, reruns) for name in reversed(wanted)}
     pool.shutdown(cancel_futures=True)
 
 
-def lacking(cases: list[ElementTree.Element]) -> list[tuple[str, str]]:
-    """What tests have found lacking in collectors, by record_property("lacks", …)."""
-    found = [
+def properties(cases: list[ElementTree.Element], name: str) -> list[str]:
+    """What tests have said by record_property(NAME, …)."""
+    return [
         item.get("value", "")
         for case in cases
         for item in case.iter("property")
-        if item.get("name") == "lacks"
+        if item.get("name") == name
     ]
-    return [(collector, lack) for collector, _, lack in (text.partition(": ") for text in found)]
 
 
+def lacking(cases: list[ElementTree.Element]) -> list[tuple[str, str]]:
+    """What tests have found lacking in collectors."""
+    found = (text.partition(": ") for text in properties(cases, "lacks"))
+    return [(collector, lack) for collector, _, lack in found]
+
+
+@pytest.mark.flaky(reruns=0)  # the guest has run again what failed
 @pytest.mark.parametrize("name", SUITES)
-def test_kernel(name: str, guests: dict[str, Future[Path]], subtests: pytest.Subtests) -> None:
+def test_kernel(
+    name: str,
+    guests: dict[str, Future[Path]],
+    subtests: pytest.Subtests,
+    record_property: Callable[[str, str], None],
+) -> None:
     try:
         results = guests[name].result()
     except UnavailableError as error:
@@ -84,6 +98,8 @@ def test_kernel(name: str, guests: dict[str, Future[Path]], subtests: pytest.Sub
     assert cases, "no test ran"
     verified = (results / "verified").read_text().splitlines()
     assert verified, "kpod-loader-test verify said nothing: see the console"
+    for text in dict.fromkeys(properties(cases, UNSTEADY)):  # each attempt is a case
+        record_property(UNSTEADY, f"{name}: {text}")
     found = record.summary(verified, lacking(cases))
     (results / record.FOUND).write_text(json.dumps(found))
     with subtests.test("as recorded"):
