@@ -21,7 +21,12 @@ static const struct kpod_cgroup_files files = {KPOD_FILES(list)};
 
 #define STALL "kpod_pressure_stall_seconds_total"
 #define STALL_HELP                                                                                 \
-	"Time in which some or all (full) tasks that were not idle waited for a resource (PSI)."
+	"Time in which some or all (full) tasks that were not idle waited for a resource (PSI). "  \
+	"The "                                                                                     \
+	"kernel takes it on each CPU alone and gives the mean, weighted by how long a CPU had "    \
+	"work for these tasks: with tasks that run on other CPUs both kinds are smaller, and "     \
+	"full "                                                                                    \
+	"is not 0. How long tasks waited for a CPU is kpod_cpu_runqueue_wait_seconds_total."
 #define COLUMN(resource, kind_, field_)                                                            \
 	{                                                                                          \
 		STALL, STALL_HELP, "resource", (resource), "kind", (kind_),                        \
