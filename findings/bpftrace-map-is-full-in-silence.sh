@@ -5,8 +5,8 @@
 #           while a process starts 6,000 threads one after another.
 # Guess     @one has 6,000 keys; or, if there is a bound to its size, a line on stderr says that events were lost, as it does for
 #           what does not fit into the perf buffer.
-# Seen      @all is 6,000, @one has 4,096 keys of 1. stderr has no word of it: a failed update is reported only with -kk, and the
-#           bound is BPFTRACE_MAP_KEYS_MAX.
+# Seen      @all is 6,000, @one has 4,096 keys of 1. stderr has no word of it, not even with -kk ("check all bpf helper functions").
+#           The bound is BPFTRACE_MAP_KEYS_MAX.
 # So        A one-liner that counts by process, address or cgroup is a lower bound, and those that came late are missing whole. Beside
 #           each such map a count without key tells. A map of ours that is full is a metric.
 set -euo pipefail
@@ -33,7 +33,7 @@ ln -s "$(python3 -c 'import sys; print(sys.executable)')" finding_6000
 # tracefs in a mount namespace of our own: the machine may have none.
 unshare -m bash -c '
 	mount -t tracefs none /sys/kernel/tracing || exit 77
-	usr/bin/bpftrace -e "BEGIN { printf(\"attached\\n\"); }
+	usr/bin/bpftrace -kk -e "BEGIN { printf(\"attached\\n\"); }
 		tracepoint:sched:sched_process_fork /comm == \"finding_6000\"/ { @one[args->child_pid] = count(); @all = count(); }" \
 		>out 2>err & tool=$!
 	for _ in $(seq 600); do grep -q attached out && break; sleep 0.05; done
