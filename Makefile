@@ -371,7 +371,13 @@ deploy: all .cache/deploy/helm ## make chart values, manifests and dashboards an
 	$(PY) -m deploy.helm.options $(B)/kpod-loader
 	$(PY) -m deploy.dashboards.make
 	$(PY) -m deploy.kubernetes.render .cache/deploy/helm
-	$(PY) -m deploy.images.requirements >deploy/images/requirements.txt
+	$(call lock,run)
+	$(call lock,build)
+
+# $(call lock,WHICH): the versions, and the hashes of all files that the registry has of each.
+lock = $(PY) -m deploy.images.requirements $(1) | $(VENV)/bin/uv pip compile --quiet --no-deps \
+	--generate-hashes --no-annotate --custom-compile-command 'make deploy' \
+	--output-file deploy/images/$(1).txt -
 
 .PHONY: deploy images install setup-build setup-deploy test-images
 
@@ -447,10 +453,10 @@ setup-build:
 	$(SUDO) rm $@.tar
 	touch $@
 
-.cache/deploy/wheels: deploy/images/requirements.txt
+.cache/deploy/wheels: deploy/images/run.txt deploy/images/build.txt
 	rm -rf $@
-	$(VENV)/bin/pip download -q --disable-pip-version-check --no-deps --only-binary :all: -d $@ \
-		-r $< 'setuptools>=77' 'cffi~=2.1'
+	$(VENV)/bin/pip download -q --disable-pip-version-check --require-hashes --no-deps \
+		--only-binary :all: -d $@ $(^:%=-r %)
 
 check: all ## linters, and whether what is generated is in step
 	$(VENV)/bin/ruff check $(PYTHON_SOURCES)

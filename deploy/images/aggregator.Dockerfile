@@ -11,11 +11,12 @@ RUN make setup-build
 ARG PIP_OPTIONS=""
 # Of files in a wheel; the first that a zip can hold.
 ENV SOURCE_DATE_EPOCH=315532800
-COPY deploy/images/requirements.txt deploy/images/
+COPY deploy/images/build.txt deploy/images/run.txt deploy/images/
 RUN python3 -m venv /build && python3 -m venv --without-pip /venv && \
-    /build/bin/pip install -q --no-cache-dir ${PIP_OPTIONS} 'setuptools>=77' 'cffi~=2.1' && \
-    /build/bin/pip install -q --no-cache-dir ${PIP_OPTIONS} --prefix=/venv --ignore-installed --no-deps \
-        --no-compile -r deploy/images/requirements.txt
+    /build/bin/pip install -q --no-cache-dir ${PIP_OPTIONS} --require-hashes --no-deps \
+        -r deploy/images/build.txt && \
+    /build/bin/pip install -q --no-cache-dir ${PIP_OPTIONS} --require-hashes --no-deps \
+        --prefix=/venv --ignore-installed --no-compile -r deploy/images/run.txt
 COPY pyproject.toml setup.py MANIFEST.in README.md ./
 COPY aggregator aggregator
 COPY shared shared

@@ -1,10 +1,14 @@
-"""The exact versions that the aggregator's image has: what this environment has of our own
-requirements.
+"""The exact versions that the aggregator's image has, and what it is built with: what this
+environment has of our own requirements.
 
-    python -m deploy.images.requirements >deploy/images/requirements.txt
+    python -m deploy.images.requirements run
+    python -m deploy.images.requirements build
+
+`make deploy` has uv add the hashes of each version's files, so that pip refuses any other.
 """
 
 import importlib.metadata as metadata
+import sys
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -14,6 +18,7 @@ LEFT_OUT = {
     *("aiohttp", "aiohttp-retry", "aiohappyeyeballs", "aiosignal", "frozenlist", "multidict"),
     *("propcache", "yarl"),
 }
+BUILD = ("setuptools", "cffi")  # as pyproject.toml has them for the build
 
 
 def required(name: str, extras: frozenset[str], found: dict[str, str]) -> dict[str, str]:
@@ -27,9 +32,20 @@ def required(name: str, extras: frozenset[str], found: dict[str, str]) -> dict[s
     return found
 
 
+def versions(which: str) -> dict[str, str]:
+    """By name, of what the image has (run), or what it is built with (build)."""
+    found: dict[str, str] = {}
+    if which == "run":
+        return required("kpod-metrics", frozenset({"otlp"}), found)
+    for name in BUILD:
+        found[name] = metadata.version(name)
+        required(name, frozenset(), found)
+    return found
+
+
 def main() -> None:
-    print("# Made by `make deploy`: every package of the aggregator's image.")
-    for name, version in sorted(required("kpod-metrics", frozenset({"otlp"}), {}).items()):
+    (which,) = sys.argv[1:]
+    for name, version in sorted(versions(which).items()):
         print(f"{name}=={version}")
 
 

@@ -62,7 +62,7 @@ def loader_root(directory: Path) -> Path:
 
 def packages_into(directory: Path) -> None:
     """What the aggregator's image has of packages, as this environment has them."""
-    names = (ROOT / "deploy/images/requirements.txt").read_text()
+    names = (ROOT / "deploy/images/run.txt").read_text()
     for name in re.findall(r"(?m)^([^#\s=]+)==", names):
         distribution = metadata.distribution(name)
         for file in distribution.files or ():

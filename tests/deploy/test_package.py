@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from deploy.images.requirements import versions
 from tests.live import ROOT
 
 BUILD = "import sys, setuptools.build_meta as b; print(getattr(b, sys.argv[1])(sys.argv[2]))"
@@ -94,6 +95,22 @@ def test_the_wheel_has_every_package_and_no_source(wheel: Path) -> None:
     assert extension.startswith("aggregator/_native.")
     assert not [n for n in names if n.endswith((".c", ".h"))]
     assert not [n for n in names if not n.startswith(("aggregator/", "kpod_metrics-"))]
+
+
+@pytest.mark.parametrize("which", ["run", "build"])
+def test_the_image_installs_nothing_without_a_hash(which: str) -> None:
+    """The lists have all packages, each version with its files' hashes, and pip has to look."""
+    text = (ROOT / f"deploy/images/{which}.txt").read_text()
+    locked = dict(
+        re.findall(r"(?m)^(\S+)==\S+ \\\n((?:    --hash=sha256:[0-9a-f]{64}.*\n?)+)", text)
+    )
+    assert locked.keys() == versions(which).keys()
+    assert len(re.findall(r"(?m)^\S+==", text)) == len(locked)
+    dockerfile = (ROOT / "deploy/images/aggregator.Dockerfile").read_text().replace("\\\n", " ")
+    installs = re.findall(r"pip install ([^&\n]*)", dockerfile)
+    assert len(installs) == 3
+    for arguments in installs:
+        assert "--require-hashes" in arguments or "--no-index" in arguments, arguments
 
 
 def test_the_program_starts_without_a_compiler_and_serves(
