@@ -115,8 +115,12 @@ static const struct option_row rows[] = {
 	 .help = "text or json: of the lines on stderr once run has begun"},
 	{"verbose", FLAG, TO(verbose), .help = "also print what libbpf says"},
 	{"inject-load-failure", TEXT, TO(inject_failure), .value = "NAME",
-	 .help = "this collector does not load; with :NAME, no attachment of that name",
+	 .help = "this collector does not load; with :NAME, no attachment of that name; with "
+		 "::NAME, "
+		 "none of that name that was shed",
 	 .testing = true},
+	{"inject-preemption", FLAG, TO(inject_preemption),
+	 .help = "attach as on a kernel that preempts programs", .testing = true},
 	{"governor-tick", SECONDS, TO(governor_tick_ns), "1", 0.01, 3600, "SECONDS",
 	 "of the governor of overhead", .testing = true},
 	{"governor-floor", NUMBER, TO(governor_floor_ms), TEXT_OF(KPOD_OVERHEAD_FLOOR_MS), 0, 1000,

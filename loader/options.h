@@ -61,6 +61,7 @@ struct kpod_options {
 	uint64_t culprits_renew_ns; /* how often one may make room for another; likewise a minute */
 	const char *inject_failure; /* test builds: this collector does not load, or these
 				       attachments */
+	bool inject_preemption;	    /* test builds: attach as if the kernel preempted programs */
 };
 
 /*

@@ -256,6 +256,15 @@ void kpod_collector_unload(struct kpod_loaded *l)
 	close_object(l);
 }
 
+/* For the next attachment, which goes on with the tables of one that was shed. */
+static void make_way(struct kpod_loaded *l, bool goes_on)
+{
+	if (goes_on)
+		kpod_collector_shed(l);
+	else
+		kpod_collector_unload(l);
+}
+
 int kpod_iterate(int link_fd)
 {
 	int fd = bpf_iter_create(link_fd);
@@ -634,8 +643,16 @@ static void disown_shared_maps(struct kpod_bpf *bpf)
 	bpf->roots_fd = bpf->groups_fd = bpf->instances_fd = -1;
 }
 
+/* For tests: whether attachments of this name are to fail, ":NAME" or, once shed, "::NAME". */
+static bool is_injected(const char *injected, const char *prefix, const char *attachment)
+{
+	size_t size = strlen(prefix);
+
+	return injected && !strncmp(injected, prefix, size) && !strcmp(injected + size, attachment);
+}
+
 static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
-			  const struct kpod_attachment *a)
+			  const struct kpod_attachment *a, const char *injected)
 {
 	bool first = l->collector->makes_slots, goes_on = l->tables;
 	const char *step = "open";
@@ -652,12 +669,14 @@ static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
 		step = a->steps[i].program;
 		err = take_step(bpf, l, a, &a->steps[i]);
 	}
+	if (!err && l->sheds && is_injected(injected, "::", a->name))
+		err = -ECANCELED;
 	if (err) {
 		snprintf(l->reason, sizeof(l->reason), "%s: %s: %s%s%s", a->name, step,
 			 strerror(-err), libbpf.warning[0] ? ": " : "", libbpf.warning);
 		if (first)
 			disown_shared_maps(bpf);
-		kpod_collector_unload(l);
+		make_way(l, goes_on);
 		return err;
 	}
 	l->reason[0] = '\0';
@@ -672,12 +691,6 @@ static int try_attachment(struct kpod_bpf *bpf, struct kpod_loaded *l,
 }
 
 #define MADE_TO_FAIL "made to fail by --inject-load-failure"
-
-/* For tests: whether attachments of this name are to fail, ":NAME". */
-static bool is_injected(const char *injected, const char *attachment)
-{
-	return injected && injected[0] == ':' && !strcmp(injected + 1, attachment);
-}
 
 /* If one that preempted tasks do not harm was wanted, and another was had. */
 static void say_preempted(struct kpod_loaded *l, enum kpod_preemption wanted, const char *why)
@@ -709,9 +722,9 @@ static void load(struct kpod_bpf *bpf, struct kpod_loaded *l, const struct kpod_
 
 		if (a->where > bpf->preemption)
 			continue;
-		if (is_injected(o->inject_failure, a->name)) {
+		if (is_injected(o->inject_failure, ":", a->name)) {
 			snprintf(l->reason, sizeof(l->reason), MADE_TO_FAIL);
-		} else if (!try_attachment(bpf, l, a)) {
+		} else if (!try_attachment(bpf, l, a, o->inject_failure)) {
 			say_preempted(l, wanted, why);
 			return;
 		}
@@ -811,7 +824,7 @@ int kpod_bpf_open(struct kpod_bpf *bpf, const struct kpod_options *o)
 	while (bpf->config.shards > 1 && bpf->config.shards * shard_bytes(bpf) > ROWS_BUDGET)
 		bpf->config.shards /= 2;
 	bpf->config.start_ns = kpod_clock(CLOCK_MONOTONIC);
-	bpf->preemption = kpod_preemption();
+	bpf->preemption = o->inject_preemption ? KPOD_TRACEPOINTS_PREEMPT : kpod_preemption();
 	bpf->config.preemptible = bpf->preemption == KPOD_TRACEPOINTS_PREEMPT;
 	bpf->config.shared = bpf->config.shards < (uint32_t)bpf->cpus || bpf->config.preemptible;
 	bpf->config.others = o->wanted;
@@ -870,7 +883,7 @@ void kpod_bpf_flush(struct kpod_bpf *bpf, uint32_t slots)
 
 /* A source that cannot be opened makes way for the collector's next attachment. */
 static void open_source(struct kpod_bpf *bpf, struct kpod_loaded *l, struct kpod_slots *slots,
-			const struct kpod_options *options)
+			const struct kpod_options *options, bool goes_on)
 {
 	while (l->attachment && l->source) {
 		size_t next = (size_t)(l->attachment - l->collector->attachments) + 1;
@@ -881,7 +894,7 @@ static void open_source(struct kpod_bpf *bpf, struct kpod_loaded *l, struct kpod
 		if (!l->reason[0])
 			snprintf(l->reason, sizeof(l->reason), "%s: %s", l->attachment->name,
 				 strerror(-err));
-		kpod_collector_unload(l);
+		make_way(l, goes_on);
 		load(bpf, l, options, next);
 	}
 }
@@ -890,15 +903,19 @@ void kpod_sources_open(struct kpod_bpf *bpf, struct kpod_slots *slots,
 		       const struct kpod_options *options)
 {
 	for (size_t i = 0; i < bpf->loaded_count; i++)
-		open_source(bpf, &bpf->loaded[i], slots, options);
+		open_source(bpf, &bpf->loaded[i], slots, options, false);
 }
 
 void kpod_collector_load(struct kpod_bpf *bpf, struct kpod_loaded *l, struct kpod_slots *slots,
 			 const struct kpod_options *options)
 {
+	bool goes_on = l->tables;
+
 	bpf->config.start_ns = kpod_clock(CLOCK_MONOTONIC);
 	load(bpf, l, options, 0);
-	open_source(bpf, l, slots, options);
+	open_source(bpf, l, slots, options, goes_on);
+	if (!l->attachment)
+		kpod_collector_unload(l);
 }
 
 void kpod_sources_begin(struct kpod_bpf *bpf, struct kpod_slots *slots)

@@ -96,7 +96,10 @@ int kpod_bpf_describe(struct kpod_bpf *bpf, const struct kpod_options *options);
 int kpod_bpf_open(struct kpod_bpf *bpf, const struct kpod_options *options);
 void kpod_bpf_close(struct kpod_bpf *bpf);
 
-/* One collector, while the others run. What cannot load is left with its reason. */
+/*
+ * One collector, while the others run. What cannot load is left with its reason. The rows that
+ * kpod_collector_shed() has left go on with whichever attachment works now.
+ */
 void kpod_collector_load(struct kpod_bpf *bpf, struct kpod_loaded *l, struct kpod_slots *slots,
 			 const struct kpod_options *options);
 void kpod_collector_unload(struct kpod_loaded *l);

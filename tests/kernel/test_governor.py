@@ -200,6 +200,44 @@ def test_storm_sheds_the_largest_profile_first_and_calm_restores(
     assert said[2].endswith("collector syscall: back, its totals go on")
 
 
+def test_totals_continue_whichever_attachment_it_comes_back_with(
+    tmpfs: Path, cgroups: Cgroup
+) -> None:
+    """The attachment that was shed does not work any more, and says so only when it has been
+    counting again for a moment: the next one goes on with the same rows, since the same time.
+    """
+    broken = ("--inject-preemption", "--inject-load-failure", "::tp_btf twins")
+    options = ("--collectors", "cpu,syscall", "--max-overhead", "4", *TICK, *broken)
+    quiet, guilty = cgroups.child("quiet.service"), cgroups.child("guilty.service")
+    with loader(tmpfs, *options, program=TEST_LOADER) as running:
+
+        def calls() -> int:
+            row = running.fresh().row(quiet.id, "syscalls")
+            return int(row.get("kpod_syscalls_total", 0))
+
+        before = collector(running, "syscall")
+        run(quiet, CALLER)
+        counted = calls()
+        storms = [Worker(guilty, STORM, nice=-15) for _ in range(2)]
+        for storm in storms:
+            storm.go()
+        wait("the shedding", lambda: not collector(running, "syscall").up, 60)
+        for storm in storms:
+            storm.go()
+            storm.process.wait(60)
+        wait("the return", lambda: collector(running, "syscall").up, 60)
+        after = collector(running, "syscall")
+        kept = calls()
+        run(quiet, CALLER)
+        total = calls()
+    assert (before.attach, after.attach) == ("tp_btf twins", "tp_btf")
+    assert after.started_ns == before.started_ns
+    assert counted == kept > 500
+    assert total > kept + 500
+    said = [line for line in running.log if "collector syscall" in line]
+    assert said[2].endswith("collector syscall: back, its totals go on")
+
+
 # Makes calls, datagrams and processes until it is told to stop.
 MIXED = (
     PRELUDE
