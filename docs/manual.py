@@ -61,7 +61,8 @@ def loader_options(program: Path) -> Iterator[Option]:
 def loader_commands(program: Path) -> list[tuple[str, str]]:
     """What --help begins with: a command with its arguments, and what it does."""
     usage = subprocess.check_output([program, "--help"], text=True)
-    return re.findall(r"(?m)^  kpod-loader (\S.*?)  +(\S.*)$", usage)
+    row = r"(?m)^  kpod-loader (\S.*?)(?:  +|\n {20,})(\S.*(?:\n {20,}\S.*)*)$"
+    return [(command, " ".join(text.split())) for command, text in re.findall(row, usage)]
 
 
 def aggregator_options() -> Iterator[Option]:

@@ -361,14 +361,20 @@ static bool is_option(const char *argument)
 
 static int dump(int argc, char **argv)
 {
-	bool json = argc == 3 && !strcmp(argv[2], "--json");
+	struct kpod_view_form form = {};
+	bool wrong = argc < 2 || is_option(argv[1]);
 	struct kpod_view *view;
 	int err;
 
-	if (argc < 2 || (argc == 3 && !json) || argc > 3 || is_option(argv[1]))
-		return usage(argc, argv, "dump SEGMENT [--json]");
+	for (int i = 2; i < argc; i++) {
+		form.json |= !strcmp(argv[i], "--json");
+		form.raw |= !strcmp(argv[i], "--raw");
+		wrong |= strcmp(argv[i], "--json") && strcmp(argv[i], "--raw");
+	}
+	if (wrong)
+		return usage(argc, argv, "dump SEGMENT [--json] [--raw]");
 	view = kpod_view_open(argv[1]);
-	err = view ? kpod_view_dump(view, json, stdout) : -ENOMEM;
+	err = view ? kpod_view_dump(view, &form, stdout) : -ENOMEM;
 	if (view)
 		kpod_view_close(view);
 	return err ? 1 : 0;

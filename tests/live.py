@@ -100,7 +100,7 @@ def wait_for(what: str, look: Callable[[], Any], timeout: float = 60) -> Any:
 
 @dataclass
 class Dump:
-    """What `kpod-loader dump --json` says."""
+    """What `kpod-loader dump --json --raw` says."""
 
     sequence: int
     monotonic_ns: int
@@ -110,7 +110,7 @@ class Dump:
 
     @classmethod
     def of(cls, segment: Path) -> "Dump":
-        command = [str(LOADER), "dump", str(segment), "--json"]
+        command = [str(LOADER), "dump", str(segment), "--json", "--raw"]
         first, *rest = subprocess.check_output(command, text=True).splitlines()
         head = json.loads(first)
         dump = cls(head["sequence"], head["monotonic_ns"])

@@ -21,6 +21,7 @@
 
 #define SLOTS_SHOWN 20
 #define COLUMNS_SHOWN 6
+#define DECIMALS_MAX 19 /* of a power of ten in 64 bits */
 
 struct kpod_view {
 	struct kpod_reader reader;
@@ -246,16 +247,36 @@ static void print_name(FILE *out, const msgpack_object *column)
 	fputc('}', out);
 }
 
+/* word / 10^decimals, every digit of it. */
+static void print_scaled(FILE *out, uint64_t word, uint64_t decimals)
+{
+	char digits[24];
+	uint64_t unit = 1;
+	int size;
+
+	for (uint64_t i = 0; i < decimals; i++)
+		unit *= 10;
+	fprintf(out, "%" PRIu64, word / unit);
+	if (!(word % unit))
+		return;
+	size = snprintf(digits, sizeof(digits), "%0*" PRIu64, (int)decimals, word % unit);
+	while (digits[size - 1] == '0')
+		size--;
+	fprintf(out, ".%.*s", size, digits);
+}
+
 static void print_column(FILE *out, const msgpack_object *column, const uint64_t *words,
-			 uint64_t count, bool json)
+			 uint64_t count, const struct kpod_view_form *form)
 {
 	uint64_t word = get_int(column, "word"), buckets = get_int(column, "buckets");
+	uint64_t decimals = form->raw ? 0 : get_int(column, "decimals");
 
-	fputs(json ? "\"" : " ", out);
+	fputs(form->json ? "\"" : " ", out);
 	print_name(out, column);
-	fprintf(out, json ? "\":" : "=");
+	fprintf(out, form->json ? "\":" : "=");
 	if (!buckets) {
-		fprintf(out, "%" PRIu64, word < count ? words[word] : 0);
+		print_scaled(out, word < count ? words[word] : 0,
+			     decimals < DECIMALS_MAX ? decimals : DECIMALS_MAX);
 		return;
 	}
 	fputc('[', out);
@@ -297,31 +318,56 @@ static void print_keys(FILE *out, const msgpack_object *table, const uint64_t *w
 }
 
 static void dump_row(FILE *out, const msgpack_object *table, const struct kpod_row *row,
-		     const uint64_t *words, uint64_t count, bool json)
+		     const uint64_t *words, uint64_t count, const struct kpod_view_form *form)
 {
 	const msgpack_object *columns = get(table, "columns"), *column;
 
 	fprintf(out,
-		json ? "{\"type\":\"row\",\"table\":\"%.*s\",\"slot\":%u,\"generation\":%u"
-		     : "row %.*s slot=%u generation=%u",
+		form->json ? "{\"type\":\"row\",\"table\":\"%.*s\",\"slot\":%u,\"generation\":%u"
+			   : "row %.*s slot=%u generation=%u",
 		TEXT(table, "name"), row->slot, row->generation);
-	print_keys(out, table, words, json);
+	print_keys(out, table, words, form->json);
 	for (uint64_t i = 0; (column = item(columns, i)); i++) {
 		uint64_t word = get_int(column, "word");
 
 		/* People want what happened; programs want every column. */
-		if (!json && (get(column, "buckets") || word >= count || !words[word]))
+		if (!form->json && (get(column, "buckets") || word >= count || !words[word]))
 			continue;
 		if (word < count && is_none(column, words[word]))
 			continue;
-		if (json)
+		if (form->json)
 			fputc(',', out);
-		print_column(out, column, words, count, json);
+		print_column(out, column, words, count, form);
 	}
+	fputs(form->json ? "}\n" : "\n", out);
+}
+
+static void dump_slot(FILE *out, const struct kpod_slot *slot, bool json)
+{
+	const struct {
+		const char *name;
+		uint64_t ns;
+	} times[] = {
+		{"born", slot->born_ns},       {"died", slot->died_ns},
+		{"counted", slot->counted_ns}, {"cgroup", slot->cgroup_ns},
+		{"network", slot->network_ns},
+	};
+
+	fprintf(out,
+		json ? "{\"type\":\"slot\",\"slot\":%u,\"generation\":%u,\"kind\":%u,"
+		       "\"cgroup_id\":%" PRIu64
+		     : "slot %u generation=%u kind=%u cgroup_id=%" PRIu64,
+		slot->slot, slot->generation, slot->kind, slot->cgroup_id);
+	for (size_t i = 0; i < KPOD_COUNT(times); i++) {
+		fprintf(out, json ? ",\"%s_ns\":" : " %s=", times[i].name);
+		print_scaled(out, times[i].ns, json ? 0 : KPOD_SECONDS);
+	}
+	fputs(json ? ",\"path\":" : " path=", out);
+	kpod_print_text(out, (const char *)(slot + 1), slot->path_size);
 	fputs(json ? "}\n" : "\n", out);
 }
 
-int kpod_view_dump(struct kpod_view *v, bool json, FILE *out)
+int kpod_view_dump(struct kpod_view *v, const struct kpod_view_form *form, FILE *out)
 {
 	const struct kpod_record *record = NULL;
 	int err = kpod_view_refresh(v);
@@ -329,35 +375,21 @@ int kpod_view_dump(struct kpod_view *v, bool json, FILE *out)
 	if (err)
 		return err;
 	fprintf(out,
-		json ? "{\"type\":\"snapshot\",\"sequence\":%" PRIu64 ",\"monotonic_ns\":%" PRIu64
-		       ",\"generation\":%" PRIu64 "}\n"
-		     : "snapshot %" PRIu64 " taken at %" PRIu64 " ns, segment %" PRIu64 "\n",
-		v->reader.sequence, v->reader.monotonic_ns, v->reader.header.generation);
+		form->json ? "{\"type\":\"snapshot\",\"sequence\":%" PRIu64
+			     ",\"generation\":%" PRIu64 ",\"monotonic_ns\":"
+			   : "snapshot %" PRIu64 " of segment %" PRIu64 ", taken at ",
+		v->reader.sequence, v->reader.header.generation);
+	print_scaled(out, v->reader.monotonic_ns, form->json ? 0 : KPOD_SECONDS);
+	fputs(form->json ? "}\n" : " s\n", out);
 	while ((record = kpod_reader_next(&v->reader, record))) {
-		const struct kpod_slot *slot = (const void *)record;
 		const uint64_t *words = NULL;
 		uint64_t count = 0;
 		const msgpack_object *table = table_of(v, record, &words, &count);
 
-		if (table) {
-			dump_row(out, table, (const void *)record, words, count, json);
-		} else if (record->type == KPOD_RECORD_SLOT) {
-			fprintf(out,
-				json ? "{\"type\":\"slot\",\"slot\":%u,\"generation\":%u,"
-				       "\"cgroup_id\":%" PRIu64 ",\"born_ns\":%" PRIu64
-				       ",\"died_ns\":%" PRIu64
-				       ",\"kind\":%u,\"counted_ns\":%" PRIu64
-				       ",\"cgroup_ns\":%" PRIu64 ",\"network_ns\":%" PRIu64
-				       ",\"path\":"
-				     : "slot %u generation=%u cgroup=%" PRIu64 " born=%" PRIu64
-				       " died=%" PRIu64 " kind=%u since=%" PRIu64 ",%" PRIu64
-				       ",%" PRIu64 " ",
-				slot->slot, slot->generation, slot->cgroup_id, slot->born_ns,
-				slot->died_ns, slot->kind, slot->counted_ns, slot->cgroup_ns,
-				slot->network_ns);
-			kpod_print_text(out, (const char *)(slot + 1), slot->path_size);
-			fputs(json ? "}\n" : "\n", out);
-		}
+		if (table)
+			dump_row(out, table, (const void *)record, words, count, form);
+		else if (record->type == KPOD_RECORD_SLOT)
+			dump_slot(out, (const void *)record, form->json);
 	}
 	return 0;
 }

@@ -13,8 +13,13 @@ struct kpod_view;
 struct kpod_view *kpod_view_open(const char *path);
 void kpod_view_close(struct kpod_view *view);
 
+struct kpod_view_form {
+	bool json; /* an object a line */
+	bool raw;  /* words as the segment has them, not in base units */
+};
+
 /* All rows of the last snapshot. -ENODATA: not LIVE, and one line on stderr has said so. */
-int kpod_view_dump(struct kpod_view *view, bool json, FILE *out);
+int kpod_view_dump(struct kpod_view *view, const struct kpod_view_form *form, FILE *out);
 
 /* Bytes as a JSON string, printable ASCII: what is not is escaped byte by byte. */
 void kpod_print_text(FILE *out, const char *text, size_t size);

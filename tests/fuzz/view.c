@@ -33,8 +33,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 		if (!part)
 			view = kpod_view_open(path);
-		kpod_view_dump(view, false, out);
-		kpod_view_dump(view, true, out);
+		kpod_view_dump(view, &(struct kpod_view_form){}, out);
+		kpod_view_dump(view, &(struct kpod_view_form){.json = true, .raw = true}, out);
 		kpod_view_rates(view, out);
 	}
 	kpod_view_close(view);

@@ -10,7 +10,9 @@ import termios
 import threading
 import time
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,6 +99,37 @@ def test_dump_of_nothing_names_the_state(tmpfs: Path) -> None:
     (tmpfs / "segment").write_bytes(b"x" * 5000)
     done = run(str(LOADER), "dump", str(tmpfs / "segment"))
     assert done.stderr == f"kpod-loader: {tmpfs}/segment: incompatible: not a kpod segment\n"
+
+
+def test_dump_is_in_base_units(tmpfs: Path) -> None:
+    """As the names of the metrics say, every digit of it; --raw: words as the segment has them."""
+
+    def rows(*options: str) -> tuple[int, list[dict[str, Any]]]:
+        text = run(str(LOADER), "dump", str(tmpfs / "segment"), "--json", *options).stdout
+        head, *rest = (json.loads(line, parse_float=Decimal) for line in text.splitlines())
+        return head["sequence"], rest
+
+    with loader(tmpfs, "--collectors", "cpu,cgroup_cpu") as running:
+        running.fresh()
+        running.process.send_signal(signal.SIGSTOP)  # one snapshot for both, and no other
+        (sequence, shown), again = rows(), rows("--raw")
+        text = run(str(LOADER), "dump", str(tmpfs / "segment")).stdout
+        running.process.send_signal(signal.SIGCONT)
+    assert (sequence, len(shown)) == (again[0], len(again[1]))
+    schema = json.loads(run(str(LOADER), "schema").stdout)
+    decimals = {c["name"]: c["decimals"] for t in schema["tables"] for c in t["columns"]}
+    seen = set()
+    for row, raw in zip(shown, again[1], strict=True):
+        assert list(row) == list(raw)
+        for name, value in row.items():
+            scale = 10 ** decimals.get(name.partition("{")[0], 0)
+            if isinstance(value, int | Decimal):
+                assert value * scale == raw[name], name
+                if value and scale > 1:
+                    seen.add(name)
+    host = next(r for r in shown if r.get("table") == "cpu" and not r["slot"])
+    assert ONCPU in seen
+    assert f"row cpu slot=0 generation=0 {ONCPU}={host[ONCPU]} " in text
 
 
 def test_check_says_whether_a_loader_is_at_work(tmpfs: Path) -> None:
