@@ -314,6 +314,7 @@ struct pid {
 };
 
 struct mm_struct {
+	unsigned long total_vm; /* pages of address space */
 	unsigned long arg_start, arg_end;
 };
 
@@ -338,6 +339,7 @@ struct signal_struct {
 	unsigned int flags;
 	int group_exit_code;
 	struct list_head thread_head;
+	short oom_score_adj;
 };
 
 struct task_struct {
@@ -512,6 +514,7 @@ enum skb_drop_reason_subsys {
 struct sk_buff {
 	struct sk_buff *next; /* of the queue that it is in; NULL: it is in none */
 	struct sock *sk;
+	unsigned int len; /* bytes from data on */
 	__be16 protocol;
 	u16 network_header;   /* from head */
 	u16 transport_header; /* likewise */

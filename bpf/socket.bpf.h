@@ -4,51 +4,12 @@
 #define KPOD_SOCKET_BPF_H
 
 #include "slots.bpf.h"
-
-#define AF_INET 2
-#define SOCK_STREAM 1
-#define SOCK_DGRAM 2
-#define IPPROTO_TCP 6
-#define IPPROTO_UDP 17
-
-/* include/net/tcp_states.h */
-#define TCP_ESTABLISHED 1
-#define TCP_SYN_SENT 2
-#define TCP_SYN_RECV 3
-#define TCP_FIN_WAIT1 4
-#define TCP_FIN_WAIT2 5
-#define TCP_TIME_WAIT 6
-#define TCP_CLOSE 7
-#define TCP_LAST_ACK 9
-#define TCP_LISTEN 10
-#define TCP_CLOSING 11
-#define TCP_NEW_SYN_RECV 12
-
-/* Not NULL, nor one of the small sockets that the kernel keeps for what is no connection yet, or
- * no longer. Of any address: one that is no socket's any more has been one's, or reads as zeros. */
-static __always_inline bool kpod_is_full_socket(const struct sock *sk)
-{
-	unsigned char state = BPF_CORE_READ(sk, __sk_common.skc_state);
-
-	return state && state != TCP_TIME_WAIT && state != TCP_NEW_SYN_RECV;
-}
+#include "sock.bpf.h"
 
 /* NULL: the host, which has all that is no full socket. */
 static __always_inline struct kpod_cgroup *kpod_socket_owner(const struct sock *sk)
 {
-	const struct sock_cgroup_data *data = &sk->sk_cgrp_data;
-	struct cgroup *cgrp;
-	__u64 val;
-
-	if (!kpod_is_full_socket(sk))
-		return NULL;
-	if (bpf_core_field_exists(data->cgroup)) {
-		cgrp = BPF_CORE_READ(data, cgroup);
-	} else {
-		val = BPF_CORE_READ((struct sock_cgroup_data___before_5_15 *)data, val);
-		cgrp = val & 1 ? NULL : (struct cgroup *)val;
-	}
-	return kpod_nearest(cgrp);
+	return kpod_is_full_socket(sk) ? kpod_nearest(kpod_socket_cgroup(sk)) : NULL;
 }
 
 #endif

@@ -116,7 +116,9 @@ def man(
     return "\n".join(out) + "\n"
 
 
-def completion(loader: list[Option], commands: list[str], aggregator: list[Option]) -> str:
+def completion(
+    loader: list[Option], commands: list[str], events: list[str], aggregator: list[Option]
+) -> str:
     def words(options: list[Option]) -> str:
         return " ".join(f"--{option.name}" for option in options) + " --help --version"
 
@@ -141,8 +143,12 @@ _kpod_loader() {{
 	case $previous in
 {cases(loader)}
 		dump|check) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
-		events) mapfile -t COMPREPLY < <(compgen -W "exec" -- "$word"); return ;;
+		events) {reply(words_of(events))}; return ;;
 	esac
+	if [ "${{COMP_WORDS[1]}}" = events ]; then
+		{reply(words_of(["--container", "--json"]))}
+		return
+	fi
 	if [ "$COMP_CWORD" = 1 ] && [[ $word != -* ]]; then
 		mapfile -t COMPREPLY < <(compgen -W "{" ".join(commands)}" -- "$word")
 		return
@@ -186,7 +192,15 @@ def pages(program: Path) -> dict[Path, str]:
             ".BR kpod-loader (8)",
         ),
         ROOT / "deploy/completion/kpod.bash": completion(
-            loader, list(dict.fromkeys(c.split()[0] for c, _ in commands)), aggregator
+            loader,
+            list(dict.fromkeys(c.split()[0] for c, _ in commands)),
+            [
+                name
+                for c, _ in commands
+                if c.startswith("events ")
+                for name in c.split()[1].split("|")
+            ],
+            aggregator,
         ),
     }
 

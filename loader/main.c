@@ -394,13 +394,29 @@ static int check(int argc, char **argv)
 	return err ? 1 : 0;
 }
 
+#define EVENTS_USAGE "events exec|oom|drop [--container TEXT] [--json]"
+
 static int events(int argc, char **argv)
 {
-	bool json = argc == 3 && !strcmp(argv[2], "--json");
+	static const struct option known[] = {
+		{"container", required_argument, NULL, 'c'}, {"json", no_argument, NULL, 'j'}, {}};
+	const char *container = NULL;
+	bool json = false;
+	int option;
 
-	if (argc < 2 || argc > 3 || strcmp(argv[1], "exec") || (argc == 3 && !json))
-		return usage(argc, argv, "events exec [--json]");
-	return kpod_events_exec(json) ? 1 : 0;
+	if (argc < 2 || !kpod_events_are(argv[1]))
+		return usage(argc, argv, EVENTS_USAGE);
+	while ((option = getopt_long(argc - 1, argv + 1, "", known, NULL)) != -1) {
+		if (option == 'c')
+			container = optarg;
+		else if (option == 'j')
+			json = true;
+		else
+			return usage(0, argv, EVENTS_USAGE);
+	}
+	if (optind < argc - 1)
+		return usage(0, argv, EVENTS_USAGE);
+	return kpod_events(argv[1], container, json) ? 1 : 0;
 }
 
 static int schema(const struct kpod_options *o)

@@ -6,8 +6,12 @@ _kpod_loader() {
 		--profile) mapfile -t COMPREPLY < <(compgen -W "minimal standard comprehensive" -- "$word"); return ;;
 		--segment|--proc) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 		dump|check) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
-		events) mapfile -t COMPREPLY < <(compgen -W "exec" -- "$word"); return ;;
+		events) mapfile -t COMPREPLY < <(compgen -W "exec oom drop" -- "$word"); return ;;
 	esac
+	if [ "${COMP_WORDS[1]}" = events ]; then
+		mapfile -t COMPREPLY < <(compgen -W "--container --json" -- "$word")
+		return
+	fi
 	if [ "$COMP_CWORD" = 1 ] && [[ $word != -* ]]; then
 		mapfile -t COMPREPLY < <(compgen -W "run dump check events schema doctor top options" -- "$word")
 		return

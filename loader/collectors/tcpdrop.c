@@ -40,7 +40,7 @@ static void add_names(const struct btf *btf, const char *type, const char *prefi
 
 /*
  * The running kernel's, by number. Where they end (at "max") those of subsystems begin, one for
- * each; name_of() in bpf/tcpdrop.bpf.c numbers them so too.
+ * each; kpod_drop_name() in bpf/drop.bpf.h numbers them so too.
  */
 static const struct kpod_names *reason_names(void)
 {

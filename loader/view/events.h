@@ -1,16 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Programs started and processes ended. Knows nothing of the other modules. */
+/* What happens, as it happens. Knows kernel/ and the collectors' names of reasons. */
 #ifndef KPOD_LOADER_VIEW_EVENTS_H
 #define KPOD_LOADER_VIEW_EVENTS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 struct bpf_object;
 
-/* Prints a line for each exec and exit until SIGINT or SIGTERM. On an error stderr has a line. */
-int kpod_events_exec(bool json);
+/* Whether there are events of this name. */
+bool kpod_events_are(const char *name);
 
-/* Its programs, for `verify`: opened, not loaded. NULL with errno; bpf_object__close() is due. */
-struct bpf_object *kpod_events_open(void);
+/*
+ * Prints a line for each event until SIGINT or SIGTERM; only those of cgroups that have `container`
+ * in their path, if it is not NULL. On an error stderr has a line.
+ */
+int kpod_events(const char *name, const char *container, bool json);
+
+/*
+ * For `verify`: a set of its programs, opened, not loaded. NULL with errno; bpf_object__close() is
+ * due.
+ */
+struct bpf_object *kpod_events_open(size_t set);
+
+/* What a set needs, for people. NULL: there is no such set, nor one after it. */
+const char *kpod_events_needs(size_t set);
 
 #endif

@@ -135,15 +135,17 @@ static void print_unused(const struct kpod_collector *c)
 	bpf_object__close(object);
 }
 
-static void try_events(void)
+static void try_events(size_t set)
 {
-	struct bpf_object *object = kpod_events_open();
-	int err = object ? bpf_object__load(object) : -errno;
+	struct bpf_object *object = kpod_events_open(set);
+	char reason[160] = "";
 
+	if (object && bpf_object__load(object))
+		snprintf(reason, sizeof(reason), "needs %s", kpod_events_needs(set));
 	if (object)
-		print_programs("events", object, strerror(-err));
+		print_programs("events", object, reason);
 	else
-		print_program("events", "", -1, strerror(-err));
+		print_program("events", "", -1, strerror(errno));
 	bpf_object__close(object);
 }
 
@@ -177,7 +179,8 @@ int kpod_verify(const struct kpod_options *options)
 				try_attachment(&trial, c, &c->attachments[a]);
 		fflush(stdout);
 	}
-	try_events();
+	for (size_t set = 0; kpod_events_needs(set); set++)
+		try_events(set);
 	kpod_slots_close(&slots);
 	kpod_bpf_close(&bpf);
 	return 0;

@@ -21,7 +21,7 @@
 
 #define SLOTS_SHOWN 20
 #define COLUMNS_SHOWN 6
-#define DECIMALS_MAX 19 /* of a power of ten in 64 bits */
+#define DECIMALS_MOST 19 /* of a power of ten in 64 bits */
 
 struct kpod_view {
 	struct kpod_reader reader;
@@ -276,7 +276,7 @@ static void print_column(FILE *out, const msgpack_object *column, const uint64_t
 	fprintf(out, form->json ? "\":" : "=");
 	if (!buckets) {
 		print_scaled(out, word < count ? words[word] : 0,
-			     decimals < DECIMALS_MAX ? decimals : DECIMALS_MAX);
+			     decimals < DECIMALS_MOST ? decimals : DECIMALS_MOST);
 		return;
 	}
 	fputc('[', out);

@@ -72,7 +72,8 @@ def test_completion(tmp_path: Path) -> None:
         assert set(offered) == {f"--{name}" for name in options()} | {"--help", "--version"}
     assert complete("kpod-loader", "do") == ["doctor"]
     assert complete("kpod-loader", "run", "--profile", "m") == ["minimal"]
-    assert complete("kpod-loader", "events", "") == ["exec"]
+    assert complete("kpod-loader", "events", "") == ["exec", "oom", "drop"]
+    assert complete("kpod-loader", "events", "oom", "--c") == ["--container"]
     assert complete("kpod-aggregator", "--log-format", "") == ["text", "json"]
     (tmp_path / "segment").touch()
     assert complete("kpod-loader", "dump", f"{tmp_path}/s") == [f"{tmp_path}/segment"]

@@ -1,10 +1,11 @@
-"""`kpod-loader events exec`, against a workload that knows what it starts."""
+"""`kpod-loader events`, against workloads that know what happens to them."""
 
 import json
 import re
 import signal
 import subprocess
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,10 @@ from typing import Any
 
 import pytest
 
+from tests.kernel.test_memory import TAKER, limited
+from tests.kernel.test_tcpdrop import FILTER, NOBODY, tells_receiver
 from tests.live import IDLER, LOADER, PRELUDE, Cgroup, Worker, unprivileged
+from tests.net import namespaces
 
 NAME = "docker-" + "ab" * 32 + ".scope"
 
@@ -40,15 +44,15 @@ FLOOD = PRELUDE + "for _ in range(6000):\n  os.fork() or os._exit(0)\n  os.wait(
 
 
 class Printer:
-    def __init__(self, *options: str) -> None:
+    def __init__(self, name: str, *options: str) -> None:
         self.process = subprocess.Popen(
-            [str(LOADER), "events", "exec", *options],
+            [str(LOADER), "events", name, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         assert self.process.stderr
-        assert "printing" in self.process.stderr.readline()
+        assert "printing" in (said := self.process.stderr.readline()), said
         self.output = ""
         self.reader = threading.Thread(target=self._read)
         self.reader.start()
@@ -69,8 +73,8 @@ class Printer:
 
 
 @contextmanager
-def printer(*options: str) -> Iterator[Printer]:
-    running = Printer(*options)
+def printer(name: str, *options: str) -> Iterator[Printer]:
+    running = Printer(name, *options)
     try:
         yield running
     finally:
@@ -82,7 +86,7 @@ def printer(*options: str) -> Iterator[Printer]:
 def test_each_start_and_end_is_a_line(cgroups: Cgroup) -> None:
     a, b = cgroups.child(NAME), cgroups.child("b.service")
     worker, idle = Worker(a, STARTS), Worker(b, IDLER)
-    with printer("--json") as running:
+    with printer("exec", "--json") as running:
         begun = datetime.now(UTC)
         worker.go()
         worker.stopped()
@@ -115,7 +119,7 @@ def test_each_start_and_end_is_a_line(cgroups: Cgroup) -> None:
 def test_text_cannot_break_a_line(cgroups: Cgroup) -> None:
     hostile = PRELUDE + "os.execv('/bin/true', ['true', 'a\\n\\x1b[2Jb'])"
     worker = Worker(cgroups.child("a.service"), hostile)
-    with printer() as running:
+    with printer("exec") as running:
         worker.go()
         worker.process.wait(timeout=60)
         lines, printed, _ = running.stop()
@@ -128,7 +132,7 @@ def test_what_is_lost_is_counted(cgroups: Cgroup) -> None:
     """More than the ring buffer holds, while nobody reads it."""
     a = cgroups.child("a.service")
     worker = Worker(a, FLOOD)
-    with printer("--json") as running:
+    with printer("exec", "--json") as running:
         running.process.send_signal(signal.SIGSTOP)
         worker.go()
         worker.stopped()
@@ -141,12 +145,113 @@ def test_what_is_lost_is_counted(cgroups: Cgroup) -> None:
     assert own < 6000 <= own + lost
 
 
-@pytest.mark.parametrize("arguments", [[], ["open"], ["exec", "--yaml"], ["exec", "--json", "x"]])
+def of(running: Printer) -> list[dict[str, Any]]:
+    """All that it has printed, but for the times, which two of them do not share."""
+    lines, printed, lost = running.stop()
+    assert (len(lines), lost) == (printed, 0)
+    events = [json.loads(line) for line in lines]
+    for event in events:
+        del event["time"]
+    return events
+
+
+def test_only_of_a_container(cgroups: Cgroup) -> None:
+    """Chosen by text in the path of its cgroup, as a container's ID is."""
+    chosen, other = cgroups.child(NAME), cgroups.child("other.service")
+    workers = [Worker(cgroup, STARTS) for cgroup in (chosen, other)]
+    with printer("exec", "--container", NAME[7:19], "--json") as running:
+        for worker in workers:
+            worker.go()
+            worker.stopped()
+        events = of(running)
+    for worker in workers:
+        worker.end()
+    assert {event["cgroup_id"] for event in events} == {chosen.id}
+    assert [event["event"] for event in events].count("exec") == 22
+
+
+@pytest.mark.guest("memory")
+def test_each_oom_kill_is_a_line(cgroups: Cgroup) -> None:
+    """With the victim and who had asked for the memory; a SIGKILL of somebody else is none."""
+    a, b, c = (cgroups.child(f"{name}.service") for name in ("victim", "asker", "neighbour"))
+    with (
+        limited(cgroups, 100) as processes,
+        printer("oom", "--json") as every,
+        printer("oom", "--container", "/victim.service", "--json") as chosen,
+    ):
+        victim = Worker(a, TAKER.format(megabytes=60))
+        asker = Worker(b, TAKER.format(megabytes=55))
+        neighbour = Worker(c, TAKER.format(megabytes=1))
+        for worker in (victim, asker, neighbour):
+            processes.write_text(str(worker.pid))
+        Path(f"/proc/{victim.pid}/oom_score_adj").write_text("500")
+        victim.go()
+        victim.stopped()
+        asker.go()
+        assert asker.process.stdout
+        survived = asker.process.stdout.read(1) == b"x"  # as in test_memory.py
+        assert victim.process.wait(60) == -signal.SIGKILL
+        for worker in (asker, neighbour):
+            worker.end()
+        events = [e for e in of(every) if e["cgroup_id"] in (a.id, b.id, c.id)]
+        of_victim = of(chosen)
+    (kill,) = (event for event in events if event["cgroup_id"] == a.id)
+    assert (kill["event"], kill["pid"], kill["uid"]) == ("oom", victim.pid, 0)
+    assert (kill["by_pid"], kill["score_adj"]) == (asker.pid, 500)
+    assert kill["cgroup"] == f"/{cgroups.path.name}/victim.service"
+    assert kill["address_space_bytes"] >= 60 << 20
+    assert kill["comm"].startswith("python")
+    assert [event["cgroup_id"] for event in events[1:]] == [b.id] * (not survived)
+    assert of_victim == [kill]
+
+
+@pytest.mark.guest("tcpdrop")
+def test_each_dropped_packet_is_a_line(tmpfs: Path, cgroups: Cgroup) -> None:
+    """With its two ends, the kernel's reason and, if it has a socket, whose that is."""
+    a, b = cgroups.child("a.service"), cgroups.child("b.service")
+    with (
+        namespaces("a") as (own,),
+        printer("drop", "--json") as every,
+        printer("drop", "--container", "/a.service", "--json") as chosen,
+    ):
+        nobody = Worker(b, NOBODY.format(path=own.path))
+        filtering = Worker(a, FILTER.format(path=own.path, counted=str(tmpfs / "drops")))
+        for worker in (nobody, filtering):
+            worker.go()
+            worker.stopped()
+        events, of_a = of(every), of(chosen)
+        for worker in (nobody, filtering):
+            worker.end()
+    dropped = int((tmpfs / "drops").read_text())
+    # Others on this machine lose packets, too: but none of port 5000 on its loopback.
+    filtered = [e for e in events if e["reason"] == "socket_filter" and ":5000" in e["to"]]
+    assert len(filtered) == dropped >= 2
+    for event in filtered:
+        assert event["event"] == "drop"
+        assert event["to"] == "127.0.0.1:5000"
+        assert "A" in event["flags"]
+    refused = [e for e in events if e["reason"] == "no_socket" and e["flags"] == "S"]
+    by_end = Counter(e["to"] for e in refused)
+    assert 9 in by_end.values()
+    assert {(e["cgroup_id"], e["cgroup"]) for e in refused} == {(0, "")}
+    if tells_receiver():
+        assert {e["cgroup_id"] for e in filtered} == {a.id}
+        assert [e for e in of_a if e["reason"] == "socket_filter"] == filtered
+    assert {e["cgroup_id"] for e in of_a} <= {a.id}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["open"], ["exec", "--yaml"], ["exec", "--json", "x"], ["oom", "--container"]],
+)
 def test_bad_arguments(arguments: list[str]) -> None:
     done = subprocess.run(
         [str(LOADER), "events", *arguments], capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stderr) == (2, "usage: kpod-loader events exec [--json]\n")
+    said = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said[-1] == "usage: kpod-loader events exec|oom|drop [--container TEXT] [--json]"
+    assert len(said) <= 2  # getopt has a line of its own
 
 
 def test_without_privilege_one_clear_line(tmpfs: Path) -> None:
