@@ -450,7 +450,7 @@ static void draw(const struct top *t)
 {
 	size_t width, height, live = 0;
 	char *frame = NULL, line[128];
-	size_t size = 0, lines = 0;
+	size_t size = 0;
 	FILE *out = open_memstream(&frame, &size);
 
 	if (!out)
@@ -474,10 +474,8 @@ static void draw(const struct top *t)
 		return;
 	/* Each line clears what was to its right before; the screen is cleared below the last. */
 	fputs("\033[H", stdout);
-	for (char *at = frame, *end; (end = strchr(at, '\n')); at = end + 1) {
+	for (char *at = frame, *end; (end = strchr(at, '\n')); at = end + 1)
 		printf("%.*s\033[K\r\n", (int)(end - at), at);
-		lines++;
-	}
 	printf("\033[J\033[%zu;1H%.*s\033[K", height, (int)width - 1, line);
 	fflush(stdout);
 	free(frame);

@@ -69,6 +69,12 @@ static const char *text_of(const msgpack_object *map, const char *key)
 	return v && v->type == MSGPACK_OBJECT_STR ? v->via.str.ptr : "";
 }
 
+static bool is_text(const msgpack_object *map, const char *key, const char *wanted)
+{
+	return text_size(map, key) == (int)strlen(wanted) &&
+	       !strncmp(text_of(map, key), wanted, strlen(wanted));
+}
+
 static const msgpack_object *item(const msgpack_object *array, uint64_t index)
 {
 	return array && array->type == MSGPACK_OBJECT_ARRAY && index < array->via.array.size
@@ -421,8 +427,7 @@ struct kpod_view_head kpod_view_head(const struct kpod_view *v)
 
 static bool is_named(const msgpack_object *column, const char *name)
 {
-	return text_size(column, "name") == (int)strlen(name) &&
-	       !memcmp(text_of(column, "name"), name, strlen(name)) && !get(column, "buckets");
+	return is_text(column, "name", name) && !get(column, "buckets");
 }
 
 static void visit_row(const msgpack_object *table, const struct kpod_row *row,
@@ -459,8 +464,7 @@ void kpod_view_visit(const struct kpod_view *v, const char *const *names, size_t
 		uint64_t have = 0;
 		const msgpack_object *table = table_of(v, record, &words, &have);
 
-		if (table && text_size(table, "scope") == 4 &&
-		    !memcmp(text_of(table, "scope"), "slot", 4))
+		if (table && is_text(table, "scope", "slot"))
 			visit_row(table, (const void *)record, words, have, names, count, visitor);
 	}
 }
@@ -576,8 +580,7 @@ int kpod_view_rates(struct kpod_view *v, FILE *out)
 	tables = get(&v->document.data, "tables");
 	seconds = (double)(v->reader.monotonic_ns - v->before_ns) / 1e9;
 	for (uint16_t i = 0; v->before && i < KPOD_TABLES_MAX && (table = item(tables, i)); i++)
-		if (text_size(table, "scope") == 4 && !memcmp(text_of(table, "scope"), "slot", 4) &&
-		    !key_words(table))
+		if (is_text(table, "scope", "slot") && !key_words(table))
 			print_table(v, table, i, seconds, out);
 	fflush(out);
 	/* The END goes too: what remains is records only. */

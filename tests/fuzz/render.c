@@ -7,16 +7,17 @@
 
 #include "../../aggregator/native/native.h"
 
+/* Each with a NUL, which is not part of it. */
 static const struct texts {
-	char header[28];
-	char message[8];
-	char head[2];
-	char bucket[15];
-	char label[9];
-	char name[8];
-	char value[3];
-	char node[2];
-	char none[0];
+	char header[29];
+	char message[9];
+	char head[3];
+	char bucket[16];
+	char label[10];
+	char name[9];
+	char value[4];
+	char node[3];
+	char none[1];
 	char pad[KPOD_TEXT_PAD];
 } texts = {
 	.header = "# HELP a h\n# TYPE a counter\n",
@@ -29,7 +30,7 @@ static const struct texts {
 	.node = "} ",
 };
 /* clang-format off */
-#define TEXT(field) { offsetof(struct texts, field), sizeof(((struct texts *)0)->field) }
+#define TEXT(field) { offsetof(struct texts, field), sizeof(((struct texts *)0)->field) - 1 }
 #define DEVICE { TEXT(label), TEXT(name) }
 /* clang-format on */
 
