@@ -201,6 +201,17 @@ class Loader:
         assert isinstance(dump, Dump)
         return dump
 
+    def shows(self, what: str, check: Callable[[Dump], object]) -> Dump:
+        """A new snapshot that passes: what slow sources have read may come in a later one."""
+
+        def look() -> Dump | None:
+            dump = self.fresh()
+            return dump if check(dump) else None
+
+        dump = wait_for(what, look, 60)
+        assert isinstance(dump, Dump)
+        return dump
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)

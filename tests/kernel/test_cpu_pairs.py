@@ -110,7 +110,7 @@ def test_the_guilty_one_is_named_and_the_innocent_is_not(tmpfs: Path, cgroups: C
         strangers = sum(moved.values()) - sum(known)
         assert 0.98 * waited <= sum(moved.values()) <= 1.02 * waited
         # And an innocent one has the CPU for longer where a hypervisor takes it away meanwhile.
-        assert known[1] <= max(0.02 * waited, held), (waited, moved, known, held)
+        assert known[1] <= max(0.02 * waited, 1.01 * held), (waited, moved, known, held)
         long = max(0, known[1] - 0.02 * waited)
         assert known[0] >= 0.95 * (waited - strangers - long), (waited, moved, known, held)
         assert held < 0.2 * waited, "the innocent one is none"

@@ -94,7 +94,11 @@ def test_packets_are_counted_once_a_pod(tmpfs: Path, cgroups: Cgroup) -> None:
         before = running.fresh()
         sender.go()
         sender.stopped()
-        after, again = running.fresh(), running.fresh()
+        after = running.shows(
+            "what was sent",
+            lambda dump: moved(before, dump, a, TX)[0] and moved(before, dump, b, RX)[0],
+        )
+        again = running.fresh()
         assert moved(before, after, a, TX) == [PACKETS, PACKETS * FRAME]
         assert moved(before, after, b, RX) == [PACKETS, PACKETS * FRAME]
         assert moved(before, after, a, RX) == moved(before, after, b, TX) == [0, 0]
@@ -107,7 +111,7 @@ def test_packets_are_counted_once_a_pod(tmpfs: Path, cgroups: Cgroup) -> None:
         # The pod lives on without the container that spoke for it.
         sender.end()
         a.remove()
-        handed = running.fresh()
+        handed = running.shows("another container", lambda dump: named(dump, sidecar))
         assert named(handed, a) == set()
         last = handed.by_key(sidecar.id, "interface")["eth0",]
         assert last[TX[0]] == again.by_key(a.id, "interface")["eth0",][TX[0]]
@@ -135,7 +139,7 @@ def test_names_that_look_alike_and_many(tmpfs: Path, cgroups: Cgroup) -> None:
     for name in ('a"', "a\\", "a_", *(f"x{i}" for i in range(40))):
         in_net(worker.pid, "ip", "link", "add", name, "type", "bridge")
     with loader(tmpfs) as running:
-        dump = running.fresh()
+        dump = running.shows("the interfaces", lambda dump: named(dump, a))
         names = named(dump, a)
         assert len(names) == 32
         assert "a_" in names
