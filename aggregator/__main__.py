@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 
 def run() -> None:
@@ -12,7 +13,10 @@ def run() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os._exit(0))
 
-    from aggregator.app import main
+    if sys.argv[1:2] == ["bundle"]:
+        from aggregator.bundle import main
+    else:
+        from aggregator.app import main
 
     main()
 

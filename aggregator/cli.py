@@ -126,7 +126,9 @@ def make_parser() -> Parser:
     """Every option there is; deploy/helm makes the chart's values of them."""
     parser = Parser(
         prog="kpod-aggregator",
-        description="Serves the segment of a loader to Prometheus, and a page to people. Each "
+        usage="%(prog)s [bundle] [options]",
+        description="Serves the segment of a loader to Prometheus, and a page to people; bundle: "
+        "prints how the one that is at work is, for a bug report, without secrets. Each "
         "option can also be set by the environment variable KPOD_NAME, with _ for - and for a dot; "
         "the command line wins.",
         epilog="Exit status: 0 after SIGTERM or SIGINT; 1 if it cannot do its work (an address "

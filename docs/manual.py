@@ -161,6 +161,10 @@ _kpod_aggregator() {{
 	case $previous in
 {cases(aggregator)}
 	esac
+	if [ "$COMP_CWORD" = 1 ] && [[ $word != -* ]]; then
+		{reply(words_of(["bundle"]))}
+		return
+	fi
 	mapfile -t COMPREPLY < <(compgen -W "{words(aggregator)}" -- "$word")
 }}
 
@@ -185,9 +189,16 @@ def pages(program: Path) -> dict[Path, str]:
         ROOT / "docs/man/kpod-aggregator.8": man(
             "kpod-aggregator",
             "serves the segment of a loader to Prometheus, and a page to people",
-            ["kpod-aggregator [options]"],
+            ["kpod-aggregator [options]", "kpod-aggregator bundle [options]"],
             AGGREGATOR_DESCRIPTION,
-            [],
+            [
+                (
+                    "bundle [options]",
+                    "print versions, options, the segment's state and what the aggregator that is "
+                    "at work (at --listen) says of itself, with what comes in on stdin, for a bug "
+                    "report: without secrets",
+                )
+            ],
             aggregator,
             ".BR kpod-loader (8)",
         ),

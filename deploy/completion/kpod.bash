@@ -31,6 +31,10 @@ _kpod_aggregator() {
 		--identity-labels) mapfile -t COMPREPLY < <(compgen -W "where-needed always" -- "$word"); return ;;
 		--segment|--web.config.file|--kubeconfig|--state) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
 	esac
+	if [ "$COMP_CWORD" = 1 ] && [[ $word != -* ]]; then
+		mapfile -t COMPREPLY < <(compgen -W "bundle" -- "$word")
+		return
+	fi
 	mapfile -t COMPREPLY < <(compgen -W "--segment --listen --node --histogram --created --compat --ended --max-series-per-family --max-series --max-page --max-ended-per-pod --max-scrapes --web.config.file --otlp-endpoint --otlp-interval --log-level --log-format --pods --kubeconfig --kubelet --kubelet-insecure --pod-labels --scrub --namespaces --exclude-namespaces --pod-selector --name-grace --identity-labels --state --help --version" -- "$word")
 }
 

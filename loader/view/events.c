@@ -36,11 +36,11 @@ static const struct set {
 	 {"kpod_events_exec", "kpod_events_exit"},
 	 "programs started and processes ended",
 	 "kernel 5.8 with BTF"},
-	{"oom", {"kpod_events_signal", "kpod_events_victim"}, "OOM kills", "kernel 6.8 with BTF"},
+	{"oom", {"kpod_events_signal", "kpod_events_victim"}, "OOM kills", "kernel 5.8 with BTF"},
 	{"oom",
 	 {"kpod_events_signal", "kpod_events_victim_pid"},
 	 "OOM kills",
-	 "a kernel from 5.8 to 6.7, with BTF"},
+	 "kernel 5.8 with BTF"},
 	{"drop", {"kpod_events_drop"}, "TCP packets dropped", "kernel 5.17 with BTF and tracefs"},
 };
 

@@ -18,7 +18,7 @@ EXAMPLES = {"NAME", "forks"}
 # Of kubectl, helm, systemctl and Prometheus.
 OTHERS_OPTIONS = {
     *("--namespace", "--create-namespace", "--now", "--enable-feature", "--field-selector"),
-    *("--previous", "--as"),
+    *("--previous", "--as", "--all-containers", "--prefix", "--tail"),
 }
 # C names and BPF programs begin like metrics.
 ABOUT_CODE = ("adding-a-collector.md", "architecture.md", "kernels.md", "decisions", "shared")

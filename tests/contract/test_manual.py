@@ -75,6 +75,7 @@ def test_completion(tmp_path: Path) -> None:
     assert complete("kpod-loader", "events", "") == ["exec", "oom", "drop"]
     assert complete("kpod-loader", "events", "oom", "--c") == ["--container"]
     assert complete("kpod-aggregator", "--log-format", "") == ["text", "json"]
+    assert complete("kpod-aggregator", "b") == ["bundle"]
     (tmp_path / "segment").touch()
     assert complete("kpod-loader", "dump", f"{tmp_path}/s") == [f"{tmp_path}/segment"]
     assert complete("kpod-aggregator", "--segment", f"{tmp_path}/s") == [f"{tmp_path}/segment"]
