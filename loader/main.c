@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "cgroups/slots.h"
 #include "collectors/syscall.h"
+#include "kernel/clocks.h"
 #include "kernel/governor.h"
 #include "kernel/load.h"
 #include "kernel/privileges.h"
@@ -323,6 +324,15 @@ out:
 	return err ? 1 : 0;
 }
 
+static bool has_clocks(const char *proc)
+{
+	int err = kpod_clocks_join(proc);
+
+	if (err)
+		kpod_log("%s: %s: %s", KPOD_OWN_CLOCKS, strerror(-err), KPOD_OWN_CLOCKS_TODO);
+	return !err;
+}
+
 static int run(struct kpod_options *o)
 {
 	char directory[PATH_MAX], segment[PATH_MAX];
@@ -335,6 +345,8 @@ static int run(struct kpod_options *o)
 		kpod_log("%s", missing);
 		return 1;
 	}
+	if (!has_clocks(o->proc))
+		return 1;
 	kpod_log_start(o->log_json);
 	block_signals(&stop);
 	if (make_place(o, directory, segment) && !take_lock(&lock, o))
@@ -416,7 +428,7 @@ static int events(int argc, char **argv)
 	}
 	if (optind < argc - 1)
 		return usage(0, argv, EVENTS_USAGE);
-	return kpod_events(argv[1], container, json) ? 1 : 0;
+	return has_clocks("/proc") && !kpod_events(argv[1], container, json) ? 0 : 1;
 }
 
 static int schema(const struct kpod_options *o)

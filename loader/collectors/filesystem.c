@@ -152,7 +152,7 @@ static void add_mount(struct state *s, struct kpod_statfs_map *map, struct kpod_
 static void find_mounts(struct state *s, struct kpod_statfs_map *map,
 			const struct kpod_statfs_container *c)
 {
-	int process = kpod_task_open(s->tasks.proc, c->pid, c->start_ns);
+	int process = kpod_tasks_open_process(&s->tasks, c->slot);
 	ssize_t size =
 		process < 0 ? process : kpod_task_read(process, "mountinfo", s->text, TEXT_MAX);
 	struct kpod_span text = {.at = s->text}, rest, line;

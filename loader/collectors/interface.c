@@ -138,8 +138,7 @@ static bool add_interface(struct kpod_kept *kept, uint32_t slot, uint32_t genera
 /* Of a process that has no namespace to show any more, or does not let us see it: nothing. */
 static void read_interfaces(struct state *s, uint32_t slot, uint32_t generation)
 {
-	const struct kpod_task *task = &s->tasks.of[slot];
-	int process = kpod_task_open(s->tasks.proc, task->pid, task->start_ns);
+	int process = kpod_tasks_open_process(&s->tasks, slot);
 	ssize_t size =
 		process < 0 ? process : kpod_task_read(process, "net/dev", s->text, TEXT_MAX);
 	struct kpod_span text = {s->text, size < 0 ? 0 : (size_t)size}, line;

@@ -96,7 +96,8 @@ int kpod_tasks_open(struct kpod_tasks *t, struct kpod_loaded *l, struct kpod_bpf
 	if (t->program < 0 || !t->of || !t->walk)
 		return -errno;
 	t->last = share_answer(bpf, t->size);
-	if (!t->last)
+	t->unseen = calloc(bpf->max_containers, sizeof(*t->unseen));
+	if (!t->last || !t->unseen)
 		return -ENOMEM;
 	t->proc = open(o->proc, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	depth = t->proc < 0 ? -errno : find_depth(t->proc);
@@ -107,6 +108,18 @@ int kpod_tasks_open(struct kpod_tasks *t, struct kpod_loaded *l, struct kpod_bpf
 		return depth;
 	}
 	t->walk->depth = (uint32_t)depth;
+	/*
+	 * Process 1 is always there, and on a node kthreadd: whoever is not let see them does not
+	 * see those of containers either. A security module may hide one of them from everybody.
+	 */
+	if (faccessat(t->proc, "1", F_OK, 0) && faccessat(t->proc, "2", F_OK, 0)) {
+		snprintf(
+			l->reason, sizeof(l->reason),
+			"%.150s does not show the processes of others (hidepid, proc(5)): it wants "
+			"CAP_SYS_PTRACE",
+			o->proc);
+		return -EACCES;
+	}
 	return 0;
 }
 
@@ -114,6 +127,7 @@ void kpod_tasks_close(struct kpod_tasks *t, struct kpod_bpf *bpf)
 {
 	if (t->last)
 		leave_answer(bpf);
+	free(t->unseen);
 	if (t->of)
 		munmap(t->of, t->size);
 	if (t->walk)
@@ -201,6 +215,17 @@ int kpod_task_open(int proc, uint32_t pid, uint64_t start_ns)
 		return fd;
 	close(fd);
 	return -ESRCH;
+}
+
+int kpod_tasks_open_process(struct kpod_tasks *t, uint32_t slot)
+{
+	const struct kpod_task *task = &t->of[slot];
+	int fd = kpod_task_open(t->proc, task->pid, task->start_ns);
+
+	if (fd == -ESRCH && t->unseen[slot] == task->start_ns)
+		return -EACCES;
+	t->unseen[slot] = fd == -ESRCH ? task->start_ns : 0;
+	return fd;
 }
 
 ssize_t kpod_task_read(int directory, const char *file, char *text, size_t room)

@@ -29,6 +29,7 @@ struct kpod_tasks {
 	struct kpod_task_walk *walk;
 	struct kpod_tasks_answer *last; /* of all sources that need one */
 	uint64_t snapshot;		/* that the pass is for */
+	uint64_t *unseen;		/* by slot: start_ns of one that procfs has not shown */
 	int program;
 	int proc;
 };
@@ -47,6 +48,12 @@ size_t kpod_tasks_begin(struct kpod_tasks *t, struct kpod_slots *slots, struct k
  * process, or have a younger one than the oldest.
  */
 bool kpod_tasks_find(struct kpod_tasks *t, struct kpod_bpf *bpf);
+
+/*
+ * A descriptor (O_PATH) of the directory in procfs of the slot's process, -ESRCH if it has ended.
+ * -EACCES: it was found in the pass before, and is found again, but procfs does not show it.
+ */
+int kpod_tasks_open_process(struct kpod_tasks *t, uint32_t slot);
 
 /* A descriptor (O_PATH) of the directory in procfs of process `pid`, -ESRCH if the one that was
  * started then has ended. */

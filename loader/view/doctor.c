@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cgroups/slots.h"
+#include "kernel/clocks.h"
 #include "kernel/load.h"
 #include "kernel/privileges.h"
 #include "view/doctor.h"
@@ -171,6 +172,7 @@ int kpod_doctor(const struct kpod_options *options)
 	const char *missing = kpod_missing_privilege();
 	struct report report = {.json = options->json}, *r = &report;
 	struct utsname kernel;
+	int err;
 
 	uname(&kernel);
 	if (r->json)
@@ -188,6 +190,12 @@ int kpod_doctor(const struct kpod_options *options)
 		check(r, "pids", WELL, "", "sees all tasks of the node");
 	else
 		check(r, "pids", FAILED, "run it in the host's PID namespace", KPOD_OWN_PIDS);
+	err = kpod_clocks_join(options->proc);
+	if (err)
+		check(r, "clocks", FAILED, KPOD_OWN_CLOCKS_TODO, "%s: %s", KPOD_OWN_CLOCKS,
+		      strerror(-err));
+	else
+		check(r, "clocks", WELL, "", "the kernel's");
 	if (!*missing)
 		check_loading(r, options);
 	return summarize(r);

@@ -1,8 +1,10 @@
 """The loader in PID and cgroup namespaces of its own, as in a pod without hostPID."""
 
+import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from tests.kernel.test_interface import (
     connect,
     moved,
 )
-from tests.live import HOG, LOADER, Cgroup, Worker, cgroup2, loader
+from tests.live import HOG, LOADER, Cgroup, Loader, Worker, cgroup2, exact, loader, mounted
 
 # The host's cgroup tree and procfs are read-only and elsewhere; in their places are our own.
 WRAPPER = """#!/bin/bash
@@ -134,3 +136,98 @@ def test_a_container_without_the_nodes_cgroups_is_refused(
     lines = [line for line in said.splitlines() if "cgroup2" in line]
     assert len(lines) == 1
     assert "(hostPath)" in lines[0]
+
+
+def interfaces(running: Loader) -> dict[str, int]:
+    return running.fresh().node("interface_reads")
+
+
+@pytest.mark.guest("cpu", "interface", "filesystem")
+@pytest.mark.parametrize("ahead", [True, False])
+def test_clocks_of_a_time_namespace_change_nothing(
+    tmpfs: Path, tmp_path: Path, cgroups: Cgroup, ahead: bool
+) -> None:
+    """The loader joins that of the node. Else, ahead, interfaces and file systems are missing, as
+    the start times in /proc are others than the kernel's; behind, births are in the future.
+    """
+    if not Path("/proc/self/ns/time").exists():
+        pytest.skip("the kernel has no time namespaces (5.6)")
+    offset = str(100_000 if ahead else -int(time.monotonic() / 2))  # none is before the boot
+    inside = ("unshare", "--time", "--monotonic", offset, "--boottime", offset)
+    options = ("--collectors", "cpu,interface,filesystem")
+    receiver, mounter = (cgroups.child(f"docker-{i:064x}.scope") for i in range(2))
+    with loader(tmpfs, *options, prefix=inside) as running:
+        worker = Worker(receiver, RECEIVER)
+        Mounter(mounter, tmp_path, f'mount("none", "{tmp_path}/volume", "tmpfs", 0, "size=8m")')
+        sender = Worker(cgroups.child(f"docker-{2:064x}.scope"), SENDER)
+        connect(sender.pid, worker.pid)
+        first = running.fresh()
+        sender.go()
+        sender.stopped()
+        last = running.fresh()
+        exact(running, cgroups.child("born.service"))
+    assert moved(first, last, receiver, RX) == [PACKETS, PACKETS * FRAME]
+    assert set(rows(last, mounter, tmp_path)) == {"/volume"}
+
+
+def test_a_time_namespace_that_cannot_be_left_is_refused() -> None:
+    inside = (
+        *("unshare", "--time", "--boottime", "5000"),
+        *("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", str(LOADER)),
+    )
+    if not Path("/proc/self/ns/time").exists():
+        pytest.skip("the kernel has no time namespaces (5.6)")
+    done = subprocess.run([*inside, "run"], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "in a time namespace whose clocks are not the kernel's" in done.stderr
+    done = subprocess.run(
+        [*inside, "doctor", "--json"], capture_output=True, text=True, check=False
+    )
+    (clocks,) = (c for c in json.loads(done.stdout)["checks"] if c["name"] == "clocks")
+    assert (done.returncode, clocks["state"]) == (1, "no")
+    assert "node's time namespace" in clocks["do"]
+
+
+# A procfs of its own, at `proc`.
+PROCFS = 'mount -t proc -o "$HIDEPID" proc {proc}'
+NO_PTRACE = ("setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace")
+
+
+@pytest.mark.guest("interface", "filesystem")
+def test_processes_that_procfs_hides(
+    tmpfs: Path, tmp_path: Path, cgroups: Cgroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With CAP_SYS_PTRACE hidepid=4 hides nothing; without it the collector is down and says why;
+    and what is hidden from a loader at work is counted, again and again.
+    """
+    (tmp_path / "proc").mkdir()
+    options = ("--collectors", "interface,filesystem", "--proc", f"{tmp_path}/proc")
+    script = PROCFS.format(proc=tmp_path / "proc")
+    receiver, sender = (
+        Worker(cgroups.child(f"docker-{i:064x}.scope"), code)
+        for i, code in enumerate((RECEIVER, SENDER))
+    )
+    connect(sender.pid, receiver.pid)
+
+    monkeypatch.setenv("HIDEPID", "hidepid=4")
+    with loader(tmpfs, *options, prefix=mounted(script)) as running:
+        assert interfaces(running)["kpod_interface_read_errors_total"] == 0
+        shown = [r for r in running.dump().keyed if r["table"] == "interface"]
+        assert len({row["slot"] for row in shown}) == 2
+    with loader(tmpfs, *options, prefix=(*mounted(script), *NO_PTRACE)) as running:
+        pass
+    for name in ("interface", "filesystem"):
+        (down,) = (line for line in running.log if f"collector {name}: down" in line)
+        assert "hidepid" in down
+        assert "CAP_SYS_PTRACE" in down
+
+    monkeypatch.setenv("HIDEPID", "hidepid=0")
+    with loader(tmpfs, *options, prefix=(*mounted(script), *NO_PTRACE)) as running:
+        running.fresh()
+        inside = ("nsenter", "--mount", "--target", str(running.process.pid))
+        remount = ("mount", "-o", "remount,hidepid=4", f"{tmp_path}/proc")
+        subprocess.run([*inside, *remount], check=True)
+        errors = interfaces(running)["kpod_interface_read_errors_total"]
+        for _ in range(3):
+            later = interfaces(running)["kpod_interface_read_errors_total"]
+        assert later > errors + 2

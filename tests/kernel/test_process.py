@@ -356,7 +356,7 @@ def test_doctor() -> None:
     collectors = [collector["name"] for collector in schema["collectors"]]
     assert {"cgroup", "cpu", "exec", "cgroup_cpu"} <= set(collectors)
     assert rows == dict.fromkeys(
-        ["kernel", "btf", "privilege", "pids", "cgroup2", "maps", *collectors], "ok"
+        ["kernel", "btf", "privilege", "pids", "clocks", "cgroup2", "maps", *collectors], "ok"
     )
     assert told["ok"] is True
     assert told["summary"].startswith(f"all {len(rows)} checks are well")

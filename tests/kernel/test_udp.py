@@ -105,6 +105,36 @@ def test_datagrams_and_bytes_are_exact(tmpfs: Path, cgroups: Cgroup) -> None:
     assert moved(before, after, HOST)[0] < 2569
 
 
+# Takes the first byte of each of ten datagrams, and ten times one and the size of all of it.
+CUTTER = (
+    COMMON
+    + """
+r = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); r.bind(("127.0.0.1", 5000))
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+gate()
+for flags, size in ((0, 1), (socket.MSG_TRUNC, 1000)):
+    for _ in range(10):
+        s.sendto(bytes(1000), r.getsockname())
+        assert r.recv_into(bytearray(1), 0, flags) == size
+    gate()
+"""
+)
+
+
+@pytest.mark.guest("udp")
+def test_what_is_cut_off_counts_if_its_size_was_asked_for(tmpfs: Path, cgroups: Cgroup) -> None:
+    a = cgroups.child("receiver.service")
+    with namespaces("a") as (own,), loader(tmpfs) as running:
+        cutter = Worker(a, CUTTER.format(path=own.path))
+        dumps = [running.fresh()]
+        for _ in range(2):
+            cutter.go()
+            cutter.stopped()
+            dumps.append(running.fresh())
+    assert moved(dumps[0], dumps[1], a.id) == (10, 10_000, 10, 10, 0)
+    assert moved(dumps[1], dumps[2], a.id) == (10, 10_000, 10, 10_000, 0)
+
+
 def test_what_does_not_fit_is_the_receivers(tmpfs: Path, cgroups: Cgroup) -> None:
     a, b = cgroups.child("sender.service"), cgroups.child("receiver.service")
     with namespaces("a") as (own,), loader(tmpfs) as running:
