@@ -322,39 +322,41 @@ static __always_inline __u32 name_peer(const struct kpod_unit *peer)
 	return number;
 }
 
-static __always_inline __u32 find_named(const struct sock *sk, __u32 slot, __u32 side, bool add)
+static __always_inline __u32 find_named(struct kpod_unit *peer, const struct sock *sk, __u32 slot,
+					__u32 side, bool add)
 {
 	__u32 port = side == KPOD_TCP_SERVER
 			     ? BPF_CORE_READ(sk, __sk_common.skc_num)
 			     : __builtin_bswap16(BPF_CORE_READ(sk, __sk_common.skc_dport));
-	struct kpod_unit peer = {
-		.key = {.slot = slot, .minor = KPOD_TCP_PEER_MINOR(KPOD_TCP_NAMED, side, port)},
-		.words = {[KPOD_TCP_PEER_SIDE] = side, [KPOD_TCP_PEER_PORT] = port},
-	};
 	__u32 number;
 
-	read_address(sk, &peer.words[KPOD_TCP_PEER_ADDRESS]);
-	peer.key.major = peer.words[KPOD_TCP_PEER_ADDRESS] * 0x9e3779b97f4a7c15 ^
-			 peer.words[KPOD_TCP_PEER_ADDRESS + 1];
-	number = kpod_unit_find(tcp_peers, &peer.key);
+	read_address(sk, &peer->words[KPOD_TCP_PEER_ADDRESS]);
+	peer->words[KPOD_TCP_PEER_SIDE] = side;
+	peer->words[KPOD_TCP_PEER_PORT] = port;
+	peer->key.slot = slot;
+	peer->key.minor = KPOD_TCP_PEER_MINOR(KPOD_TCP_NAMED, side, port);
+	peer->key.major = peer->words[KPOD_TCP_PEER_ADDRESS] * 0x9e3779b97f4a7c15 ^
+			  peer->words[KPOD_TCP_PEER_ADDRESS + 1];
+	number = kpod_unit_find(tcp_peers, &peer->key);
 	if (!number && add)
-		number = name_peer(&peer);
-	return if_its_unit(number, &peer);
+		number = name_peer(peer);
+	return if_its_unit(number, peer);
 }
 
-static __always_inline __u32 find_other(__u32 slot, __u32 side)
+static __always_inline __u32 find_other(struct kpod_unit *peer, __u32 slot, __u32 side)
 {
-	struct kpod_unit peer = {
-		.key = {.slot = slot,
-			.minor = KPOD_TCP_PEER_MINOR(KPOD_TCP_OTHER, side, 0),
-			.major = KPOD_TCP_NO_ADDRESS(KPOD_TCP_OTHER)},
-		.words = {[KPOD_TCP_PEER_SIDE] = side,
-			  [KPOD_TCP_PEER_ADDRESS] = KPOD_TCP_NO_ADDRESS(KPOD_TCP_OTHER)},
-	};
-	__u32 number = kpod_unit_find(tcp_peers, &peer.key);
+	__u32 number;
 
+	peer->words[KPOD_TCP_PEER_SIDE] = side;
+	peer->words[KPOD_TCP_PEER_ADDRESS] = KPOD_TCP_NO_ADDRESS(KPOD_TCP_OTHER);
+	peer->words[KPOD_TCP_PEER_ADDRESS + 1] = 0;
+	peer->words[KPOD_TCP_PEER_PORT] = 0;
+	peer->key.slot = slot;
+	peer->key.minor = KPOD_TCP_PEER_MINOR(KPOD_TCP_OTHER, side, 0);
+	peer->key.major = KPOD_TCP_NO_ADDRESS(KPOD_TCP_OTHER);
+	number = kpod_unit_find(tcp_peers, &peer->key);
 	if (!number)
-		number = add_peer(&peer);
+		number = add_peer(peer);
 	if (!number)
 		kpod_unit_count_lost(&tcp_peers_units, true);
 	return number;
@@ -396,8 +398,8 @@ struct talk {
  */
 __noinline __u64 kpod_tcp_count_peer(const struct talk *talk)
 {
+	struct kpod_unit peer = {}, *unit;
 	struct tcp_peer_row *row;
-	struct kpod_unit *unit;
 	__u32 number;
 
 	if (!talk)
@@ -407,10 +409,10 @@ __noinline __u64 kpod_tcp_count_peer(const struct talk *talk)
 	if (!talk->known || !unit || peer_tag(number, unit) != talk->known ||
 	    unit->key.slot != talk->slot || KPOD_TCP_SIDE_OF(unit->key.minor) != talk->side) {
 		number = talk->unsure ? 0
-				      : find_named((const struct sock *)talk->sk, talk->slot,
+				      : find_named(&peer, (const struct sock *)talk->sk, talk->slot,
 						   talk->side, talk->add);
 		if (!number)
-			number = find_other(talk->slot, talk->side);
+			number = find_other(&peer, talk->slot, talk->side);
 		unit = bpf_map_lookup_elem(&tcp_peers_units, &number);
 	}
 	row = number ? kpod_shared_row(tcp_peer_rows, number) : NULL;
@@ -429,18 +431,19 @@ __noinline __u64 kpod_tcp_count_peer(const struct talk *talk)
 
 /*
  * By who has the socket's lock, beside what is added to the slot's row: the same, with whom it was.
- * One of the others may get a row of its own, so that is not kept.
+ * `account` may be NULL. One of the others may get a row of its own, so that is not kept.
  */
 static __always_inline void count_peer(const struct sock *sk, struct account *account, __u32 slot,
-				       bool opened, __u64 sent, __u64 received)
+				       enum kpod_tcp_side side, bool opened, __u64 sent,
+				       __u64 received)
 {
 	struct talk talk = {
 		.sk = (__u64)sk,
-		.known = account->peer,
+		.known = account ? account->peer : 0,
 		.sent = sent,
 		.received = received,
 		.slot = slot,
-		.side = account->side,
+		.side = side,
 		.opened = opened,
 		.add = 1,
 	};
@@ -449,7 +452,8 @@ static __always_inline void count_peer(const struct sock *sk, struct account *ac
 	if (!kpod_config.tcp_peers)
 		return;
 	tag = kpod_tcp_count_peer(&talk);
-	account->peer = tag & PEER_NAMED ? tag : 0;
+	if (account)
+		account->peer = tag & PEER_NAMED ? tag : 0;
 }
 
 /* By who has the socket's lock. */
@@ -475,7 +479,7 @@ static __always_inline void book(const struct sock *sk, struct account *account,
 			received = grown;
 	}
 	if (sent || received)
-		count_peer(sk, account, slot, false, sent, received);
+		count_peer(sk, account, slot, account->side, false, sent, received);
 }
 
 /* By the walk. What was booked is told in `sent` and `received`. */
@@ -570,20 +574,19 @@ static __always_inline struct account *open_account(struct sock *sk, bool traced
 	return bpf_map_lookup_elem(&tcp_accounts, &key);
 }
 
-/* Of a socket whose beginning we have not seen. */
-static __always_inline struct account *adopt(struct sock *sk, bool traced, __u32 slot, int state)
+/* Of a socket whose beginning we have not seen. `fresh` is zero. */
+static __always_inline struct account *adopt(struct sock *sk, bool traced, __u32 slot, int state,
+					     struct account *fresh)
 {
-	struct account fresh = {
-		.finished = sends_fin(state),
-		.side = state == TCP_SYN_SENT ? KPOD_TCP_CLIENT : guess_side(sk),
-	};
 	struct account *account;
 
+	fresh->finished = sends_fin(state);
+	fresh->side = state == TCP_SYN_SENT ? KPOD_TCP_CLIENT : guess_side(sk);
 	if (!is_opening(state))
-		fresh.first = first_byte(sk, false);
-	account = open_account(sk, traced, slot, &fresh);
+		fresh->first = first_byte(sk, false);
+	account = open_account(sk, traced, slot, fresh);
 	if (account)
-		count_peer(sk, account, slot, false, 0, 0);
+		count_peer(sk, account, slot, account->side, false, 0, 0);
 	return account;
 }
 
@@ -595,12 +598,13 @@ static __always_inline void on_opened(struct sock *sk, __u32 slot, struct tcp_ro
 				      struct account *account, int before, int after)
 {
 	bool active = before == TCP_SYN_SENT || (account && account->connect_ns);
-	struct account none = {}, *counted = account ? account : &none;
+	enum kpod_tcp_side side = active ? KPOD_TCP_CLIENT : KPOD_TCP_SERVER;
 	__u64 ns;
 
-	counted->side = active ? KPOD_TCP_CLIENT : KPOD_TCP_SERVER;
-	if (account)
+	if (account) {
 		account->first = first_byte(sk, active);
+		account->side = side;
+	}
 	/* Of a socket that a listener made, all until now are SYN-ACKs: kpod_tcp_synack. */
 	if (account && before == TCP_SYN_RECV && !active)
 		account->booked[KPOD_TCP_SEGMENTS_RETRANSMITTED] = word_of(
@@ -611,7 +615,7 @@ static __always_inline void on_opened(struct sock *sk, __u32 slot, struct tcp_ro
 		return;
 	}
 	kpod_add_shared(row->opened[active ? KPOD_ACTIVE : KPOD_PASSIVE], 1);
-	count_peer(sk, counted, slot, true, 0, 0);
+	count_peer(sk, account, slot, side, true, 0, 0);
 	if (!account)
 		kpod_add_shared(row->no_room, 1);
 	if (is_opening(before) && account && account->connect_ns) {
@@ -665,7 +669,7 @@ static __always_inline void on_state(struct sock *sk, bool traced, int before, i
 		if (!is_opening(before))
 			kpod_add_shared(row->unseen, 1);
 		if (after != TCP_CLOSE)
-			account = adopt(sk, traced, slot, before);
+			account = adopt(sk, traced, slot, before, &fresh);
 	}
 	/* Two that connect to each other go from SYN_SENT to SYN_RECV. */
 	if (after != TCP_SYN_RECV && (account ? !account->first : is_opening(before)))
@@ -913,6 +917,7 @@ SEC("iter/task_file")
 int kpod_tcp_adopt(struct bpf_iter__task_file *ctx)
 {
 	struct file *file = ctx->file;
+	struct account fresh = {};
 	struct socket *socket;
 	struct tcp_row *row;
 	struct sock *sk;
@@ -929,7 +934,7 @@ int kpod_tcp_adopt(struct bpf_iter__task_file *ctx)
 		return 0;
 	slot = slot_of(sk);
 	row = kpod_shared_row(tcp_rows, slot);
-	if (row && !find_account(sk) && !adopt(sk, true, slot, sk->__sk_common.skc_state))
+	if (row && !find_account(sk) && !adopt(sk, true, slot, sk->__sk_common.skc_state, &fresh))
 		kpod_add_shared(row->no_room, 1);
 	return 0;
 }
