@@ -20,10 +20,19 @@ from tests.kernel.test_tcp import (
     SERVER,
     Plan,
     free_port,
-    hides_process_1,
     with_namespace,
 )
-from tests.live import GUEST, SLOWNESS, TEST_LOADER, Cgroup, Dump, Loader, Worker, loader
+from tests.live import (
+    GUEST,
+    SLOWNESS,
+    TEST_LOADER,
+    Cgroup,
+    Dump,
+    Loader,
+    Worker,
+    hides_process_1,
+    loader,
+)
 from tests.net import Namespace, link, namespaces
 
 TABLE = "tcp_peers"
@@ -103,14 +112,14 @@ def test_both_ends_have_the_exact_bytes(tmpfs: Path, cgroups: Cgroup) -> None:
         talk(n, n, alone, 5003, left, left)
         after = shown(running)
     clients, servers = peers(after, a), peers(after, b)
-    for plan, port, near, far in (
+    for plan, served, near, far in (
         (four, "5000", left.address, right.address),
         (six, "5001", SIX % 1, SIX % 2),
         (both, "5002", left.address, right.address),
     ):
         requests, answers = (count * plan.rounds * size for size in (plan.request, plan.answer))
-        assert clients.pop(("client", far, port)) == (requests, answers, count, 0)
-        assert servers.pop(("server", near, port)) == (answers, requests, count, 0)
+        assert clients.pop(("client", far, served)) == (requests, answers, count, 0)
+        assert servers.pop(("server", near, served)) == (answers, requests, count, 0)
     assert (clients, servers) == ({}, {})
     assert peers(after, n) == {
         ("client", "127.0.0.1", "5003"): (30, 60, 3, 0),
