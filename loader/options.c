@@ -78,7 +78,7 @@ static const struct option_row rows[] = {
 	 "containers that are named for each container as those that held the CPU while it waited; "
 	 "all others together are one more (0, and with profile minimal the default: none is "
 	 "named)"},
-	{"tcp-peers", NUMBER, TO(tcp_peers), "16", 0, 128, "N",
+	{"tcp-peers", NUMBER, TO(tcp_peers), "8", 0, 128, "N",
 	 "remote addresses and server's ports that are told apart for each container's TCP "
 	 "connections; all others together are one more (0, and with profile minimal the default: "
 	 "none is)"},

@@ -866,9 +866,13 @@ static void reset_gauges(struct kpod_loaded_table *t, uint32_t slots)
 		for (uint32_t unit = 0; unit < count; unit++) {
 			char *rows = kpod_rows_of(&t->rows, unit);
 
-			for (uint32_t shard = 0; rows && shard < t->shards; shard++)
-				((uint64_t *)(rows + (size_t)shard * t->table->row_size))
-					[t->table->columns[c].word] = 0;
+			for (uint32_t shard = 0; rows && shard < t->shards; shard++) {
+				uint64_t *row = (void *)(rows + (size_t)shard * t->table->row_size);
+
+				/* Most units are in use by nobody. */
+				if (row[t->table->columns[c].word])
+					row[t->table->columns[c].word] = 0;
+			}
 		}
 	}
 }

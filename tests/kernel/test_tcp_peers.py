@@ -212,6 +212,7 @@ def test_the_coldest_makes_room(tmpfs: Path, cgroups: Cgroup) -> None:
     assert_whole(after, a)
 
 
+@pytest.mark.guest("tcp")
 def test_sockets_older_than_the_loader(tmpfs: Path, cgroups: Cgroup) -> None:
     """They count from its start, with the side that they have."""
     a, port = cgroups.child("old.service"), free_port()
