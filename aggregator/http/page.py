@@ -266,11 +266,13 @@ def talk(found: list[Edge] | None, seconds: float) -> str:
     rows = "".join(
         f'<tr><th scope="row">{who_cell(edge.who)}</th>'
         f"<td>{'serves' if edge.side == 'server' else 'asks'}</td><td>{peer_cell(edge)}</td>"
-        f"<td>{edge.port or ''}</td><td>{bytes_a_second(edge.sent / seconds)}</td>"
-        f"<td>{bytes_a_second(edge.received / seconds)}</td><td>{edge.open}</td></tr>\n"
+        f"<td>{f'port {edge.port}' if edge.port else ''}</td>"
+        f"<td>sent {bytes_a_second(edge.sent / seconds)}</td>"
+        f"<td>received {bytes_a_second(edge.received / seconds)}</td>"
+        f"<td>{edge.open} open</td></tr>\n"
         for edge in shown
     )
-    names = ("Who", "does", "whom", "Port", "Sent", "Received", "Open")
+    names = ("Who", "does", "whom", "Server's port", "Sent", "Received", "Connections")
     columns = "".join(f'<th scope="col">{name}</th>' for name in names)
     table = (
         f"""<table class="text" aria-labelledby="talks">
