@@ -13,7 +13,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 APT_BUILD := clang llvm gcc libbpf-dev libelf-dev zlib1g-dev 'libmsgpack-c-dev|libmsgpack-dev' \
 	libseccomp-dev linux-libc-dev pkgconf python3 python3-venv python3-dev util-linux
 # The sanitizers' libraries are those of the clang that setup has installed.
-APT_TEST = bpftool iproute2 libcmocka-dev protobuf-compiler runc spin strace \
+APT_TEST = bpftool iproute2 libcmocka-dev nftables protobuf-compiler runc spin strace \
 	tmux libclang-rt-$$($(CLANG) -dumpversion | cut -d. -f1)-dev
 # For tests/ui. Of Chromium the part that has no windows.
 APT_UI := chromium-headless-shell fonts-dejavu-core

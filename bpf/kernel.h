@@ -440,9 +440,19 @@ struct bpf_iter__task {
 
 /* ---- sockets ------------------------------------------------------------------------------- */
 
+struct in6_addr {
+	union {
+		u8 u6_addr8[16];
+	} in6_u;
+};
+
 struct sock_common {
+	__be32 skc_daddr;
+	__be16 skc_dport;
+	u16 skc_num; /* the local port */
 	unsigned short skc_family;
 	unsigned char skc_state;
+	struct in6_addr skc_v6_daddr;
 	unsigned long skc_flags;
 	atomic64_t skc_cookie;
 };
@@ -479,6 +489,14 @@ struct sock {
 	u16 sk_protocol;
 	u8 sk_shutdown;
 	struct sock_cgroup_data sk_cgrp_data;
+};
+
+struct inet_bind_bucket {
+	signed char fastreuse; /* -1: connect() has chosen the port (__inet_hash_connect()) */
+};
+
+struct inet_connection_sock {
+	struct inet_bind_bucket *icsk_bind_hash;
 };
 
 enum sock_flags {

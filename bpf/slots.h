@@ -22,6 +22,8 @@ struct kpod_config {
 	__u32 page_size;
 	__u32 max_sockets; /* accounts of TCP sockets, of all slots together */
 	__u32 culprits;	   /* of a container's waits for the CPU, that have a row; 0: nobody is */
+	__u32 tcp_peers;   /* of a container's TCP connections, that have a row; 0: none */
+	__u32 slots;	   /* there are, slot 0 included */
 	__u64 start_ns;	   /* of the loader: what is older has a past that is not ours */
 };
 

@@ -7,6 +7,7 @@
  * (write, sendfile, splice, io_uring), nor how long it lives.
  */
 #include "socket.bpf.h"
+#include "units.bpf.h"
 
 #include "tcp.h"
 
@@ -17,6 +18,16 @@ struct {
 	__type(key, __u32);
 	__type(value, struct tcp_row);
 } tcp_rows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct tcp_peer_row);
+} tcp_peer_rows SEC(".maps");
+
+KPOD_UNITS(tcp_peers);
 
 /*
  * Two may book an account at once: who holds the socket's lock (the hooks), and the walk. The walk
@@ -34,8 +45,11 @@ struct account {
 	__u64 cookie;	  /* of the socket whose account it is */
 	__u64 connect_ns; /* when it began to connect; 0: it was made by a listener, or is older */
 	__u64 first;	  /* FIRST_KNOWN and the sequence number of its first byte; 0: not known */
-	__u32 finished;	  /* 1: its last byte is followed by a FIN */
+	__u8 finished;	  /* 1: its last byte is followed by a FIN */
+	__u8 idle;	  /* the walk's: 1: it had moved nothing since the walk before */
+	__u16 side;	  /* enum kpod_tcp_side */
 	__u32 slot;	  /* that it is counted with in tcp_held */
+	__u64 peer;	  /* the unit of its peer, as peer_tag() has it; 0: not known */
 	__u64 owner;	  /* the walk's: slot of the socket's cgroup, below a tag */
 	__u64 state;	  /* that it entered last; only where programs may be preempted */
 	__u64 booked[KPOD_TCP_COUNTERS];
@@ -245,11 +259,208 @@ static __always_inline void sample_rtt(struct tcp_row *row, const struct sock *s
 	kpod_add_shared(row->rtt[kpod_bucket(ns)], 1);
 }
 
+/* Of a socket whose beginning was not seen. */
+static __always_inline enum kpod_tcp_side guess_side(const struct sock *sk)
+{
+	struct inet_bind_bucket *bucket =
+		BPF_CORE_READ((const struct inet_connection_sock *)sk, icsk_bind_hash);
+
+	/* What a listener made shares its port, which somebody has given to bind() or listen(). */
+	return bucket && BPF_CORE_READ(bucket, fastreuse) >= 0 ? KPOD_TCP_SERVER : KPOD_TCP_CLIENT;
+}
+
+/* The remote address, as the words of a unit have it. */
+static __always_inline void read_address(const struct sock *sk, __u64 address[2])
+{
+	address[0] = address[1] = 0;
+	if (BPF_CORE_READ(sk, __sk_common.skc_family) == AF_INET6 &&
+	    bpf_core_field_exists(sk->__sk_common.skc_v6_daddr))
+		BPF_CORE_READ_INTO((struct in6_addr *)address, sk, __sk_common.skc_v6_daddr);
+	else
+		address[1] = 0xffff0000 | (__u64)BPF_CORE_READ(sk, __sk_common.skc_daddr) << 32;
+}
+
+/* Whether the unit is of this address, and not of one with the same digest. */
+static __always_inline __u32 if_its_unit(__u32 number, const struct kpod_unit *peer)
+{
+	struct kpod_unit *unit = number ? bpf_map_lookup_elem(&tcp_peers_units, &number) : NULL;
+
+	return unit && unit->words[KPOD_TCP_PEER_ADDRESS] == peer->words[KPOD_TCP_PEER_ADDRESS] &&
+			       unit->words[KPOD_TCP_PEER_ADDRESS + 1] ==
+				       peer->words[KPOD_TCP_PEER_ADDRESS + 1]
+		       ? number
+		       : 0;
+}
+
+#define add_peer(peer)                                                                             \
+	kpod_unit_add_to(&tcp_peers_index, &tcp_peers_free, &tcp_peers_reserved, &tcp_peers_units, \
+			 peer)
+
+/*
+ * A row for a peer that has none, if its slot and all together have fewer than they may: there is
+ * always to be room for each slot's others. CPUs that do this at once may count one too often; the
+ * loader counts them anew.
+ */
+static __always_inline __u32 name_peer(const struct kpod_unit *peer)
+{
+	struct tcp_row *row = kpod_shared_row(tcp_rows, peer->key.slot);
+	struct tcp_peer_row *all = kpod_shared_row(tcp_peer_rows, 0);
+	__u32 number;
+
+	if (!row || !all || row->peers >= kpod_config.tcp_peers)
+		return 0;
+	if (__sync_fetch_and_add(&all->named, 1) >= KPOD_TCP_PEERS_A_SLOT * kpod_config.slots) {
+		__sync_fetch_and_add(&all->named, -1);
+		kpod_unit_count_lost(&tcp_peers_units, false);
+		return 0;
+	}
+	number = add_peer(peer);
+	if (number)
+		__sync_fetch_and_add(&row->peers, 1);
+	else
+		__sync_fetch_and_add(&all->named, -1);
+	return number;
+}
+
+static __always_inline __u32 find_named(struct kpod_unit *peer, const struct sock *sk, __u32 slot,
+					__u32 side, bool add)
+{
+	__u32 port = side == KPOD_TCP_SERVER
+			     ? BPF_CORE_READ(sk, __sk_common.skc_num)
+			     : __builtin_bswap16(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	__u32 number;
+
+	read_address(sk, &peer->words[KPOD_TCP_PEER_ADDRESS]);
+	peer->words[KPOD_TCP_PEER_SIDE] = side;
+	peer->words[KPOD_TCP_PEER_PORT] = port;
+	peer->key.slot = slot;
+	peer->key.minor = KPOD_TCP_PEER_MINOR(KPOD_TCP_NAMED, side, port);
+	peer->key.major = peer->words[KPOD_TCP_PEER_ADDRESS] * 0x9e3779b97f4a7c15 ^
+			  peer->words[KPOD_TCP_PEER_ADDRESS + 1];
+	number = kpod_unit_find(tcp_peers, &peer->key);
+	if (!number && add)
+		number = name_peer(peer);
+	return if_its_unit(number, peer);
+}
+
+static __always_inline __u32 find_other(struct kpod_unit *peer, __u32 slot, __u32 side)
+{
+	__u32 number;
+
+	peer->words[KPOD_TCP_PEER_SIDE] = side;
+	peer->words[KPOD_TCP_PEER_ADDRESS] = KPOD_TCP_NO_ADDRESS(KPOD_TCP_OTHER);
+	peer->words[KPOD_TCP_PEER_ADDRESS + 1] = 0;
+	peer->words[KPOD_TCP_PEER_PORT] = 0;
+	peer->key.slot = slot;
+	peer->key.minor = KPOD_TCP_PEER_MINOR(KPOD_TCP_OTHER, side, 0);
+	peer->key.major = KPOD_TCP_NO_ADDRESS(KPOD_TCP_OTHER);
+	number = kpod_unit_find(tcp_peers, &peer->key);
+	if (!number)
+		number = add_peer(peer);
+	if (!number)
+		kpod_unit_count_lost(&tcp_peers_units, true);
+	return number;
+}
+
+/*
+ * A unit's number, whether it is a named one's, and when it was born: given to another, it is not
+ * the same. A table has fewer than 2^19 units: --max-containers is at most 65536.
+ */
+#define PEER_NAMED (1 << 19)
+#define PEER_BITS 20
+
+static __always_inline __u64 peer_tag(__u32 number, const struct kpod_unit *unit)
+{
+	__u64 born = unit->born_ns >> KPOD_TCP_BORN_SHIFT;
+
+	if (!born)
+		return 0;
+	if (KPOD_TCP_KIND_OF(unit->key.minor) == KPOD_TCP_NAMED)
+		number |= PEER_NAMED;
+	return born << PEER_BITS | number;
+}
+
+/* What is counted of a socket's peer. */
+struct talk {
+	__u64 sk;
+	__u64 known; /* what was returned for the same socket before, or 0 */
+	__u64 sent, received;
+	__u32 slot;
+	__u16 side;
+	__u8 opened, live;
+	__u32 unsure; /* the socket may be another by now: its address is not read */
+	__u32 add;    /* a row may be handed out */
+};
+
+/*
+ * A global function: verified once, and not in all that call it. Finds the socket's peer if it is
+ * not the one that is known, and returns it as peer_tag() has it.
+ */
+__noinline __u64 kpod_tcp_count_peer(const struct talk *talk)
+{
+	struct kpod_unit peer = {}, *unit;
+	struct tcp_peer_row *row;
+	__u32 number;
+
+	if (!talk)
+		return 0;
+	number = talk->known & (PEER_NAMED - 1);
+	unit = bpf_map_lookup_elem(&tcp_peers_units, &number);
+	if (!talk->known || !unit || peer_tag(number, unit) != talk->known ||
+	    unit->key.slot != talk->slot || KPOD_TCP_SIDE_OF(unit->key.minor) != talk->side) {
+		number = talk->unsure ? 0
+				      : find_named(&peer, (const struct sock *)talk->sk, talk->slot,
+						   talk->side, talk->add);
+		if (!number)
+			number = find_other(&peer, talk->slot, talk->side);
+		unit = bpf_map_lookup_elem(&tcp_peers_units, &number);
+	}
+	row = number ? kpod_shared_row(tcp_peer_rows, number) : NULL;
+	if (!row || !unit)
+		return 0;
+	if (talk->sent)
+		kpod_add_shared(row->bytes[KPOD_SENT], talk->sent);
+	if (talk->received)
+		kpod_add_shared(row->bytes[KPOD_RECEIVED], talk->received);
+	if (talk->opened)
+		kpod_add_shared(row->opened, 1);
+	if (talk->live)
+		kpod_add_shared(row->live, 1);
+	return peer_tag(number, unit);
+}
+
+/*
+ * By who has the socket's lock, beside what is added to the slot's row: the same, with whom it was.
+ * `account` may be NULL. One of the others may get a row of its own, so that is not kept.
+ */
+static __always_inline void count_peer(const struct sock *sk, struct account *account, __u32 slot,
+				       enum kpod_tcp_side side, bool opened, __u64 sent,
+				       __u64 received)
+{
+	struct talk talk = {
+		.sk = (__u64)sk,
+		.known = account ? account->peer : 0,
+		.sent = sent,
+		.received = received,
+		.slot = slot,
+		.side = side,
+		.opened = opened,
+		.add = 1,
+	};
+	__u64 tag;
+
+	if (!kpod_config.tcp_peers)
+		return;
+	tag = kpod_tcp_count_peer(&talk);
+	if (account)
+		account->peer = tag & PEER_NAMED ? tag : 0;
+}
+
 /* By who has the socket's lock. */
-static __always_inline void book(const struct sock *sk, struct account *account,
+static __always_inline void book(const struct sock *sk, struct account *account, __u32 slot,
 				 struct tcp_row *row, __u64 generation)
 {
-	__u64 now[KPOD_TCP_COUNTERS], grown = 0;
+	__u64 now[KPOD_TCP_COUNTERS], grown = 0, sent = 0, received = 0;
 
 	read_counters(sk, account, true, now);
 #pragma unroll
@@ -262,12 +473,19 @@ static __always_inline void book(const struct sock *sk, struct account *account,
 			kpod_add_shared(row->counters[i], grown);
 		if (grown && i == KPOD_TCP_SEGMENTS_RECEIVED)
 			sample_rtt(row, sk);
+		if (i == KPOD_TCP_BYTES_SENT)
+			sent = grown;
+		if (i == KPOD_TCP_BYTES_RECEIVED)
+			received = grown;
 	}
+	if (sent || received)
+		count_peer(sk, account, slot, account->side, false, sent, received);
 }
 
-/* By the walk. */
+/* By the walk. What was booked is told in `sent` and `received`. */
 static __always_inline void try_book(const struct sock *sk, struct account *account,
-				     struct tcp_row *row, __u64 generation)
+				     struct tcp_row *row, __u64 generation, __u64 *sent,
+				     __u64 *received)
 {
 	__u64 now[KPOD_TCP_COUNTERS];
 
@@ -284,6 +502,10 @@ static __always_inline void try_book(const struct sock *sk, struct account *acco
 		kpod_add_shared(row->counters[i], grown);
 		if (i == KPOD_TCP_SEGMENTS_RECEIVED)
 			sample_rtt(row, sk);
+		if (i == KPOD_TCP_BYTES_SENT)
+			*sent = grown;
+		if (i == KPOD_TCP_BYTES_RECEIVED)
+			*received = grown;
 	}
 }
 
@@ -352,28 +574,37 @@ static __always_inline struct account *open_account(struct sock *sk, bool traced
 	return bpf_map_lookup_elem(&tcp_accounts, &key);
 }
 
-/* Of a socket whose beginning we have not seen. */
-static __always_inline struct account *adopt(struct sock *sk, bool traced, __u32 slot, int state)
+/* Of a socket whose beginning we have not seen. `fresh` is zero. */
+static __always_inline struct account *adopt(struct sock *sk, bool traced, __u32 slot, int state,
+					     struct account *fresh)
 {
-	struct account fresh = {.finished = sends_fin(state)};
+	struct account *account;
 
+	fresh->finished = sends_fin(state);
+	fresh->side = state == TCP_SYN_SENT ? KPOD_TCP_CLIENT : guess_side(sk);
 	if (!is_opening(state))
-		fresh.first = first_byte(sk, false);
-	return open_account(sk, traced, slot, &fresh);
+		fresh->first = first_byte(sk, false);
+	account = open_account(sk, traced, slot, fresh);
+	if (account)
+		count_peer(sk, account, slot, account->side, false, 0, 0);
+	return account;
 }
 
 /*
  * An attempt to connect has ended, one way or the other. The kernel has been seen to leave out
  * hooks when softirqs interrupt processes, so this may come later than it should.
  */
-static __always_inline void on_opened(struct sock *sk, struct tcp_row *row, struct account *account,
-				      int before, int after)
+static __always_inline void on_opened(struct sock *sk, __u32 slot, struct tcp_row *row,
+				      struct account *account, int before, int after)
 {
 	bool active = before == TCP_SYN_SENT || (account && account->connect_ns);
+	enum kpod_tcp_side side = active ? KPOD_TCP_CLIENT : KPOD_TCP_SERVER;
 	__u64 ns;
 
-	if (account)
+	if (account) {
 		account->first = first_byte(sk, active);
+		account->side = side;
+	}
 	/* Of a socket that a listener made, all until now are SYN-ACKs: kpod_tcp_synack. */
 	if (account && before == TCP_SYN_RECV && !active)
 		account->booked[KPOD_TCP_SEGMENTS_RETRANSMITTED] = word_of(
@@ -384,6 +615,7 @@ static __always_inline void on_opened(struct sock *sk, struct tcp_row *row, stru
 		return;
 	}
 	kpod_add_shared(row->opened[active ? KPOD_ACTIVE : KPOD_PASSIVE], 1);
+	count_peer(sk, account, slot, side, true, 0, 0);
 	if (!account)
 		kpod_add_shared(row->no_room, 1);
 	if (is_opening(before) && account && account->connect_ns) {
@@ -423,6 +655,7 @@ static __always_inline void on_state(struct sock *sk, bool traced, int before, i
 		if (!account && bpf_map_lookup_elem(&tcp_accounts, &key))
 			kpod_add_shared(row->unseen, 1); /* its last owner's end was missed */
 		fresh.connect_ns = after == TCP_SYN_SENT ? bpf_ktime_get_ns() : 0;
+		fresh.side = after == TCP_SYN_SENT ? KPOD_TCP_CLIENT : KPOD_TCP_SERVER;
 		fresh.state = after;
 		open_account(sk, traced, slot, &fresh);
 		return;
@@ -436,11 +669,11 @@ static __always_inline void on_state(struct sock *sk, bool traced, int before, i
 		if (!is_opening(before))
 			kpod_add_shared(row->unseen, 1);
 		if (after != TCP_CLOSE)
-			account = adopt(sk, traced, slot, before);
+			account = adopt(sk, traced, slot, before, &fresh);
 	}
 	/* Two that connect to each other go from SYN_SENT to SYN_RECV. */
 	if (after != TCP_SYN_RECV && (account ? !account->first : is_opening(before)))
-		on_opened(sk, row, account, before, after);
+		on_opened(sk, slot, row, account, before, after);
 	if (!account)
 		return;
 	if (kpod_config.preemptible)
@@ -448,7 +681,7 @@ static __always_inline void on_state(struct sock *sk, bool traced, int before, i
 	if (sends_fin(before) || sends_fin(after))
 		account->finished = 1;
 	if (after == TCP_CLOSE)
-		book(sk, account, row, account->generation);
+		book(sk, account, slot, row, account->generation);
 }
 
 SEC("tp_btf/inet_sock_set_state")
@@ -519,16 +752,17 @@ static __always_inline void on_destroy(struct sock *sk)
 	__u64 key = (__u64)sk;
 	struct account *account = bpf_map_lookup_elem(&tcp_accounts, &key);
 	struct tcp_row *row;
-	__u32 slot;
+	__u32 held, slot;
 
 	if (!account)
 		return;
-	slot = account->slot;
-	row = is_its_account(account, sk) ? row_of(sk) : NULL;
+	held = account->slot;
+	slot = slot_of(sk);
+	row = is_its_account(account, sk) ? kpod_shared_row(tcp_rows, slot) : NULL;
 	if (row)
-		book(sk, account, row, new_generation());
+		book(sk, account, slot, row, new_generation());
 	if (!bpf_map_delete_elem(&tcp_accounts, &key))
-		add_held(slot, -1);
+		add_held(held, -1);
 }
 
 SEC("tp_btf/tcp_destroy_sock")
@@ -551,16 +785,18 @@ static __always_inline int on_reset_sent(const struct sock *sk)
 {
 	struct account *account;
 	struct tcp_row *row;
+	__u32 slot;
 
 	/* NULL since 6.10. Verifiers before 6.14 drop the question, and the owner is the host's. */
-	row = sk ? row_of(sk) : kpod_shared_row(tcp_rows, 0);
+	slot = sk ? slot_of(sk) : 0;
+	row = kpod_shared_row(tcp_rows, slot);
 	if (!row)
 		return 0;
 	kpod_add_shared(row->resets[KPOD_SENT], 1);
 	/* tcp_disconnect() sends it after the state has changed, and then sets all to zero. */
 	account = sk ? find_account(sk) : NULL;
 	if (account && BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE)
-		book(sk, account, row, account->generation);
+		book(sk, account, slot, row, account->generation);
 	return 0;
 }
 
@@ -632,7 +868,10 @@ int kpod_tcp_walk(struct bpf_iter__bpf_map_elem *ctx)
 	unsigned char state;
 	struct tcp_row *row;
 	__u64 generation, cookie;
+	struct talk talk = {};
+	__u8 idle;
 	char byte = 0;
+	__u32 slot;
 
 	if (!account || !key)
 		return 0;
@@ -644,12 +883,32 @@ int kpod_tcp_walk(struct bpf_iter__bpf_map_elem *ctx)
 	cookie = cookie_of(sk);
 	if (!is_its_account(account, sk) || state == TCP_SYN_RECV)
 		return 0;
-	row = kpod_shared_row(tcp_rows, walked_slot(sk, account, cookie));
+	slot = walked_slot(sk, account, cookie);
+	row = kpod_shared_row(tcp_rows, slot);
 	if (!row)
 		return 0;
-	try_book(sk, account, row, generation);
-	if (state != TCP_CLOSE && state != TCP_SYN_SENT && state != TCP_LISTEN)
+	talk.sk = (__u64)sk;
+	talk.slot = slot;
+	talk.side = *(volatile __u16 *)&account->side;
+	talk.known = *(volatile __u64 *)&account->peer;
+	/* A row that has become free is not for those that only stay open. */
+	talk.add = !*(volatile __u8 *)&account->idle;
+	/* While the address is sure to be this socket's, if anything is booked then. */
+	if (kpod_config.tcp_peers)
+		talk.known = kpod_tcp_count_peer(&talk);
+	talk.unsure = 1;
+	try_book(sk, account, row, generation, &talk.sent, &talk.received);
+	if (state != TCP_CLOSE && state != TCP_SYN_SENT && state != TCP_LISTEN) {
 		kpod_add_shared(row->live, 1);
+		talk.live = 1;
+	}
+	if (!kpod_config.tcp_peers)
+		return 0;
+	if (talk.sent || talk.received || talk.live)
+		kpod_tcp_count_peer(&talk);
+	idle = !(talk.sent || talk.received);
+	if (idle != account->idle)
+		account->idle = idle;
 	return 0;
 }
 
@@ -658,6 +917,7 @@ SEC("iter/task_file")
 int kpod_tcp_adopt(struct bpf_iter__task_file *ctx)
 {
 	struct file *file = ctx->file;
+	struct account fresh = {};
 	struct socket *socket;
 	struct tcp_row *row;
 	struct sock *sk;
@@ -674,7 +934,7 @@ int kpod_tcp_adopt(struct bpf_iter__task_file *ctx)
 		return 0;
 	slot = slot_of(sk);
 	row = kpod_shared_row(tcp_rows, slot);
-	if (row && !find_account(sk) && !adopt(sk, true, slot, sk->__sk_common.skc_state))
+	if (row && !find_account(sk) && !adopt(sk, true, slot, sk->__sk_common.skc_state, &fresh))
 		kpod_add_shared(row->no_room, 1);
 	return 0;
 }

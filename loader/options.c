@@ -78,6 +78,10 @@ static const struct option_row rows[] = {
 	 "containers that are named for each container as those that held the CPU while it waited; "
 	 "all others together are one more (0, and with profile minimal the default: none is "
 	 "named)"},
+	{"tcp-peers", NUMBER, TO(tcp_peers), "8", 0, 128, "N",
+	 "remote addresses and server's ports that are told apart for each container's TCP "
+	 "connections; all others together are one more (0, and with profile minimal the default: "
+	 "none is)"},
 	{"ring-size", NUMBER, TO(ring_size), "1048576", KPOD_RING_MIN, KPOD_RING_MAX, "BYTES",
 	 "of the segment's ring at the start, a power of two"},
 	{"ring-max", NUMBER, TO(ring_max), "268435456", KPOD_RING_MIN, KPOD_RING_MAX, "BYTES",
@@ -132,8 +136,9 @@ static const struct option_row rows[] = {
 	 "of the governor of overhead", .testing = true},
 	{"governor-floor", NUMBER, TO(governor_floor_ms), TEXT_OF(KPOD_OVERHEAD_FLOOR_MS), 0, 1000,
 	 "MS", "of CPU time in each second, below which nothing is shed", .testing = true},
-	{"culprits-renew", SECONDS, TO(culprits_renew_ns), "60", 0.01, 3600, "SECONDS",
-	 "between two culprits of a container that make room for others", .testing = true},
+	{"culprits-renew", SECONDS, TO(renew_ns), "60", 0.01, 3600, "SECONDS",
+	 "between two culprits, or peers, of a container that make room for others",
+	 .testing = true},
 };
 
 #define ROWS KPOD_COUNT(rows)
@@ -390,6 +395,8 @@ int kpod_options_parse(int argc, char **argv, struct kpod_options *o)
 		o->segment = NULL;
 	if (o->profile == KPOD_MINIMAL && !is_given(given, "cpu-culprits"))
 		o->culprits = 0;
+	if (o->profile == KPOD_MINIMAL && !is_given(given, "tcp-peers"))
+		o->tcp_peers = 0;
 	if (!o->max_sockets)
 		o->max_sockets = default_sockets();
 	if (o->min_interval_ns > o->interval_ns)

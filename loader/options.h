@@ -34,6 +34,7 @@ struct kpod_options {
 	uint32_t max_containers;
 	uint32_t max_sockets; /* TCP sockets with an account */
 	uint32_t culprits;    /* of a container's waits for the CPU, that are named; 0: none */
+	uint32_t tcp_peers;   /* of a container's TCP connections, that are told apart; 0: none */
 	uint64_t ring_size;
 	uint64_t ring_max;
 	bool pods_only;
@@ -58,7 +59,8 @@ struct kpod_options {
 	double max_overhead;	    /* of BPF programs, in percent of the node's CPU time */
 	uint64_t governor_tick_ns;  /* a second but in tests */
 	uint32_t governor_floor_ms; /* KPOD_OVERHEAD_FLOOR_MS but in tests */
-	uint64_t culprits_renew_ns; /* how often one may make room for another; likewise a minute */
+	uint64_t renew_ns; /* how often a culprit or peer may make room for another; likewise a
+			      minute */
 	const char *inject_failure; /* test builds: this collector does not load, or these
 				       attachments */
 	bool inject_preemption;	    /* test builds: attach as if the kernel preempted programs */

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from aggregator.http.edges import Edge
+from aggregator.http.edges import graph as nodegraph
 from aggregator.http.pairs import Pair
 from aggregator.http.rows import Row, Who
 from aggregator.http.state import State
@@ -137,6 +139,40 @@ def pairs(state: State, found: list[Pair], seconds: float, node: str) -> bytes:
             ],
         }
     )
+
+
+def edges(state: State, found: list[Edge], seconds: float, node: str) -> bytes:
+    return _encode(
+        {
+            "node": node,
+            "snapshot": _snapshot(state),
+            "seconds": seconds,
+            "units": {"sent": "bytes", "received": "bytes"},
+            "edges": [
+                {
+                    "who": _who(e.who),
+                    "side": e.side,
+                    "port": e.port or None,
+                    "peer": {
+                        "id": f"pod:{e.peer.uid}" if e.peer.uid else None,
+                        "scope": e.peer.kind,
+                        "name": e.peer.name or None,
+                        "namespace": e.peer.namespace or None,
+                        "address": e.address or None,
+                    },
+                    "sent": e.sent,
+                    "received": e.received,
+                    "opened": e.opened,
+                    "open": e.open,
+                }
+                for e in found
+            ],
+        }
+    )
+
+
+def graph(found: list[Edge], seconds: float) -> bytes:
+    return _encode(nodegraph(found, seconds))
 
 
 def error(text: str) -> bytes:

@@ -7,9 +7,12 @@ from html import escape
 from importlib import resources
 from urllib.parse import quote, urlencode
 
+from aggregator.http import edges
+from aggregator.http.edges import Edge
 from aggregator.http.pairs import SHOWN, Pair
 from aggregator.http.rows import SHORT_ID, Row, Who
 from aggregator.http.state import State
+from aggregator.pods.addresses import POD
 from aggregator.segment.history import QUANTITIES, History
 from aggregator.segment.schema import Collector
 
@@ -238,11 +241,63 @@ All pairs: <a href="api/v1/pairs">JSON</a>.</p>
 {table}"""
 
 
+def bytes_a_second(value: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.3g} {unit}/s"
+        value /= 1024
+    return f"{value:.3g} GiB/s"
+
+
+def peer_cell(edge: Edge) -> str:
+    if edge.peer.kind == POD:
+        name = row_link(f"pod:{edge.peer.uid}", edge.peer.name)
+        return f"{name}<small>{escape(edge.peer.namespace)}</small>"
+    if edge.peer.kind == edges.OTHER:
+        return "others, together"
+    return f"{escape(edge.address)}<small>{escape(edge.peer.kind)}</small>"
+
+
+def talk(found: list[Edge] | None, seconds: float) -> str:
+    """The busiest edges; nothing if the loader does not tell."""
+    if found is None:
+        return ""
+    shown = [edge for edge in found if edge.moved][: edges.SHOWN] if seconds else []
+    rows = "".join(
+        f'<tr><th scope="row">{who_cell(edge.who)}</th>'
+        f"<td>{'serves' if edge.side == 'server' else 'asks'}</td><td>{peer_cell(edge)}</td>"
+        f"<td>{f'port {edge.port}' if edge.port else ''}</td>"
+        f"<td>sent {bytes_a_second(edge.sent / seconds)}</td>"
+        f"<td>received {bytes_a_second(edge.received / seconds)}</td>"
+        f"<td>{edge.open} open</td></tr>\n"
+        for edge in shown
+    )
+    names = ("Who", "does", "whom", "Server's port", "Sent", "Received", "Connections")
+    columns = "".join(f'<th scope="col">{name}</th>' for name in names)
+    table = (
+        f"""<table class="text" aria-labelledby="talks">
+<thead><tr>{columns}</tr>
+</thead>
+<tbody>
+{rows}</tbody>
+</table>
+"""
+        if shown
+        else "<p>Nobody, as far as is known of the last minute.</p>\n"
+    )
+    return f"""<h2 id="talks">Who talks to whom</h2>
+<p class="quiet">TCP of the last minute; the port is the server's. Outside is what is no pod of
+this node. All: <a href="api/v1/edges">JSON</a>.</p>
+{table}"""
+
+
 def node_page(
     state: State,
     rows: list[Row],
     history: History,
     pairs: list[Pair] | None,
+    found: list[Edge] | None,
+    seconds: float,
     node: str,
     query: dict[str, str],
 ) -> bytes:
@@ -287,6 +342,8 @@ def node_page(
 <p class="lost" id="lost" role="status"></p>
 <div id="pairs" data-live>
 {disturbed(pairs)}</div>
+<div id="edges" data-live>
+{talk(found, seconds)}</div>
 <div id="collectors" data-live>
 {collectors(state)}</div>
 """

@@ -11,6 +11,7 @@ from isal import isal_zlib
 
 from aggregator._native import lib
 from aggregator.http import api, page
+from aggregator.http.edges import Edges
 from aggregator.http.pairs import Pairs
 from aggregator.http.rows import Row, Rows
 from aggregator.http.scrapers import PROXY_HEADERS, Scrapers
@@ -101,6 +102,7 @@ class Application:
         self._history = History(store.clock)
         self._rows = Rows(self._history)
         self._pairs = Pairs(self._rows)
+        self._edges = Edges(self._rows, pods.talkers if pods else list)
         store.taken = self._taken
         if store.snapshot:
             self._taken(store.snapshot)
@@ -109,6 +111,8 @@ class Application:
         # For people and their programs; so many are answered at once.
         self._view_paths: dict[str, Handler] = {
             "/": self._index,
+            "/api/v1/edges": self._api_edges,
+            "/api/v1/edges/graph": self._api_graph,
             "/api/v1/pairs": self._api_pairs,
             "/api/v1/pod": self._api_pod,
             "/api/v1/pods": self._api_pods,
@@ -128,6 +132,7 @@ class Application:
     def _taken(self, snapshot: Snapshot) -> None:
         self._history.offer(snapshot)
         self._pairs.offer(snapshot)
+        self._edges.offer(snapshot)
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -272,6 +277,8 @@ class Application:
             rows,
             self._history,
             self._pairs.of(self._store.snapshot),
+            self._edges.of(self._store.snapshot),
+            self._edges.seconds,
             self._store.node,
             request.query,
         )
@@ -302,6 +309,17 @@ class Application:
         found = self._pairs.of(self._store.snapshot) or []
         body = api.pairs(self._observer.look(), found, self._pairs.seconds, self._store.node)
         return _json(request, 200, body)
+
+    async def _api_edges(self, request: Request) -> Response:
+        await self._store.fresh()
+        found = self._edges.of(self._store.snapshot) or []
+        body = api.edges(self._observer.look(), found, self._edges.seconds, self._store.node)
+        return _json(request, 200, body)
+
+    async def _api_graph(self, request: Request) -> Response:
+        await self._store.fresh()
+        found = self._edges.of(self._store.snapshot) or []
+        return _json(request, 200, api.graph(found, self._edges.seconds))
 
     async def _api_pod(self, request: Request) -> Response:
         await self._store.fresh()

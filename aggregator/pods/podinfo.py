@@ -94,6 +94,10 @@ class PodInfo:
                     piece.clear()
             yield bytes(piece)
 
+    def present(self) -> list[Pod]:
+        """That are there, and are to be shown."""
+        return [pod for pod in self._table.present() if self._policy.shows(pod)]
+
     def _shown(self) -> list[Pod]:
         return [pod for pod in self._table.shown() if self._policy.shows(pod)]
 
@@ -190,6 +194,10 @@ class Pods:
     source: "Source"
     names: Names
     info: PodInfo
+
+    def talkers(self) -> list[Pod]:
+        """Pods that are there, whose addresses may be told."""
+        return self.info.present()
 
 
 class SourceCollector(Collector):

@@ -59,6 +59,7 @@ class Pod:
     ended: Mapping[str, str]  # id -> name of those that a restart replaced
     finished: bool = False  # all of its containers have ended for good
     generated: bool = False  # its name is random: no other pod has it, before or after
+    ips: tuple[str, ...] = ()  # all that it has, of both families; ip is the first
 
     @property
     def complete(self) -> bool:
@@ -110,9 +111,14 @@ class _Spec(Struct, frozen=True):
     priority_class: str = field(name="priorityClassName", default="")
 
 
+class _IP(Struct, frozen=True):
+    ip: str = ""
+
+
 class _PodStatus(Struct, frozen=True):
     phase: str = ""
     ip: str = field(name="podIP", default="")
+    ips: tuple[_IP, ...] | None = field(name="podIPs", default=None)
     host_ip: str = field(name="hostIP", default="")
     qos: str = field(name="qosClass", default="")
     init: tuple[_Status, ...] | None = field(name="initContainerStatuses", default=None)
@@ -149,6 +155,8 @@ def decode_pod(raw: bytes | msgspec.Raw) -> Pod:
         version=meta.version,
         node=pod.spec.node,
         ip=status.ip,
+        ips=tuple(each.ip for each in status.ips or () if each.ip)
+        or tuple(filter(None, [status.ip])),
         host_ip=status.host_ip,
         qos=status.qos,
         priority_class=pod.spec.priority_class,

@@ -16,7 +16,7 @@ _kpod_loader() {
 		mapfile -t COMPREPLY < <(compgen -W "run dump check events schema doctor top options" -- "$word")
 		return
 	fi
-	mapfile -t COMPREPLY < <(compgen -W "--segment --interval --min-interval --tombstone --max-containers --max-sockets --cpu-culprits --ring-size --ring-max --profile --collectors --syscalls --proc --max-overhead --cgroup-root --others --others-share --instances --pods-only --allow-degraded-privileges --print --json --once --sort --filter --log-format --verbose --help --version" -- "$word")
+	mapfile -t COMPREPLY < <(compgen -W "--segment --interval --min-interval --tombstone --max-containers --max-sockets --cpu-culprits --tcp-peers --ring-size --ring-max --profile --collectors --syscalls --proc --max-overhead --cgroup-root --others --others-share --instances --pods-only --allow-degraded-privileges --print --json --once --sort --filter --log-format --verbose --help --version" -- "$word")
 }
 
 _kpod_aggregator() {

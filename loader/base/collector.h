@@ -57,6 +57,7 @@ struct kpod_key {
 	const char *label;
 	const struct kpod_names *(*values)(void); /* by number; NULL: the number itself, or text */
 	uint8_t words; /* of 8 bytes that hold it as text, NUL-padded; 0: it is a number */
+	bool address;  /* text, which a unit has as an IPv6 address, or ~i for value i: two words */
 	/*
 	 * Only of the first key: the number is an owner's slot and, above it, its generation, and
 	 * the labels of that owner are shown, each with `label`_ before its name; or it is ~i for
@@ -87,6 +88,7 @@ struct kpod_table {
 	const char *units;	 /* KPOD_UNITS(this) of the BPF object */
 	uint32_t unit_capacity;	 /* of these, a multiple of 64; or, if that is more, … */
 	uint32_t units_per_slot; /* … so many for each of --max-containers */
+	uint32_t switched_by;	 /* KPOD_SWITCH() of what is 0 where there are no rows; or 0 */
 	bool unsharded;		 /* one row a unit; all CPUs add to it atomically */
 	bool disks; /* of counters, by units; the first key is the name that a disk had then */
 	/*
@@ -100,6 +102,9 @@ struct kpod_table {
 
 /* Words that a table's keys take in a row of the segment. */
 uint32_t kpod_key_words(const struct kpod_table *table);
+
+/* A number of struct kpod_config, which does not begin with one of these. */
+#define KPOD_SWITCH(field) offsetof(struct kpod_config, field)
 
 #define KPOD_COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define KPOD_COLUMNS(array) .columns = (array), .column_count = KPOD_COUNT(array)

@@ -56,7 +56,7 @@ static int open_pairs(struct kpod_loaded *l, struct kpod_slots *slots, const str
 	if (!p)
 		return -ENOMEM;
 	p->room = slots->bpf->max_containers;
-	p->renew_ns = o->culprits_renew_ns;
+	p->renew_ns = o->renew_ns;
 	p->renewed_ns = kpod_clock(CLOCK_MONOTONIC);
 	p->victims = calloc(slots->bpf->max_containers, sizeof(*p->victims));
 	p->seen_ns = calloc(l->tables[PAIRS_TABLE].unit_count, sizeof(*p->seen_ns));
@@ -90,19 +90,20 @@ static bool is_gone(struct kpod_slots *s, uint32_t slot, uint32_t generation)
 static void retire(struct pairs *p, struct kpod_loaded_table *t, uint32_t unit)
 {
 	const struct kpod_unit *u = kpod_rows_of(&t->units, unit);
-	const struct kpod_unit_key heir = {.slot = u->key.slot,
-					   .minor = (uint32_t)KPOD_CULPRIT_EARLIER,
-					   .major = u->key.major >> 32 << 32};
-	uint32_t earlier = kpod_unit_find(t, &heir);
+	const struct kpod_unit heir = {.key = {.slot = u->key.slot,
+					       .minor = (uint32_t)KPOD_CULPRIT_EARLIER,
+					       .major = u->key.major >> 32 << 32},
+				       .words = {KPOD_CULPRIT_EARLIER}};
+	uint32_t earlier = kpod_unit_find(t, &heir.key);
 
 	if (!earlier) {
-		kpod_unit_rename(t, unit, &heir, KPOD_CULPRIT_EARLIER);
+		kpod_unit_rename(t, unit, &heir);
 		return;
 	}
 	if (p->hidden_count == p->room || !kpod_unit_hide(t, unit))
 		return;
 	kpod_unit_move(t, unit, earlier);
-	p->hidden[p->hidden_count++] = (struct hidden){unit, heir};
+	p->hidden[p->hidden_count++] = (struct hidden){unit, heir.key};
 }
 
 /* A snapshot later no program can be adding to what was hidden. */
@@ -285,6 +286,7 @@ static const struct kpod_table tables[] = {
 			 .units = "cpu_pairs",
 			 .unit_capacity = 4096,
 			 .units_per_slot = 4,
+			 .switched_by = KPOD_SWITCH(culprits),
 			 .unsharded = true},
 };
 

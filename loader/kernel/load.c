@@ -82,9 +82,11 @@ static uint32_t whole_windows(uint32_t units)
 
 uint32_t kpod_unit_count(const struct kpod_bpf *bpf, const struct kpod_table *table)
 {
-	uint32_t by_slot = whole_windows(table->units_per_slot * bpf->max_containers);
+	uint32_t by_slot = whole_windows(table->units_per_slot * bpf->max_containers), wanted = 1;
 
-	if (table->key_count && table->keys[0].owner && !bpf->config.culprits)
+	if (table->switched_by)
+		memcpy(&wanted, (const char *)&bpf->config + table->switched_by, sizeof(wanted));
+	if (!wanted)
 		return KPOD_WINDOW_UNITS;
 	return table->units    ? (by_slot > table->unit_capacity ? by_slot : table->unit_capacity)
 	       : table->direct ? table->direct
@@ -539,16 +541,15 @@ bool kpod_unit_hide(struct kpod_loaded_table *t, uint32_t unit)
 	return true;
 }
 
-bool kpod_unit_rename(struct kpod_loaded_table *t, uint32_t unit, const struct kpod_unit_key *key,
-		      uint64_t word)
+bool kpod_unit_rename(struct kpod_loaded_table *t, uint32_t unit, const struct kpod_unit *as)
 {
 	struct kpod_unit *u = kpod_rows_of(&t->units, unit);
 
-	if (!u || bpf_map_update_elem(t->index_fd, key, &unit, BPF_NOEXIST))
+	if (!u || bpf_map_update_elem(t->index_fd, &as->key, &unit, BPF_NOEXIST))
 		return false;
 	bpf_map_delete_elem(t->index_fd, &u->key);
-	u->key = *key;
-	u->words[0] = word;
+	u->key = as->key;
+	memcpy(u->words, as->words, sizeof(u->words));
 	return true;
 }
 
@@ -831,6 +832,8 @@ int kpod_bpf_open(struct kpod_bpf *bpf, const struct kpod_options *o)
 	bpf->config.others_max = (uint32_t)(bpf->max_containers * o->others_share / 100);
 	bpf->config.max_sockets = o->max_sockets;
 	bpf->config.culprits = o->culprits;
+	bpf->config.tcp_peers = o->tcp_peers;
+	bpf->config.slots = bpf->max_containers;
 	bpf->config.page_size = (uint32_t)getpagesize();
 
 	for (size_t i = 0; i < bpf->loaded_count; i++)
@@ -851,18 +854,25 @@ void kpod_bpf_close(struct kpod_bpf *bpf)
 	memset(bpf, 0, sizeof(*bpf));
 }
 
-/* Gauges of the first `slots` slots to zero: the walk that follows counts them anew. */
+/* Gauges of units, or of the first `slots` slots, to zero: the walk that follows counts them anew.
+ */
 static void reset_gauges(struct kpod_loaded_table *t, uint32_t slots)
 {
+	uint32_t count = t->table->units ? t->unit_count : slots;
+
 	for (size_t c = 0; c < t->table->column_count; c++) {
 		if (t->table->columns[c].kind != KPOD_GAUGE)
 			continue;
-		for (uint32_t slot = 0; slot < slots; slot++) {
-			char *rows = kpod_rows_of(&t->rows, slot);
+		for (uint32_t unit = 0; unit < count; unit++) {
+			char *rows = kpod_rows_of(&t->rows, unit);
 
-			for (uint32_t shard = 0; rows && shard < t->shards; shard++)
-				((uint64_t *)(rows + (size_t)shard * t->table->row_size))
-					[t->table->columns[c].word] = 0;
+			for (uint32_t shard = 0; rows && shard < t->shards; shard++) {
+				uint64_t *row = (void *)(rows + (size_t)shard * t->table->row_size);
+
+				/* Most units are in use by nobody. */
+				if (row[t->table->columns[c].word])
+					row[t->table->columns[c].word] = 0;
+			}
 		}
 	}
 }

@@ -147,9 +147,8 @@ uint32_t kpod_unit_find(const struct kpod_loaded_table *t, const struct kpod_uni
  */
 bool kpod_unit_hide(struct kpod_loaded_table *t, uint32_t unit);
 
-/* Gives a unit another key, and that its first word. False: likewise. */
-bool kpod_unit_rename(struct kpod_loaded_table *t, uint32_t unit, const struct kpod_unit_key *key,
-		      uint64_t word);
+/* Gives a unit the key and the words of another. False: likewise. */
+bool kpod_unit_rename(struct kpod_loaded_table *t, uint32_t unit, const struct kpod_unit *as);
 
 /* Frees a unit that was hidden in an earlier snapshot. False: the kernel refused, try again. */
 bool kpod_unit_release(struct kpod_loaded_table *t, uint32_t unit);

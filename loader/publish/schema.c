@@ -83,7 +83,7 @@ static void pack_column(msgpack_packer *pk, const struct kpod_column *c, bool op
 
 static void pack_key(msgpack_packer *pk, const struct kpod_key *key)
 {
-	const struct kpod_names *values = key->values ? key->values() : NULL;
+	const struct kpod_names *values = key->values && !key->words ? key->values() : NULL;
 
 	msgpack_pack_map(pk, 4);
 	text_entry(pk, "label", key->label);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -102,12 +104,14 @@ static const struct kpod_column units_columns[] = {
 	{"kpod_table_units_capacity", "Combinations there is room for.", .kind = KPOD_GAUGE,
 	 .word = KPOD_WORD(units_row, capacity)},
 	{"kpod_table_units_exhausted_total",
-	 "Events counted as the host's, or in table cpu_pairs as culprit_scope other, because the "
-	 "table had no room for another combination of container and key.",
+	 "Events counted as the host's, or in table cpu_pairs as culprit_scope other and in table "
+	 "tcp_peers as peer_address other, because the table had no room for another combination "
+	 "of "
+	 "container and key.",
 	 .kind = KPOD_COUNTER, .word = KPOD_WORD(units_row, exhausted)},
 	{"kpod_table_events_lost_total",
 	 "Events not counted at all because the table had no room for them as the host's, or as "
-	 "culprit_scope other, either.",
+	 "other, either.",
 	 .kind = KPOD_COUNTER, .word = KPOD_WORD(units_row, lost)},
 	{"kpod_table_units_evicted_total",
 	 "Combinations of an ended container and a key that were dropped before their time because "
@@ -319,6 +323,42 @@ static bool has_counted(const uint64_t *words, const struct kpod_table *table)
 	return any;
 }
 
+/* An address as text, IPv4 as such; or the value that stands for it. */
+static void write_address(const struct kpod_key *k, const __u64 *words, uint64_t *key)
+{
+	static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+	const struct kpod_names *values = k->values ? k->values() : NULL;
+	const uint8_t *address = (const void *)words;
+	char text[INET6_ADDRSTRLEN] = "";
+
+	if (values && ~words[0] < values->count)
+		snprintf(text, sizeof(text), "%s", values->names[~words[0]]);
+	else if (!memcmp(address, mapped, sizeof(mapped)))
+		inet_ntop(AF_INET, address + sizeof(mapped), text, sizeof(text));
+	else
+		inet_ntop(AF_INET6, address, text, sizeof(text));
+	memset(key, 0, k->words * sizeof(*key));
+	memcpy(key, text, strnlen(text, k->words * sizeof(*key)));
+}
+
+/* The words of a unit as a row has them. */
+static void write_keys(const struct kpod_table *t, const __u64 *words, uint64_t *key)
+{
+	for (size_t i = 0; i < t->key_count; i++) {
+		const struct kpod_key *k = &t->keys[i];
+		uint32_t size = k->words ? k->words : 1;
+
+		if (k->address) {
+			write_address(k, words, key);
+			words += 2;
+		} else {
+			memcpy(key, words, size * sizeof(*key));
+			words += size;
+		}
+		key += size;
+	}
+}
+
 /* The slot of a unit and, in key, its key words. False: the unit is not in use. */
 static bool identify(struct kpod_loaded_table *t, uint32_t unit, uint64_t now, uint32_t *slot,
 		     uint64_t *key)
@@ -335,7 +375,7 @@ static bool identify(struct kpod_loaded_table *t, uint32_t unit, uint64_t now, u
 		return false;
 	t->units_used++;
 	*slot = u->key.slot;
-	memcpy(key, u->words, kpod_key_words(t->table) * 8);
+	write_keys(t->table, u->words, key);
 	return true;
 }
 
