@@ -80,8 +80,8 @@ static const struct option_row rows[] = {
 	 "named)"},
 	{"tcp-peers", NUMBER, TO(tcp_peers), "8", 0, 128, "N",
 	 "remote addresses and server's ports that are told apart for each container's TCP "
-	 "connections; all others together are one more (0, and with profile minimal the default: "
-	 "none is)"},
+	 "connections; all others together are one more (0, and but for profile comprehensive the "
+	 "default: none is)"},
 	{"ring-size", NUMBER, TO(ring_size), "1048576", KPOD_RING_MIN, KPOD_RING_MAX, "BYTES",
 	 "of the segment's ring at the start, a power of two"},
 	{"ring-max", NUMBER, TO(ring_max), "268435456", KPOD_RING_MIN, KPOD_RING_MAX, "BYTES",
@@ -395,7 +395,8 @@ int kpod_options_parse(int argc, char **argv, struct kpod_options *o)
 		o->segment = NULL;
 	if (o->profile == KPOD_MINIMAL && !is_given(given, "cpu-culprits"))
 		o->culprits = 0;
-	if (o->profile == KPOD_MINIMAL && !is_given(given, "tcp-peers"))
+	/* Addresses of a server's clients are many: who wants a label with them says so. */
+	if (o->profile != KPOD_COMPREHENSIVE && !is_given(given, "tcp-peers"))
 		o->tcp_peers = 0;
 	if (!o->max_sockets)
 		o->max_sockets = default_sockets();

@@ -283,7 +283,8 @@ def talk(found: list[Edge] | None, seconds: float) -> str:
 </table>
 """
         if shown
-        else "<p>Nobody, as far as is known of the last minute.</p>\n"
+        else "<p>Nobody, as far as is known of the last minute. The loader tells peers apart with "
+        "<code>--tcp-peers=8</code>, or <code>--profile=comprehensive</code>.</p>\n"
     )
     return f"""<h2 id="talks">Who talks to whom</h2>
 <p class="quiet">TCP of the last minute; the port is the server's. Outside is what is no pod of

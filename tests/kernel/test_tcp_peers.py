@@ -36,6 +36,7 @@ from tests.live import (
 from tests.net import Namespace, link, namespaces
 
 TABLE = "tcp_peers"
+PEERS = ("--tcp-peers", "8")
 BYTES_SENT, BYTES_RECEIVED = (f"kpod_tcp_peer_bytes_total{{{d}}}" for d in ("sent", "received"))
 OPENED = "kpod_tcp_peer_connections_opened_total"
 OPEN = "kpod_tcp_peer_connections"
@@ -102,7 +103,7 @@ def test_both_ends_have_the_exact_bytes(tmpfs: Path, cgroups: Cgroup) -> None:
     """Over IPv4, over IPv6, and over IPv4 with a server's socket of both; and over loopback."""
     count = 20 if GUEST else 50
     a, b, n = (cgroups.child(f"{name}.service") for name in ("client", "server", "neighbour"))
-    with two_ends() as (left, right), loader(tmpfs) as running:
+    with two_ends() as (left, right), loader(tmpfs, *PEERS) as running:
         four = Plan(count, 3, 3000, 70, host=right.address, bind=right.address)
         six = Plan(count, 2, 500, 40_000, host=SIX % 2, bind=SIX % 2, family="AF_INET6")
         both = Plan(count, 1, 100, 7, host=right.address, bind="::", family="AF_INET6")
@@ -230,7 +231,7 @@ gate()
 """
     )
     worker = Worker(a, code.format(port=port))
-    with loader(tmpfs) as running:
+    with loader(tmpfs, *PEERS) as running:
         before = shown(running)
         assert {row[:2] for row in peers(before, a).values()} <= {(0, 0)}
         worker.go()
@@ -248,7 +249,7 @@ def test_service_address_is_that_of_the_clients_socket(tmpfs: Path, cgroups: Cgr
     if not shutil.which("nft"):
         pytest.skip("nft (Debian's nftables) is not here, so no Service address is translated")
     a, b = cgroups.child("client.service"), cgroups.child("server.service")
-    with two_ends() as (left, right), loader(tmpfs) as running:
+    with two_ends() as (left, right), loader(tmpfs, *PEERS) as running:
         left.ip("route", "add", "default", "via", right.address)
         rules = (
             "table ip kpod {\n chain output {\n type nat hook output priority -100;\n"
@@ -306,9 +307,9 @@ gate()
 
 
 @pytest.mark.guest("tcp")
-def test_nobody_is_told_apart_in_profile_minimal_or_with_none(tmpfs: Path, cgroups: Cgroup) -> None:
+def test_nobody_is_told_apart_unless_it_is_asked_for(tmpfs: Path, cgroups: Cgroup) -> None:
     a = cgroups.child("a.service")
-    for options in (("--collectors", "tcp", "--profile", "minimal"), ("--tcp-peers", "0")):
+    for options in (("--collectors", "tcp"), ("--profile", "comprehensive", "--tcp-peers", "0")):
         with loader(tmpfs, *options) as running:
             worker = talker(a, free_port(), "talk(1, 100)\ngate()")
             worker.go()
