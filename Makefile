@@ -148,7 +148,8 @@ $(VENV)/ready-dev: $(VENV)/ready
 
 # Servers and clients that layer 7 is tested with: what is not on the system, with its libraries.
 # Unpacked, not installed, as these packages start servers and make clusters.
-L7_PACKAGES := redis-tools nginx dnsmasq-base postgresql mariadb-server-core mariadb-client-core
+L7_PACKAGES := redis-tools nginx dnsmasq-base postgresql mariadb-server-core mariadb-client-core \
+	nghttp2-server nghttp2-client
 L7_APT := apt-get -qq -y --no-install-recommends --download-only -o Dir::Cache=$(CURDIR)/.cache/l7/apt
 # The stamp names the packages, so that a list that has grown is unpacked again.
 L7_READY := .cache/l7/ready-$(subst $(eval) ,+,$(L7_PACKAGES))

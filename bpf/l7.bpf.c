@@ -24,7 +24,7 @@ int l7_count(struct l7_conn *c, __u32 event, __u32 times);
 
 #define l7_loop(turns, function, run) bpf_loop(turns, function, run, 0)
 
-#include "l7/engine.h"
+#include "l7/http2_engine.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -60,7 +60,31 @@ struct {
 	__type(value, __u32);
 } l7_opaque SEC(".maps");
 
+/* What one has beside, if it is HTTP/2. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct l7_h2);
+} l7_http2 SEC(".maps");
+
+/*
+ * HTTP/2 has programs of its own: what it needs would make those of all payload larger. The loader
+ * puts them here. One map for each, as the kernel may want all of a map to be attached alike.
+ */
+#define TAIL_CALL(program)                                                                         \
+	struct {                                                                                   \
+		__uint(type, BPF_MAP_TYPE_PROG_ARRAY);                                             \
+		__uint(max_entries, 1);                                                            \
+		__type(key, __u32);                                                                \
+		__type(value, __u32);                                                              \
+	} program##_call SEC(".maps")
+
+TAIL_CALL(kpod_l7_http2_in);
+TAIL_CALL(kpod_l7_http2_out);
+
 static __u64 live; /* elements of l7_conns */
+static __u64 live_http2;
 
 static __always_inline struct l7_slot_row *slot_row(__u32 slot)
 {
@@ -93,8 +117,9 @@ int l7_book(struct l7_conn *c, __u32 direction)
 	if (!slot)
 		return 0;
 	unit.key.slot = c->slot;
-	kpod_l7_kind(&unit, c->sends == L7_REQUEST ? KPOD_L7_CLIENT : KPOD_L7_SERVER, c->protocol,
-		     s->booked_operation, s->booked_status);
+	kpod_l7_kind(&unit, c->sends == L7_REQUEST ? KPOD_L7_CLIENT : KPOD_L7_SERVER,
+		     s->flags & L7_AS_GRPC ? L7_GRPC : c->protocol, s->booked_operation,
+		     s->booked_status);
 	number = kpod_l7_unit(l7, &unit, &slot->units);
 	row = number ? kpod_shared_row(l7_rows, number) : NULL;
 	if (row)
@@ -123,12 +148,19 @@ static __always_inline void set_opaque(struct bpf_sock *sk, struct l7_conn *c, _
 		__sync_fetch_and_add(&live, -1);
 }
 
+static __always_inline void count_untracked(__u32 slot)
+{
+	struct l7_slot_row *row = slot_row(slot);
+
+	if (row)
+		kpod_add_shared(row->untracked, 1);
+}
+
 /* NULL: it is not to be read, or there are too many. */
 static __always_inline struct l7_conn *conn_of(struct bpf_sock *sk)
 {
 	struct l7_conn *c = bpf_sk_storage_get(&l7_conns, sk, NULL, 0);
 	struct bpf_tcp_sock *tp;
-	struct l7_slot_row *row;
 
 	if (c)
 		return c;
@@ -146,9 +178,7 @@ static __always_inline struct l7_conn *conn_of(struct bpf_sock *sk)
 	return c;
 untracked:
 	__sync_fetch_and_add(&live, -1);
-	row = slot_row(kpod_l7_slot(sk));
-	if (row)
-		kpod_add_shared(row->untracked, 1);
+	count_untracked(kpod_l7_slot(sk));
 	bpf_sk_storage_get(&l7_opaque, sk, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	return NULL;
 }
@@ -165,9 +195,23 @@ static long try_lock(__u32 number, void *context)
  * comes second waits a little; if that is not enough, its segment is as one that was not seen. What
  * is sent comes with the socket's lock held.
  */
-static __always_inline bool lock_received(struct l7_conn *c)
+static __always_inline bool lock(struct l7_conn *c)
 {
 	return bpf_loop(SPINS_MAX, try_lock, &c, 0) < SPINS_MAX;
+}
+
+static __always_inline void unlock(struct l7_conn *c)
+{
+	__sync_lock_test_and_set(&c->busy, 0);
+}
+
+/*
+ * Whether what is sent is looked at for the protocol: both ends of HTTP/2 begin to speak at once,
+ * and who finds it sets both streams up.
+ */
+static __always_inline bool is_looking(const struct l7_conn *c)
+{
+	return c->protocol == L7_UNKNOWN && (!c->stream[0].state || c->last != 1);
 }
 
 struct tcp_payload {
@@ -213,6 +257,7 @@ static __always_inline int payload(struct __sk_buff *skb, bool received)
 	struct bpf_sock *sk;
 	struct l7_slot_row *row;
 	__u32 protocol;
+	bool locked;
 
 	if (!find_payload(skb, &p))
 		return PASS;
@@ -233,13 +278,17 @@ static __always_inline int payload(struct __sk_buff *skb, bool received)
 	if (!c)
 		return PASS;
 	check_owner(c, sk);
-	protocol = c->protocol;
-	if (received && !lock_received(c))
+	if (c->protocol == L7_HTTP2)
+		goto http2;
+	locked = received || is_looking(c);
+	if (locked && !lock(c))
 		return PASS;
+	/* Not before: another CPU may have found it, and counted it, meanwhile. */
+	protocol = l7_read_once(c->protocol);
 	l7_receive(skb, c, p.sequence, p.bytes,
 		   p.offset << L7_HOW_SHIFT | received | (c->late ? 0 : L7_BEGINNING));
-	if (received)
-		__sync_lock_test_and_set(&c->busy, 0);
+	if (locked)
+		unlock(c);
 	/* Once; one that turns out to be encrypted or compressed is what it was, and tls or
 	 * unknown. */
 	if (c->protocol != protocol || (c->opaque && c->protocol == L7_UNKNOWN)) {
@@ -251,7 +300,75 @@ static __always_inline int payload(struct __sk_buff *skb, bool received)
 	}
 	if (c->opaque)
 		set_opaque(sk, c, protocol);
+	if (c->protocol != L7_HTTP2)
+		return PASS;
+http2:
+	if (received)
+		bpf_tail_call(skb, &kpod_l7_http2_in_call, 0);
+	else
+		bpf_tail_call(skb, &kpod_l7_http2_out_call, 0);
 	return PASS;
+}
+
+/* Of a connection that is locked. NULL: there are too many. */
+static __always_inline struct l7_h2 *add_http2(struct bpf_sock *sk, struct l7_conn *c)
+{
+	struct l7_h2 *h2 = bpf_sk_storage_get(&l7_http2, sk, NULL, 0);
+
+	if (h2)
+		return h2;
+	if (__sync_fetch_and_add(&live_http2, 1) < KPOD_L7_HTTP2_MAX)
+		h2 = bpf_sk_storage_get(&l7_http2, sk, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (h2) {
+		l7_http2_begin(c, h2);
+		return h2;
+	}
+	__sync_fetch_and_add(&live_http2, -1);
+	count_untracked(c->slot);
+	set_opaque(sk, c, L7_HTTP2);
+	return NULL;
+}
+
+static __always_inline int http2_payload(struct __sk_buff *skb, bool received)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct tcp_payload p = {};
+	struct l7_conn *c;
+	struct l7_h2 *h2;
+	bool locked;
+
+	if (!sk || !find_payload(skb, &p))
+		return PASS;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return PASS;
+	c = bpf_sk_storage_get(&l7_conns, sk, NULL, 0);
+	if (!c)
+		return PASS;
+	h2 = bpf_sk_storage_get(&l7_http2, sk, NULL, 0);
+	locked = received || !h2;
+	if (locked && !lock(c))
+		return PASS;
+	if (!h2)
+		h2 = add_http2(sk, c);
+	if (h2)
+		l7_http2_receive(skb, c, h2, p.sequence, p.bytes,
+				 p.offset << L7_HOW_SHIFT | received);
+	if (locked)
+		unlock(c);
+	return PASS;
+}
+
+SEC("cgroup_skb/ingress")
+int kpod_l7_http2_in(struct __sk_buff *skb)
+{
+	return http2_payload(skb, true);
+}
+
+SEC("cgroup_skb/egress")
+int kpod_l7_http2_out(struct __sk_buff *skb)
+{
+	return http2_payload(skb, false);
 }
 
 SEC("cgroup_skb/ingress")
@@ -270,10 +387,16 @@ SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(kpod_l7_destroy, struct sock *sk)
 {
 	struct l7_conn *c = bpf_sk_storage_get(&l7_conns, sk, NULL, 0);
+	struct l7_h2 *h2;
 
 	if (!c)
 		return 0;
 	l7_end(c);
+	h2 = c->protocol == L7_HTTP2 ? bpf_sk_storage_get(&l7_http2, sk, NULL, 0) : NULL;
+	if (h2) {
+		l7_http2_end(c, h2);
+		__sync_fetch_and_add(&live_http2, -1);
+	}
 	__sync_fetch_and_add(&live, -1);
 	return 0;
 }

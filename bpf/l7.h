@@ -7,7 +7,8 @@
 #include "l7/names.h"
 
 #define KPOD_L7_KINDS_MAX 256	      /* more kinds than these are operation and status `other` */
-#define KPOD_L7_CONNECTIONS_MAX 32768 /* that are read at once */
+#define KPOD_L7_CONNECTIONS_MAX 32768 /* that are read at once, … */
+#define KPOD_L7_HTTP2_MAX 16384	      /* … and of these, as HTTP/2 */
 
 enum kpod_l7_side { KPOD_L7_CLIENT, KPOD_L7_SERVER };
 

@@ -8,7 +8,7 @@
  *	1 to L7_WINDOW bytes; 0, or they are not there
  *   __u64 l7_now(void);
  *   int l7_book(struct l7_conn *c, __u32 direction);
- *	the stream's booked_*: requests that have ended
+ *	the stream's booked_*, and L7_AS_GRPC: requests that have ended
  *   int l7_count(struct l7_conn *c, __u32 event, __u32 times);
  *   l7_loop(turns, function, run);
  */
@@ -120,7 +120,7 @@ static L7_INLINE void l7_flush(struct l7_conn *c, struct l7_stream *s, __u32 dir
 static L7_INLINE void l7_note(struct l7_conn *c, struct l7_stream *s, struct l7_token *t,
 			      __u32 direction)
 {
-	__u8 untimed = t->untimed ? L7_UNTIMED : 0;
+	__u8 flags = (t->untimed ? L7_UNTIMED : 0) | (t->grpc ? L7_AS_GRPC : 0);
 
 	if (t->event)
 		l7_count(c, t->event, 1);
@@ -128,13 +128,50 @@ static L7_INLINE void l7_note(struct l7_conn *c, struct l7_stream *s, struct l7_
 		return;
 	if (s->booked_count &&
 	    (s->booked_ns != t->start_ns || s->booked_operation != t->operation ||
-	     s->booked_status != t->status || (s->flags & L7_UNTIMED) != untimed))
+	     s->booked_status != t->status || (s->flags & (L7_UNTIMED | L7_AS_GRPC)) != flags))
 		l7_flush(c, s, direction);
 	s->booked_ns = t->start_ns;
 	s->booked_operation = t->operation;
 	s->booked_status = t->status;
 	s->booked_count++;
-	s->flags = (s->flags & ~L7_UNTIMED) | untimed;
+	s->flags = (s->flags & ~(L7_UNTIMED | L7_AS_GRPC)) | flags;
+}
+
+/* What is to be skipped, of what is left of the segment. False: that is all. */
+static L7_INLINE bool l7_skip_here(struct l7_stream *s, __u32 *left)
+{
+	__u32 bytes;
+
+	*left = s->end - (s->base + s->position);
+	if (!s->skip)
+		return true;
+	bytes = s->skip < *left ? s->skip : *left;
+	l7_advance(s, bytes);
+	s->skip -= bytes;
+	*left -= bytes;
+	if (s->skip)
+		return false;
+	s->token_ns = s->last_ns;
+	return true;
+}
+
+/* The next bytes of the segment, which has some left, into a token. How many are there; 0: none
+ * could be had. */
+static L7_INLINE __u32 l7_token_bytes(struct l7_run *run, struct l7_stream *s, __u32 left,
+				      struct l7_token *t)
+{
+	__u32 ready = s->loaded - s->position, bytes = left < L7_KEPT ? left : L7_KEPT;
+
+	if (ready < bytes) {
+		if (l7_refill(run, s)) {
+			run->bad = 1;
+			return 0;
+		}
+		ready = s->loaded - s->position;
+		bytes = ready < L7_KEPT ? ready : L7_KEPT;
+	}
+	l7_peek(s, s->position, t->words);
+	return bytes;
 }
 
 /* One token, or the end of the segment: then 1. */
@@ -143,35 +180,20 @@ static L7_INLINE long l7_turn(struct l7_run *run)
 	struct l7_conn *c = run->conn;
 	struct l7_stream *s = l7_stream(run);
 	struct l7_token t = {};
-	__u32 left = s->end - (s->base + s->position), ready, bytes, at;
+	__u32 left = s->end - (s->base + s->position), bytes, at;
 	bool rest = s->flags & L7_REST;
 
-	if (s->skip && !rest) {
-		bytes = s->skip < left ? s->skip : left;
-		l7_advance(s, bytes);
-		s->skip -= bytes;
-		left -= bytes;
-		if (s->skip)
-			return 1;
-		s->token_ns = s->last_ns;
-	}
+	if (!rest && !l7_skip_here(s, &left))
+		return 1;
 	if (s->mode == L7_TAKE && !s->want && !rest)
 		goto step;
 	if (s->mode == L7_TEXT && !s->left && !rest)
 		goto step;
 	if (!left)
 		return 1;
-	ready = s->loaded - s->position;
-	bytes = left < L7_KEPT ? left : L7_KEPT;
-	if (ready < bytes) {
-		if (l7_refill(run, s)) {
-			run->bad = 1;
-			return 1;
-		}
-		ready = s->loaded - s->position;
-		bytes = ready < L7_KEPT ? ready : L7_KEPT;
-	}
-	l7_peek(s, s->position, t.words);
+	bytes = l7_token_bytes(run, s, left, &t);
+	if (!bytes)
+		return 1;
 	if (s->mode == L7_TAKE && !rest) {
 		if (bytes < s->want)
 			return 1;
@@ -223,10 +245,34 @@ static long l7_turn_once(__u32 number, void *run)
 	return l7_turn(run);
 }
 
-/*
- * From this offset of the packet's payload to its end; what is carried comes before it. `how`: the
- * direction, and where the payload begins.
- */
+/* What is fed: from this offset of the packet's payload on; what is carried comes before it. */
+static L7_INLINE void l7_feed_from(struct l7_stream *s, __u32 offset, __u32 bytes)
+{
+	s->base = offset - s->loaded;
+	s->end = offset + bytes;
+	if (!s->loaded)
+		s->token_ns = s->last_ns;
+}
+
+/* What was fed is done, but for what is carried. Gives whether it was bad. */
+static L7_INLINE int l7_fed(struct l7_run *run, struct l7_stream *s)
+{
+	struct l7_conn *c = run->conn;
+
+	l7_flush(c, s, run->direction);
+	/* Also of a skip that goes on: when its last byte came. */
+	if (s->skip)
+		s->token_ns = s->last_ns;
+	if (s->base + s->position == s->end)
+		s->position = s->loaded = 0;
+	else
+		l7_carry(s);
+	if (run->bad)
+		l7_count(c, L7_BROKEN, 1);
+	return run->bad;
+}
+
+/* `how`: the direction, and where the payload begins. */
 L7_FUNCTION int l7_feed(struct l7_packet *packet, struct l7_conn *c, __u32 how, __u32 offset,
 			__u32 bytes)
 {
@@ -239,23 +285,22 @@ L7_FUNCTION int l7_feed(struct l7_packet *packet, struct l7_conn *c, __u32 how, 
 	if (!c)
 		return -1;
 	s = l7_stream(&run);
-	s->base = offset - s->loaded;
-	s->end = offset + bytes;
-	if (!s->loaded)
-		s->token_ns = s->last_ns;
+	l7_feed_from(s, offset, bytes);
 	if (l7_loop(L7_TURNS_MAX, l7_turn_once, &run) >= L7_TURNS_MAX)
 		run.bad = 1;
-	l7_flush(c, s, run.direction);
-	/* Also of a skip that goes on: when its last byte came. */
-	if (s->skip)
-		s->token_ns = s->last_ns;
-	if (s->base + s->position == s->end)
+	if (c->opaque == L7_UPGRADED) {
+		/* The rest comes again, as HTTP/2. */
+		l7_flush(c, s, run.direction);
+		s->next -= s->end - (s->base + s->position);
 		s->position = s->loaded = 0;
-	else
-		l7_carry(s);
-	if (run.bad)
-		l7_count(c, L7_BROKEN, 1);
-	return run.bad;
+		c->late = 0;
+		c->protocol = L7_HTTP2;
+		c->opaque = L7_READ;
+		l7_start(c, L7_REQUEST);
+		l7_start(c, L7_RESPONSE);
+		return 0;
+	}
+	return l7_fed(&run, s);
 }
 
 static L7_INLINE void l7_idle(struct l7_stream *s)
@@ -449,18 +494,14 @@ L7_FUNCTION int l7_take_up(struct l7_packet *packet, struct l7_conn *c, __u32 ho
 
 /*
  * Payload of a connection whose protocol is known: in order, but for what was seen too early
- * (received, not yet in its place) or was seen before (sent again).
+ * (received, not yet in its place) or was seen before (sent again). How many bytes are to be fed,
+ * from which offset on.
  */
-L7_FUNCTION int l7_segment(struct l7_packet *packet, struct l7_conn *c, __u32 sequence, __u32 bytes,
-			   __u32 how)
+static L7_INLINE __u32 l7_place(struct l7_conn *c, struct l7_stream *s, __u32 sequence, __u32 bytes,
+				__u32 how, __u32 direction, __u32 *offset)
 {
-	__u32 offset = 0, ahead, direction;
-	struct l7_stream *s;
+	__u32 ahead;
 
-	if (!c)
-		return 0;
-	direction = how & L7_RECEIVED ? !c->sends : !!c->sends;
-	s = direction ? &c->stream[L7_RESPONSE] : &c->stream[L7_REQUEST];
 	if (!(s->flags & L7_STARTED)) {
 		s->next = sequence;
 		s->flags |= L7_STARTED;
@@ -468,10 +509,10 @@ L7_FUNCTION int l7_segment(struct l7_packet *packet, struct l7_conn *c, __u32 se
 	s->last_ns = l7_now();
 	ahead = sequence - s->next;
 	if ((__s32)ahead < 0) {
-		offset = -ahead;
-		if (bytes <= offset)
+		*offset = -ahead;
+		if (bytes <= *offset)
 			return 0;
-		bytes -= offset;
+		bytes -= *offset;
 	} else if (ahead && l7_is_skipping(s, ahead)) {
 		l7_skip_missing(s, ahead);
 	} else if (ahead && !(s->flags & L7_LOST)) {
@@ -479,12 +520,28 @@ L7_FUNCTION int l7_segment(struct l7_packet *packet, struct l7_conn *c, __u32 se
 			return 0;
 		l7_lose(c, s, direction);
 	}
-	s->next = sequence + offset + bytes;
+	s->next = sequence + *offset + bytes;
 	if (c->last != direction) {
 		c->last = (__u8)direction;
 		if (direction == L7_REQUEST)
 			c->turn_ns = s->last_ns;
 	}
+	return bytes;
+}
+
+L7_FUNCTION int l7_segment(struct l7_packet *packet, struct l7_conn *c, __u32 sequence, __u32 bytes,
+			   __u32 how)
+{
+	__u32 offset = 0, direction;
+	struct l7_stream *s;
+
+	if (!c)
+		return 0;
+	direction = how & L7_RECEIVED ? !c->sends : !!c->sends;
+	s = direction ? &c->stream[L7_RESPONSE] : &c->stream[L7_REQUEST];
+	bytes = l7_place(c, s, sequence, bytes, how, direction, &offset);
+	if (!bytes)
+		return 0;
 	if (s->flags & L7_LOST && !l7_take_up(packet, c, (how & ~0xffu) | direction, offset, bytes))
 		return 0;
 	if (l7_feed(packet, c, (how & ~0xffu) | direction, offset, bytes))
@@ -520,6 +577,10 @@ L7_FUNCTION __u32 l7_detect(struct l7_token *head, __u32 size, __u32 flags)
 	if (found == L7_CLIENT)
 		return L7_TLS | L7_CLIENT << 8;
 	more = found == L7_MORE;
+	found = l7_http2_detect(head, size, flags);
+	if (found >= L7_CLIENT)
+		return L7_HTTP2 | found << 8;
+	more |= found == L7_MORE;
 	found = 0;
 #define X(number, name, prefix)                                                                    \
 	if (!found) {                                                                              \
@@ -572,6 +633,9 @@ static L7_INLINE void l7_establish(struct l7_conn *c, __u32 found, __u32 how)
 	}
 	l7_start(c, L7_REQUEST);
 	l7_start(c, L7_RESPONSE);
+	/* Where a frame begins in what the other end sends is not known. */
+	if (c->protocol == L7_HTTP2 && c->late)
+		c->stream[found >> 8 == L7_CLIENT].flags |= L7_LOST;
 }
 
 /*
@@ -663,6 +727,10 @@ L7_FUNCTION int l7_look(struct l7_packet *packet, struct l7_conn *c, __u32 seque
 		c->last = L7_REQUEST;
 		c->turn_ns = s->last_ns;
 	}
+	if (c->protocol == L7_HTTP2) {
+		s->next -= bytes; /* they come again, to http2_engine.h */
+		return 0;
+	}
 	if (l7_feed(packet, c, (how & ~0xffu) | direction, offset, bytes))
 		l7_lose(c, s, direction);
 	return 0;
@@ -677,7 +745,8 @@ static L7_INLINE void l7_expect(struct l7_conn *c, bool received, __u32 next)
 	s->flags |= L7_STARTED;
 }
 
-/* All payload, in either direction. */
+/* All payload, in either direction, but that of HTTP/2. If the connection is HTTP/2's after that,
+ * http2_engine.h is to have the same payload. */
 static L7_INLINE void l7_receive(struct l7_packet *packet, struct l7_conn *c, __u32 sequence,
 				 __u32 bytes, __u32 how)
 {
@@ -685,7 +754,7 @@ static L7_INLINE void l7_receive(struct l7_packet *packet, struct l7_conn *c, __
 		return;
 	if (c->protocol == L7_UNKNOWN)
 		l7_look(packet, c, sequence, bytes, how);
-	else
+	else if (c->protocol != L7_HTTP2)
 		l7_segment(packet, c, sequence, bytes, how);
 }
 

@@ -3,7 +3,8 @@
  * HTTP/1.x (RFC 9112). A request begins with its request line and ends with the last byte of its
  * final answer (an answer that lasts until the close: with the last byte before it). An answer may
  * come before the request has ended (413), and still is its. 101 and a CONNECT that succeeded end
- * the protocol. An answer that nobody waits for (408 to silence) is an event of the connection.
+ * the protocol; after 101 of an upgrade to HTTP/2 the request's answer comes in that. An answer
+ * that nobody waits for (408 to silence) is an event of the connection.
  */
 #ifndef KPOD_L7_HTTP_H
 #define KPOD_L7_HTTP_H
@@ -20,11 +21,11 @@ enum l7_http_state {
 };
 
 /* Of a request, as its answer's length depends on it. */
-enum l7_http_flags { HTTP_HEAD = 1, HTTP_CONNECT = 2, HTTP_UPGRADE = 4 };
+enum l7_http_flags { HTTP_HEAD = 1, HTTP_CONNECT = 2 };
 
 /* value[]: HTTP_LENGTH and the next: 64 bits */
 enum { HTTP_LENGTH, HTTP_LENGTH_HIGH, HTTP_BODY_KIND, HTTP_CODE };
-enum l7_http_body { HTTP_NO_LENGTH, HTTP_HAS_LENGTH, HTTP_CHUNKED };
+enum l7_http_body { HTTP_NO_LENGTH, HTTP_HAS_LENGTH, HTTP_CHUNKED, HTTP_TO_HTTP2 };
 
 static L7_INLINE void l7_http_start(struct l7_conn *c, struct l7_stream *s, __u32 direction)
 {
@@ -162,6 +163,9 @@ static L7_INLINE int l7_http_header(struct l7_stream *s, struct l7_token *t)
 			l7_first(HTTP_LOWER(last), 7) == L7_WORD("chunked") || t->cut
 				? HTTP_CHUNKED
 				: HTTP_NO_LENGTH;
+	} else if (s->value[HTTP_CODE] == 101 && first == HTTP_LOWER(L7_WORD("upgrade:")) &&
+		   l7_first(second, 4) == L7_WORD(" h2c") && t->kept <= 13) {
+		s->value[HTTP_BODY_KIND] = HTTP_TO_HTTP2; /* RFC 7540 3.2 */
 	}
 	return 0;
 }
@@ -231,6 +235,10 @@ static L7_INLINE void l7_http_body(struct l7_conn *c, struct l7_stream *s, struc
 	if (direction == L7_RESPONSE) {
 		asked = l7_oldest(c);
 		flags = asked ? asked->flags : 0;
+		if (code == 101 && kind == HTTP_TO_HTTP2 && asked) {
+			c->opaque = L7_UPGRADED;
+			return;
+		}
 		if (code == 101 || (flags & HTTP_CONNECT && code / 100 == 2)) {
 			l7_http_end(c, s, t, direction);
 			c->opaque = 1;

@@ -50,7 +50,8 @@ struct l7_token {
 	/* Out: at most one request ends with a token. */
 	__u64 start_ns; /* of the request */
 	__u32 done;	/* 1: it has ended */
-	__u32 untimed;	/* how long it took says nothing: long polls, one-way requests */
+	__u16 untimed;	/* how long it took says nothing: long polls, one-way requests */
+	__u16 grpc;	/* of HTTP/2: it was gRPC's */
 	__u16 operation;
 	__u16 status;
 	__u32 event; /* enum l7_event */
@@ -89,6 +90,14 @@ enum l7_stream_flags {
 	L7_REST = 8,	   /* of a line or text whose beginning was a token: to be dropped, … */
 	L7_REST_TEXT = 16, /* … up to a NUL */
 	L7_TO_CLOSE = 32,  /* the message ends when its sender closes the connection */
+	L7_AS_GRPC = 64,   /* of what is to be booked: HTTP/2's gRPC */
+};
+
+/* Whether nothing more is to be learned from a connection. */
+enum l7_opaque {
+	L7_READ,
+	L7_OPAQUE,
+	L7_UPGRADED, /* what follows this token is HTTP/2; in a feed only */
 };
 
 /* Requests without an answer, in order. Runs of equal ones are one entry. */
@@ -117,7 +126,7 @@ struct l7_conn {
 	__u32 unaligned; /* REQUEST: some were lost, so answers belong to nobody knows which */
 	__u8 protocol;	 /* enum l7_protocol */
 	__u8 sends;	 /* enum l7_direction of what this end of the connection sends */
-	__u8 opaque;	 /* nothing more is to be learned from it */
+	__u8 opaque;	 /* enum l7_opaque */
 	__u8 last;	 /* enum l7_direction of the last segment */
 	__u8 tries;	 /* turns at which its protocol was looked for */
 	__u8 late;	 /* its beginning was not seen */

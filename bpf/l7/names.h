@@ -19,6 +19,8 @@ enum l7_protocol {
 	L7_PROTOCOLS(X)
 #undef X
 		L7_TLS, /* not to be read */
+	L7_HTTP2,	/* bpf/l7/http2.h, a program of its own */
+	L7_GRPC,	/* streams of HTTP/2; no connection is this */
 	L7_PROTOCOL_COUNT
 };
 
@@ -196,6 +198,28 @@ enum l7_operation {
 	X(3XX, "3xx")                                                                              \
 	X(4XX, "4xx")                                                                              \
 	X(5XX, "5xx")                                                                              \
+	/* http2, grpc: how a stream ended without an answer, or nobody can tell how */            \
+	X(CANCELLED, "cancelled") /* RST_STREAM of the client, or CANCEL of the server */          \
+	X(STREAM_RESET, "reset")  /* RST_STREAM of the server */                                   \
+	X(UNKNOWN_STATUS, "unknown")                                                               \
+	/* grpc: codes, in the order of their numbers */                                           \
+	X(GRPC_OK, "OK")                                                                           \
+	X(GRPC_CANCELLED, "CANCELLED")                                                             \
+	X(GRPC_UNKNOWN, "UNKNOWN")                                                                 \
+	X(GRPC_INVALID_ARGUMENT, "INVALID_ARGUMENT")                                               \
+	X(GRPC_DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")                                             \
+	X(GRPC_NOT_FOUND, "NOT_FOUND")                                                             \
+	X(GRPC_ALREADY_EXISTS, "ALREADY_EXISTS")                                                   \
+	X(GRPC_PERMISSION_DENIED, "PERMISSION_DENIED")                                             \
+	X(GRPC_RESOURCE_EXHAUSTED, "RESOURCE_EXHAUSTED")                                           \
+	X(GRPC_FAILED_PRECONDITION, "FAILED_PRECONDITION")                                         \
+	X(GRPC_ABORTED, "ABORTED")                                                                 \
+	X(GRPC_OUT_OF_RANGE, "OUT_OF_RANGE")                                                       \
+	X(GRPC_UNIMPLEMENTED, "UNIMPLEMENTED")                                                     \
+	X(GRPC_INTERNAL, "INTERNAL")                                                               \
+	X(GRPC_UNAVAILABLE, "UNAVAILABLE")                                                         \
+	X(GRPC_DATA_LOSS, "DATA_LOSS")                                                             \
+	X(GRPC_UNAUTHENTICATED, "UNAUTHENTICATED")                                                 \
 	/* redis */                                                                                \
 	X(MOVED, "moved")	/* MOVED, ASK: of a cluster's client, which asks elsewhere */      \
 	X(NOSCRIPT, "noscript") /* of EVALSHA: the client sends the script */                      \

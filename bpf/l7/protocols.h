@@ -10,6 +10,7 @@
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 #include "dns.h"
 #include "http.h"
+#include "http2.h"
 #include "kafka.h"
 #include "mongodb.h"
 #include "mysql.h"
@@ -72,6 +73,9 @@ L7_FUNCTION int l7_start(struct l7_conn *c, __u32 direction)
 		break;
 		L7_PROTOCOLS(X)
 #undef X
+	case L7_HTTP2:
+		l7_http2_start(c, s, direction);
+		break;
 	}
 	return 0;
 }

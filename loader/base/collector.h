@@ -113,6 +113,7 @@ uint32_t kpod_key_words(const struct kpod_table *table);
 enum kpod_step_kind {
 	KPOD_ATTACH,	    /* to the hook that its section names */
 	KPOD_ATTACH_CGROUP, /* to the root of the cgroup2 hierarchy, beside those of others */
+	KPOD_TAIL_CALL,	    /* into the map PROGRAM_call, for others of the object */
 	KPOD_ATTACH_TWIN,   /* likewise; two that stand in for each other, so misses lose nothing */
 	KPOD_RUN_ONCE,	    /* an iterator, read to its end */
 	KPOD_PER_CPU,	    /* a raw_tp program, run on every CPU before each snapshot */

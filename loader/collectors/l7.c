@@ -17,7 +17,8 @@ KPOD_OBJECT(l7);
 
 NAMES(kpod_l7_sides, [KPOD_L7_CLIENT] = "client", [KPOD_L7_SERVER] = "server")
 #define X(number, name, prefix) [L7_##number] = name,
-NAMES(kpod_l7_protocols, [L7_UNKNOWN] = "unknown", L7_PROTOCOLS(X)[L7_TLS] = "tls")
+NAMES(kpod_l7_protocols, [L7_UNKNOWN] = "unknown",
+      L7_PROTOCOLS(X)[L7_TLS] = "tls", [L7_HTTP2] = "http2", [L7_GRPC] = "grpc")
 #undef X
 #define X(number, name) [L7_##number] = name,
 NAMES(kpod_l7_operations, L7_OPERATIONS(X))
@@ -73,7 +74,8 @@ static const struct kpod_column slot_columns[] = {
 #define X(number, name, prefix) CONNECTIONS(number, name),
 	L7_PROTOCOLS(X)
 #undef X
-		CONNECTIONS(TLS, "tls"),
+		CONNECTIONS(HTTP2, "http2"),
+	CONNECTIONS(TLS, "tls"),
 	CONNECTIONS(UNKNOWN, "unknown"),
 	LOST("gap", GAP),
 	LOST("overflow", OVERFLOW),
@@ -115,7 +117,8 @@ static const struct kpod_table tables[] = {
 
 static const struct kpod_attachment attachments[] = {
 	{.name = "cgroup_skb",
-	 KPOD_STEPS({"kpod_l7_destroy", KPOD_ATTACH}, {"kpod_l7_egress", KPOD_ATTACH_CGROUP},
+	 KPOD_STEPS({"kpod_l7_http2_in", KPOD_TAIL_CALL}, {"kpod_l7_http2_out", KPOD_TAIL_CALL},
+		    {"kpod_l7_destroy", KPOD_ATTACH}, {"kpod_l7_egress", KPOD_ATTACH_CGROUP},
 		    {"kpod_l7_ingress", KPOD_ATTACH_CGROUP})},
 };
 
@@ -123,7 +126,7 @@ const struct kpod_collector kpod_collector_l7 = {
 	.name = "l7",
 	.help = "requests over TCP, read from the payload: HTTP/1, Redis, PostgreSQL, MySQL, "
 		"MongoDB, "
-		"Kafka, DNS",
+		"Kafka, DNS, HTTP/2, gRPC",
 	.owner = "the cgroup of the socket, at either end",
 	.since = "5.17",
 	.profile = KPOD_COMPREHENSIVE,

@@ -311,6 +311,14 @@ static struct bpf_link *attach_to_map(const struct kpod_loaded *l, const char *m
 	return bpf_program__attach_iter(program, &opts);
 }
 
+static int map_fd(const struct kpod_loaded *l, const char *name, const char *suffix)
+{
+	char full[64];
+
+	snprintf(full, sizeof(full), "%s%s", name, suffix);
+	return bpf_object__find_map_fd_by_name(l->object, full);
+}
+
 static int run_check(int program)
 {
 	LIBBPF_OPTS(bpf_test_run_opts, opts);
@@ -332,6 +340,15 @@ static struct bpf_link *attach(struct kpod_bpf *bpf, const struct kpod_loaded *l
 	return bpf_program__attach(program);
 }
 
+/* A program that others of its object go on with. */
+static int offer_call(const struct kpod_loaded *l, const struct bpf_program *program)
+{
+	int map = map_fd(l, bpf_program__name(program), "_call"), fd = bpf_program__fd(program);
+	__u32 first = 0;
+
+	return map < 0 ? map : bpf_map_update_elem(map, &first, &fd, BPF_ANY) ? -errno : 0;
+}
+
 static int take_step(struct kpod_bpf *bpf, struct kpod_loaded *l, const struct kpod_attachment *a,
 		     const struct kpod_step *step)
 {
@@ -343,6 +360,8 @@ static int take_step(struct kpod_bpf *bpf, struct kpod_loaded *l, const struct k
 		return -ENOENT;
 	if (step->kind == KPOD_LOAD)
 		return 0;
+	if (step->kind == KPOD_TAIL_CALL)
+		return offer_call(l, program);
 	if (step->kind == KPOD_CHECK)
 		return run_check(bpf_program__fd(program));
 	if (step->kind == KPOD_PER_CPU) {
@@ -369,14 +388,6 @@ static bool is_step(const struct kpod_attachment *a, const char *program)
 		if (!strcmp(a->steps[i].program, program))
 			return true;
 	return false;
-}
-
-static int map_fd(const struct kpod_loaded *l, const char *name, const char *suffix)
-{
-	char full[64];
-
-	snprintf(full, sizeof(full), "%s%s", name, suffix);
-	return bpf_object__find_map_fd_by_name(l->object, full);
 }
 
 /* Likewise, one that outlives the object. */

@@ -35,8 +35,10 @@ static int l7_count(struct l7_conn *c, __u32 event, __u32 times)
 	return 0;
 }
 
-static void check(const struct l7_conn *c)
+static void check(const struct l7_both *b)
 {
+	const struct l7_conn *c = &b->conn;
+
 	assert(c->protocol < L7_PROTOCOL_COUNT && protocol_names[c->protocol]);
 	assert(c->pushed - c->popped <= L7_PENDING);
 	for (int i = 0; i < 2; i++) {
@@ -45,6 +47,15 @@ static void check(const struct l7_conn *c)
 		assert(s->position <= s->loaded);
 		assert(s->loaded <= L7_KEPT || s->state == 1 || c->opaque);
 		assert(s->mode <= L7_TEXT && s->want <= L7_KEPT);
+	}
+	for (__u32 i = 0; i < H2_STREAMS; i++) {
+		const struct l7_h2_stream *r = &b->h2.streams[i];
+
+		assert(!r->id || (r->id <= b->h2.side[L7_REQUEST].last_id && r->id & 1));
+		assert(r->operation < L7_OPERATION_COUNT && r->status < L7_STATUS_COUNT);
+		assert(r->code < L7_STATUS_COUNT && r->grpc <= H2_MAY_BE_GRPC);
+		for (__u32 other = 0; other < i; other++)
+			assert(!r->id || r->id != b->h2.streams[other].id);
 	}
 	for (__u32 i = c->popped; i != c->pushed; i++)
 		assert(c->pending[i % L7_PENDING].operation < L7_OPERATION_COUNT &&
@@ -56,8 +67,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static uint8_t piece[255];
-	__u32 sequence[2] = {0xfffffff0, 0x7ffffff0}, how;
-	struct l7_conn c = {};
+	__u32 sequence[2] = {0xfffffff0, 0x7ffffff0}, how, protocol;
+	struct l7_both both = {};
+	struct l7_conn *c = &both.conn;
 	uint64_t bytes = 0;
 
 	booked = counted = 0;
@@ -65,9 +77,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size < 2)
 		return 0;
 	how = data[1] & 1 ? L7_BEGINNING : 0;
-	if (data[0] % L7_TLS)
-		l7_establish(&c, (data[0] % L7_TLS) | (data[1] & 2 ? L7_CLIENT : L7_SERVER) << 8,
-			     how);
+	protocol = data[1] & 0x80 ? L7_HTTP2 : data[0] % L7_TLS;
+	if (protocol)
+		l7_establish(c, protocol | (data[1] & 2 ? L7_CLIENT : L7_SERVER) << 8, how);
 	for (data += 2, size -= 2; size > 2;) {
 		uint8_t kind = data[0], wanted = data[1];
 		bool received = kind & 1;
@@ -88,11 +100,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (!packet.size)
 			continue;
 		bytes += packet.size;
-		l7_receive(&packet, &c, at, packet.size, how | received);
+		receive(&packet, &both, at, packet.size, how | received);
 		sequence[received] = at + packet.size;
-		check(&c);
+		check(&both);
 	}
-	l7_end(&c);
+	end(&both);
 	/* No request or answer is shorter than a byte. */
 	assert(booked <= bytes + 1 && counted <= 2 * bytes + 2);
 	return 0;

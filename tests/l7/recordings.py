@@ -55,6 +55,7 @@ class Result:
     rows: Counter[tuple[str, str]] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
     untimed: int = 0
+    grpc: int = 0  # of the rows, those that are not HTTP/2's own
     most: int = 0
     protocols: list[str] = field(default_factory=list)
     conns: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -68,7 +69,7 @@ class Result:
 
     @property
     def answers(self) -> int:
-        return self.requests - self.status("no_response", "one_way")
+        return self.requests - self.status("no_response", "one_way", "cancelled")
 
 
 def replay(packed: bytes, *how: str) -> Result:
@@ -82,6 +83,7 @@ def replay(packed: bytes, *how: str) -> Result:
             result.rows[operation, status] += count
         result.events.update(conn["events"])
         result.untimed += conn["untimed"]
+        result.grpc += conn["grpc"]
         result.most = max(result.most, conn["most"])
         result.protocols.append(conn["protocol"])
     return result

@@ -30,8 +30,9 @@ struct record {
 };
 
 struct result {
-	struct l7_conn conn;
+	struct l7_both both;
 	uint32_t rows[L7_OPERATION_COUNT][L7_STATUS_COUNT], untimed, events[L7_EVENTS];
+	uint32_t grpc; /* of the rows */
 	uint32_t most;
 	uint32_t sequence[2];
 	uint64_t slowest_ns;
@@ -51,7 +52,7 @@ static __u64 l7_now(void)
 
 static struct result *result_of(struct l7_conn *c)
 {
-	return (struct result *)((char *)c - offsetof(struct result, conn));
+	return (struct result *)((char *)c - offsetof(struct result, both.conn));
 }
 
 static int l7_book(struct l7_conn *c, __u32 direction)
@@ -61,6 +62,8 @@ static int l7_book(struct l7_conn *c, __u32 direction)
 
 	assert(s->booked_operation < L7_OPERATION_COUNT && s->booked_status < L7_STATUS_COUNT);
 	r->rows[s->booked_operation][s->booked_status] += s->booked_count;
+	if (s->flags & L7_AS_GRPC)
+		r->grpc += s->booked_count;
 	if (s->flags & L7_UNTIMED)
 		r->untimed += s->booked_count;
 	else if (s->last_ns - s->booked_ns > r->slowest_ns)
@@ -89,9 +92,13 @@ static void read_records(void)
 	}
 }
 
-static uint32_t outstanding(const struct l7_conn *c)
+static uint32_t outstanding(const struct l7_both *b)
 {
+	const struct l7_conn *c = &b->conn;
 	uint32_t sum = 0;
+
+	for (uint32_t i = 0; i < H2_STREAMS; i++)
+		sum += b->h2.streams[i].id != 0;
 
 	for (uint32_t i = c->popped; i != c->pushed; i++) {
 		uint32_t at = i & (L7_PENDING - 1);
@@ -112,9 +119,9 @@ static void play(const struct record *r, uint32_t from, uint32_t bytes, uint32_t
 
 	result->played = true;
 	now = r->ns;
-	l7_receive(&packet, &result->conn, sequence, bytes,
-		   (late ? 0 : L7_BEGINNING) | (r->server == as_client ? L7_RECEIVED : 0));
-	waiting = outstanding(&result->conn);
+	receive(&packet, &result->both, sequence, bytes,
+		(late ? 0 : L7_BEGINNING) | (r->server == as_client ? L7_RECEIVED : 0));
+	waiting = outstanding(&result->both);
 	if (waiting > result->most)
 		result->most = waiting;
 }
@@ -134,15 +141,15 @@ static void reset(void)
 	for (size_t i = 0; i < CONNS; i++) {
 		results[i].sequence[0] = 0xfffffff0; /* wraps soon */
 		results[i].sequence[1] = 0x7ffffff0;
-		l7_expect(&results[i].conn, !as_client, results[i].sequence[0]);
-		l7_expect(&results[i].conn, as_client, results[i].sequence[1]);
+		l7_expect(&results[i].both.conn, !as_client, results[i].sequence[0]);
+		l7_expect(&results[i].both.conn, as_client, results[i].sequence[1]);
 	}
 }
 
 static void end_all(void)
 {
 	for (size_t i = 0; i < CONNS; i++)
-		l7_end(&results[i].conn);
+		end(&results[i].both);
 }
 
 static void print(FILE *out)
@@ -157,7 +164,7 @@ static void print(FILE *out)
 		if (!r->played)
 			continue;
 		fprintf(out, "%s\"%zu\": {\"protocol\": \"%s\", \"opaque\": %d, \"rows\": {",
-			between, i, protocol_names[r->conn.protocol], r->conn.opaque);
+			between, i, protocol_names[r->both.conn.protocol], r->both.conn.opaque);
 		for (size_t o = 0; o < L7_OPERATION_COUNT; o++)
 			for (size_t s = 0; s < L7_STATUS_COUNT; s++)
 				if (r->rows[o][s]) {
@@ -166,8 +173,10 @@ static void print(FILE *out)
 					comma = ", ";
 				}
 		between = ", ";
-		fprintf(out, "}, \"untimed\": %u, \"most\": %u, \"slowest\": %llu, \"events\": {",
-			r->untimed, r->most, (unsigned long long)r->slowest_ns);
+		fprintf(out,
+			"}, \"grpc\": %u, \"untimed\": %u, \"most\": %u, \"slowest\": %llu, "
+			"\"events\": {",
+			r->grpc, r->untimed, r->most, (unsigned long long)r->slowest_ns);
 		comma = "";
 		for (size_t e = 1; e < L7_EVENTS; e++)
 			if (r->events[e]) {

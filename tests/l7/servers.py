@@ -42,10 +42,12 @@ class Inside:
     def __init__(self, namespace: Namespace, cgroup: Cgroup) -> None:
         self.namespace = namespace
         self.cgroup = cgroup
+        self.cpus = os.sched_getaffinity(0)
 
     def start(self, *command: str, name: str | None = None) -> "subprocess.Popen[bytes]":
         def prepare() -> None:
             self.cgroup.enter()
+            os.sched_setaffinity(0, self.cpus)
             fd = os.open(self.namespace.path, os.O_RDONLY)
             assert ctypes.CDLL(None).setns(fd, 0x40000000) == 0
             os.close(fd)
@@ -185,6 +187,57 @@ def mariadb(where: Inside, directory: Path) -> Iterator[tuple[str, ...]]:
     with where.serving(server, "--no-defaults", "--skip-grant-tables", *arguments, port=3306):
         client = program("/usr/bin/mariadb")
         yield client, "--no-defaults", "--host=127.0.0.1", "--local-infile=1", "--batch"
+
+
+@contextmanager
+def nghttpd(where: Inside, directory: Path, *options: str) -> Iterator[None]:
+    """On port 8000, without TLS, with a small and a larger file."""
+    (directory / "small").write_bytes(b"x" * 100)
+    (directory / "larger").write_bytes(b"y" * 30_000)
+    binary = program("/usr/sbin/nghttpd", "/usr/bin/nghttpd")
+    arguments = ("--no-tls", "-d", str(directory), *options, "8000")
+    with where.serving(binary, *arguments, port=8000):
+        yield
+
+
+GRPC = """
+import sys, time
+sys.path.insert(0, {packages!r})
+from concurrent import futures
+import grpc
+def one(request, context):
+    if request.startswith(b"code "):
+        context.abort([c for c in grpc.StatusCode if c.value[0] == int(request[5:])][0], "no")
+    return request
+def many(request, context):
+    for _ in range(int(request)): yield b"x" * 1000
+    if request == b"3": context.abort(grpc.StatusCode.DATA_LOSS, "no")
+def forever(request, context):
+    while context.is_active():
+        yield b"x"
+        time.sleep(0.01)
+def collect(requests, context): return str(sum(len(r) for r in requests)).encode()
+def echo(requests, context):
+    for request in requests: yield request
+kinds = dict(One=grpc.unary_unary_rpc_method_handler(one),
+             Many=grpc.unary_stream_rpc_method_handler(many),
+             Forever=grpc.unary_stream_rpc_method_handler(forever),
+             Collect=grpc.stream_unary_rpc_method_handler(collect),
+             Echo=grpc.stream_stream_rpc_method_handler(echo))
+server = grpc.server(futures.ThreadPoolExecutor(8))
+server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.S", kinds),))
+server.add_insecure_port("127.0.0.1:8000")
+server.start()
+server.wait_for_termination()
+"""
+
+
+@contextmanager
+def grpcio(where: Inside) -> Iterator[str]:
+    """On port 8000. Gives where its client's packages are."""
+    folder = packages("grpc")
+    with where.serving(sys.executable, "-S", "-c", GRPC.format(packages=folder), port=8000):
+        yield folder
 
 
 MONGODB = """

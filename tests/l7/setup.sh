@@ -19,4 +19,5 @@ get() {
 mkdir -p "$directory"
 get mongodb nx-27017==0.8.1 pymongo==4.20.1
 get kafka confluent-kafka==2.16.1
+get grpc grpcio==1.85.3
 exit 0

@@ -27,7 +27,7 @@ TRUE = {
     "http1-head-304-204-chunk": ("http", 5, 5, 1, 5),
     "http1-pipelined-nginx": ("http", 8, 8, 2, 8),
     "http1-sse-slow": ("http", 2, 2, 0, 1),
-    "http1-upgrade-h2c-apache": ("http", 2, 2, 0, 1),
+    "http1-upgrade-h2c-apache": ("http2", 2, 2, 0, 1),
     "http1-websocket": ("http", 1, 1, 0, 1),
     "redis-benchmark-pipeline16": ("redis", 208, 208, 0, 16),
     "redis-blpop": ("redis", 11, 11, 6, 1),
@@ -81,11 +81,22 @@ TRUE = {
     "kafka-producer-acks1": ("kafka", 16, 16, 0, 2),
     "kafka-producer-idem": ("kafka", 7, 7, 0, 2),
     "kafka-python-ng": ("kafka", 11, 11, 0, 2),
+    # README has 10 answers: the one that the client cancelled has none, but has ended.
+    "grpc-deadline-cancel-stream": ("http2", 11, 10, 4, 4),
+    "grpc-envoy": ("http2", 8, 8, 1, 1),
+    "grpc-unary-grpcio": ("http2", 12, 12, 2, 1),
+    "grpc-unary-grpcjs": ("http2", 12, 12, 2, 1),
+    "http2-h2load-multiplexed": ("http2", 30, 30, 0, 10),
+    "http2-nghttp-node-priority": ("http2", 5, 5, 1, 5),
+    "http2-node-statuses": ("http2", 18, 18, 8, 1),
+    "http2-padding-priority": ("http2", 2, 2, 0, 2),
+    "http2-table-size-0": ("http2", 2, 2, 0, 2),
 }
 # The responder of that recording answers a request that says it wants no answer.
 EVENTS = {"mongo-node-driver": {"unmatched": 1}}
 NO_ERROR = {
     *("ok", "answered", "no_response", "one_way", "1xx", "2xx", "3xx", "4xx", "NOERROR"),
+    *("OK", "cancelled"),
 }
 # Protocols that are not read, but could be taken for one that is.
 OPAQUE = {
@@ -109,15 +120,17 @@ def test_counts_are_true(name: str) -> None:
     assert result.answers == answers
     assert sum(n for (_, status), n in result.rows.items() if status not in NO_ERROR) == errors
     assert result.most == most
+    assert result.grpc == (requests if name.startswith("grpc-") else 0)
     del result.events["unsolicited"]
     assert result.events == EVENTS.get(name, {})
 
 
 def same(a: Result, b: Result) -> bool:
-    return (a.rows, a.events, a.untimed, sorted(a.protocols)) == (
+    return (a.rows, a.events, a.untimed, a.grpc, sorted(a.protocols)) == (
         b.rows,
         b.events,
         b.untimed,
+        b.grpc,
         sorted(b.protocols),
     )
 
@@ -135,8 +148,7 @@ def test_every_recording_is_tested() -> None:
         for path in FOLDER.glob("*.jsonl")
         if "tcp" in Recording.of(path.stem).transport and path.stem not in {*TRUE, *OPAQUE}
     }
-    planned = ("http2-", "grpc-")
-    assert {name for name in left if not name.startswith(planned)} == set()
+    assert not left
 
 
 TCP = sorted(p.stem for p in FOLDER.glob("*.jsonl") if "tcp" in Recording.of(p.stem).transport)
@@ -144,8 +156,10 @@ TCP = sorted(p.stem for p in FOLDER.glob("*.jsonl") if "tcp" in Recording.of(p.s
 
 @pytest.mark.parametrize("name", TCP)
 def test_who_joins_late_takes_nothing_for_something_else(name: str) -> None:
-    """From each of the first segments on: the protocol, or unknown. HTTP/2 is not read yet."""
+    """From each of the first segments on: the protocol, or unknown."""
     known = {TRUE[name][0] if name in TRUE else OPAQUE.get(name, "unknown")}
+    if "upgrade" in name:
+        known.add("http")
     for first in (1, 2, 3, 4, 6, 9):
         found = replay(tcp(name), "late", str(first), *(["client"] * (first & 1))).protocols
         assert set(found) <= {*known, "unknown"}, first
@@ -620,6 +634,253 @@ def test_more_of_kafka_than_fits_is_outstanding_and_one_answer_is_missing() -> N
     assert result.events == {"overflow": 2}
 
 
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def text(value: str | bytes) -> bytes:
+    """A string of HPACK: as it is, or bytes that are Huffman's code of it."""
+    size = len(value)
+    head = bytes([size]) if size < 127 else bytes([127, size - 127 & 127 | 128, size - 127 >> 7])
+    if isinstance(value, str):
+        return head + value.encode()
+    return bytes([head[0] | 128]) + head[1:] + value
+
+
+def field(name: int | str | bytes, value: str | bytes, kind: int = 0x40) -> bytes:
+    """A literal that goes to the dynamic table, or with kind 0 does not."""
+    start = bytes([kind | name]) if isinstance(name, int) else bytes([kind]) + text(name)
+    return start + text(value)
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0)
+DATA, HEADERS, RST, PUSH, GOAWAY, CONTINUATION = 0, 1, 3, 5, 7, 9
+END_STREAM, END_HEADERS, PADDED, PRIORITY = 1, 4, 8, 0x20
+ALL = END_STREAM | END_HEADERS
+GET = b"\x82\x86\x84"
+POST = b"\x83\x86\x84"
+
+
+def http2(*parts: tuple[str, bytes]) -> bytes:
+    return conversation(("c", PREFACE), ("s", frame(4, 0, 0)), *parts)
+
+
+def asked(stream: int, block: bytes = GET) -> tuple[str, bytes]:
+    return "c", frame(HEADERS, ALL, stream, block)
+
+
+def answered(stream: int, block: bytes = b"\x88") -> tuple[str, bytes]:
+    return "s", frame(HEADERS, ALL, stream, block)
+
+
+@EACH_HOW
+def test_http2_methods_and_statuses_in_huffmans_code(how: tuple[str, ...]) -> None:
+    """As literals, and by their indices, which move with every field that is added."""
+    methods = {
+        "GET": b"\xc5\x83\x7f",
+        "HEAD": b"\xc7\x82\x1b\xff",
+        "POST": b"\xd7\xab\x76\xff",
+        "PUT": b"\xd7\xc3\x7f",
+        "DELETE": b"\xbf\x83\x3e\x0d\xf8\x3f",
+        "CONNECT": b"\xbd\xab\x4e\x9c\x17\xb7\xff",
+        "OPTIONS": b"\xd5\xaf\x7e\x4d\x5a\x77\x7f",
+        "TRACE": b"\xdf\xb6\x1b\xd8\x3f",
+        "PATCH": b"\xd7\x0e\xfb\xd8\xff",
+    }
+    statuses = {
+        "2xx": b"\x10\x01",
+        "3xx": b"\x64\x01",
+        "4xx": b"\x68\x0d\x7f",
+        "5xx": b"\x6c\x0c\xff",
+    }
+    parts, expected, stream = [], Counter[tuple[str, str]](), 1
+    for number, (method, code) in enumerate(methods.items()):
+        klass, status = list(statuses.items())[number % 4]
+        name = 2 if number % 2 else b"\xb9\x49\x53\x39\xe4"
+        other = field("user-agent", "x" * 20)
+        parts += [
+            asked(stream, field(name, code) + other),
+            answered(stream, field(8, status) + field("date", "x" * 29)),
+            asked(stream + 2, b"\xbf"),
+            answered(stream + 2, b"\xbf"),
+            asked(stream + 4, field(2, method, 0x10)),
+            answered(stream + 4, field(b"\xb8\x84\x8d\x36\xa3", status, 0)),
+        ]
+        expected[method, klass] += 3
+        stream += 6
+    result = replay(http2(*parts, asked(stream, field(2, b"\xff\x00", 0)), answered(stream)), *how)
+    assert result.rows == expected + Counter({("other", "2xx"): 1})
+    assert not result.events
+
+
+@EACH_HOW
+def test_http2_frames_of_all_kinds(how: tuple[str, ...]) -> None:
+    """Padding, priorities, blocks in pieces, trailers, 1xx, resets, pushes, GOAWAY."""
+    long = field("x-long", "y" * 300)
+    cut = GET + long
+    pushed = (2).to_bytes(4)
+    packed = http2(
+        ("c", frame(HEADERS, ALL | PADDED | PRIORITY, 1, b"\x05" + bytes(5) + GET + bytes(5))),
+        ("s", frame(HEADERS, END_HEADERS, 1, field(8, "103"))),
+        ("s", frame(PUSH, END_HEADERS | PADDED, 1, b"\x02" + pushed + GET + long + bytes(2))),
+        ("s", frame(DATA, 0, 2, b"x")),
+        ("s", frame(HEADERS, END_HEADERS, 1, b"\x8d") + frame(DATA, PADDED, 1, b"\x03abc\0\0\0")),
+        ("s", frame(DATA, END_STREAM, 2, b"pushed")),
+        ("s", frame(HEADERS, ALL, 1, field("x-trailer", "1"))),
+        ("c", frame(HEADERS, END_STREAM, 3, cut[:2]) + frame(CONTINUATION, 0, 3, cut[2:100])),
+        ("c", frame(CONTINUATION, END_HEADERS, 3, cut[100:])),
+        ("s", frame(HEADERS, 0, 3, b"\x8e") + frame(CONTINUATION, END_HEADERS, 3)),
+        ("s", frame(DATA, END_STREAM, 3)),
+        ("c", frame(HEADERS, END_HEADERS, 5, POST) + frame(DATA, 0, 5, bytes(1000))),
+        ("c", frame(HEADERS, ALL, 5, b"\x40\x01a\x01b") + frame(0xAA, 0xFF, 0, bytes(50))),
+        ("c", frame(RST, 0, 5, (0).to_bytes(4))),
+        asked(7),
+        ("s", frame(HEADERS, END_HEADERS, 7, b"\x88") + frame(RST, 0, 7, (2).to_bytes(4))),
+        asked(9),
+        ("s", frame(RST, 0, 9, (8).to_bytes(4))),
+        asked(11),
+        asked(13),
+        ("s", frame(GOAWAY, 0, 0, (11).to_bytes(4) + bytes(4))),
+        answered(11),
+    )
+    result = replay(packed, *how)
+    assert result.rows == {
+        ("GET", "4xx"): 1,
+        ("GET", "5xx"): 1,
+        ("POST", "cancelled"): 1,
+        ("GET", "reset"): 1,
+        ("GET", "cancelled"): 1,
+        ("GET", "2xx"): 1,
+        ("GET", "no_response"): 1,
+    }
+    assert not result.events
+    assert not result.grpc
+
+
+GRPC_TYPE = field("content-type", "application/grpc")
+
+
+@EACH_HOW
+def test_grpc_is_told_by_stream_and_its_code_by_trailers(how: tuple[str, ...]) -> None:
+    """Also in trailers only; grpc-web has its code in the body, and is no gRPC here."""
+    proto = b"\x1d\x75\xd0\x62\x0d\x26\x3d\x4c\x4d\x65\x64\xff\x75\xd8\x74\x9f"
+    web = b"\x1d\x75\xd0\x62\x0d\x26\x3d\x4c\x4d\x65\x64\x5b\xc1\x63"
+    name = b"\x9a\xca\xc8\xb2\x12\x34\xda\x8f"
+    packed = http2(
+        asked(1, POST + GRPC_TYPE),
+        ("s", frame(HEADERS, END_HEADERS, 1, b"\x88" + GRPC_TYPE) + frame(DATA, 0, 1, bytes(9))),
+        answered(1, field("grpc-status", "0")),
+        asked(3, POST + b"\xbe"),
+        answered(3, b"\x88\xbf" + field(name, b"\x0b\x9f")),
+        asked(5, POST + field(31, proto)),
+        answered(5, b"\x88\x5f" + text("application/grpc+proto") + b"\xbf"),
+        asked(7, POST + field(31, web)),
+        answered(7, b"\x88" + field(31, "application/grpc-web")),
+        asked(9, POST + field(31, "multipart/form-data; boundary=------------------1234")),
+        answered(9, b"\x8d"),
+        asked(11, POST + field(b"\x21\xea\x49\x6a\x4a\xc9\xf5\x59\x7f", "application/grpc;a")),
+        answered(11, b"\x88"),
+        asked(13, GET),
+        answered(13, b"\x88"),
+        asked(15, POST + field(31, "application/grpc" + "+" * 40)),
+        answered(15, field("grpc-status", "17", 0)),
+    )
+    result = replay(packed, *how)
+    assert result.rows == {
+        ("POST", "OK"): 1,
+        ("POST", "UNAUTHENTICATED"): 2,
+        ("POST", "2xx"): 1,
+        ("POST", "4xx"): 1,
+        ("POST", "unknown"): 2,
+        ("GET", "2xx"): 1,
+    }
+    assert result.grpc == 5
+    assert not result.events
+
+
+@EACH_HOW
+def test_what_is_not_seen_of_http2_is_unknown(how: tuple[str, ...]) -> None:
+    """Names and values that go on in another frame, and insertions that were forgotten."""
+    method = field(2, "DELETE")
+    packed = http2(
+        ("c", frame(HEADERS, END_STREAM, 1, method[:3]) + frame(CONTINUATION, 4, 1, method[3:])),
+        answered(1),
+        asked(3, b"\xbe"),
+        answered(3),
+        *(
+            part
+            for n in range(12)
+            for part in (asked(5 + 2 * n), answered(5 + 2 * n, field(8, f"3{n:02}")))
+        ),
+        asked(31),
+        answered(31, b"\xbe"),
+        asked(33),
+        answered(33, bytes([0x80 | 62 + 7])),
+        asked(35),
+        answered(35, bytes([0x80 | 62 + 8])),
+        asked(37),
+        answered(37, b"\x8d" + bytes([0x80 | 62 + 11])),
+    )
+    result = replay(packed, *how)
+    assert result.rows == {
+        ("unknown", "unknown"): 2,
+        ("GET", "3xx"): 14,
+        ("GET", "unknown"): 1,
+        ("GET", "4xx"): 1,
+    }
+    assert not result.events
+
+
+def test_more_streams_than_are_tracked_are_counted() -> None:
+    streams = range(1, 61, 2)
+    packed = http2(*(asked(n) for n in streams), *(answered(n) for n in streams))
+    result = replay(packed, "whole")
+    assert result.rows == {("GET", "2xx"): 16}
+    assert result.events == {"overflow": 14}
+
+
+def test_bytes_that_are_not_http2s_end_what_is_known() -> None:
+    """An index beyond all that was inserted: the answer is lost, and later ones are unknown."""
+    packed = http2(
+        asked(1),
+        answered(1, b"\xbe"),
+        asked(3),
+        ("s", frame(6, 0, 0, bytes(8)) + answered(3)[1]),
+        asked(5),
+        answered(5),
+    )
+    result = replay(packed, "whole")
+    assert result.rows == {("GET", "unknown"): 2}
+    assert result.events == {"broken": 1, "gap": 1}
+
+
+@pytest.mark.parametrize("name", [n for n in TRUE if n.startswith(("http2-", "grpc-"))])
+def test_of_older_http2_nothing_is_guessed(name: str) -> None:
+    """From any record on: what was said before may be named by any index."""
+    seen = 0
+    for first in (3, 4, 6, 9, 15):
+        for observer in ([], ["client"]):
+            result = replay(tcp(name), "late", str(first), *observer)
+            assert {operation for operation, _ in result.rows} <= {"unknown"}
+            assert {status for _, status in result.rows} <= {
+                *("unknown", "cancelled", "reset", "no_response")
+            }
+            assert not result.events["broken"]
+            seen += result.requests
+    assert seen or TRUE[name][1] < 10
+
+
+@pytest.mark.parametrize("every", [3, 5, 7])
+@pytest.mark.parametrize("name", [n for n in TRUE if n.startswith(("http2-", "grpc-"))])
+def test_after_a_loss_no_status_of_http2_is_wrong(name: str, every: int) -> None:
+    """Each that is said is one of those that there are, and no more often than it is true."""
+    whole = replay(tcp(name), "whole").rows
+    for how in (every, -every):
+        found = replay(tcp(name), "lose", str(how)).rows
+        known = [k for k in found if "unknown" not in k and "no_response" not in k]
+        assert all(found[key] <= whole[key] for key in known)
+
+
 REQUEST_LIKE = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -671,6 +932,7 @@ def test_more_than_fits_outstanding_is_counted_as_other() -> None:
     [
         *("redis-benchmark-pipeline16", "postgres-node-pg", "mysql-node-mysql2-prepared"),
         *("kafka-kip848-mock", "kafka-consumer-group", "mongo-pymongo-writeerrors"),
+        *("http2-node-statuses", "grpc-unary-grpcio", "grpc-envoy", "grpc-unary-grpcjs"),
     ],
 )
 def test_what_is_lost_is_counted(name: str, every: int) -> None:
