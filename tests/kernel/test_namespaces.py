@@ -19,8 +19,9 @@ from tests.kernel.test_interface import (
     TX,
     connect,
     moved,
+    named,
 )
-from tests.live import HOG, LOADER, Cgroup, Loader, Worker, cgroup2, exact, loader, mounted
+from tests.live import HOG, LOADER, Cgroup, Dump, Worker, cgroup2, exact, loader, mounted
 
 # The host's cgroup tree and procfs are read-only and elsewhere; in their places are our own.
 WRAPPER = """#!/bin/bash
@@ -75,14 +76,16 @@ def test_no_host_pid_is_needed(tmpfs: Path, tmp_path: Path, cgroups: Cgroup) -> 
             new = containers(3)
             receiver = start(new, RECEIVER)
             connect(sender.pid, receiver.pid)
-            first = running.fresh()
+            first = running.shows(
+                "the interfaces", lambda dump: named(dump, old[1]) and named(dump, new[1])
+            )
             sender.go()
             sender.stopped()
             last = running.shows(
                 "what was sent, and the volumes",
                 lambda dump: (
-                    moved(first, dump, old[1], TX)[0]
-                    and moved(first, dump, new[1], RX)[0]
+                    moved(first, dump, old[1], TX)[0] >= PACKETS
+                    and moved(first, dump, new[1], RX)[0] >= PACKETS
                     and all(rows(dump, cgroup, tmp_path) for cgroup in (old[2], new[2]))
                 ),
             )
@@ -138,8 +141,12 @@ def test_a_container_without_the_nodes_cgroups_is_refused(
     assert "(hostPath)" in lines[0]
 
 
-def interfaces(running: Loader) -> dict[str, int]:
-    return running.fresh().node("interface_reads")
+def read_errors(dump: Dump) -> int:
+    return dump.node("interface_reads")["kpod_interface_read_errors_total"]
+
+
+def both_shown(dump: Dump) -> bool:
+    return len({row["slot"] for row in dump.keyed if row["table"] == "interface"}) == 2
 
 
 @pytest.mark.guest("cpu", "interface", "filesystem")
@@ -161,10 +168,15 @@ def test_clocks_of_a_time_namespace_change_nothing(
         Mounter(mounter, tmp_path, f'mount("none", "{tmp_path}/volume", "tmpfs", 0, "size=8m")')
         sender = Worker(cgroups.child(f"docker-{2:064x}.scope"), SENDER)
         connect(sender.pid, worker.pid)
-        first = running.fresh()
+        first = running.shows("the interface", lambda dump: named(dump, receiver))
         sender.go()
         sender.stopped()
-        last = running.fresh()
+        last = running.shows(
+            "what was sent, and the volume",
+            lambda dump: (
+                moved(first, dump, receiver, RX)[0] >= PACKETS and rows(dump, mounter, tmp_path)
+            ),
+        )
         exact(running, cgroups.child("born.service"))
     assert moved(first, last, receiver, RX) == [PACKETS, PACKETS * FRAME]
     assert set(rows(last, mounter, tmp_path)) == {"/volume"}
@@ -211,9 +223,7 @@ def test_processes_that_procfs_hides(
 
     monkeypatch.setenv("HIDEPID", "hidepid=4")
     with loader(tmpfs, *options, prefix=mounted(script)) as running:
-        assert interfaces(running)["kpod_interface_read_errors_total"] == 0
-        shown = [r for r in running.dump().keyed if r["table"] == "interface"]
-        assert len({row["slot"] for row in shown}) == 2
+        assert read_errors(running.shows("both interfaces", both_shown)) == 0
     with loader(tmpfs, *options, prefix=(*mounted(script), *NO_PTRACE)) as running:
         pass
     for name in ("interface", "filesystem"):
@@ -223,11 +233,9 @@ def test_processes_that_procfs_hides(
 
     monkeypatch.setenv("HIDEPID", "hidepid=0")
     with loader(tmpfs, *options, prefix=(*mounted(script), *NO_PTRACE)) as running:
-        running.fresh()
+        running.shows("both interfaces", both_shown)
         inside = ("nsenter", "--mount", "--target", str(running.process.pid))
         remount = ("mount", "-o", "remount,hidepid=4", f"{tmp_path}/proc")
         subprocess.run([*inside, *remount], check=True)
-        errors = interfaces(running)["kpod_interface_read_errors_total"]
-        for _ in range(3):
-            later = interfaces(running)["kpod_interface_read_errors_total"]
-        assert later > errors + 2
+        errors = read_errors(running.fresh())
+        running.shows("more errors in each pass", lambda dump: read_errors(dump) > errors + 2)
