@@ -482,8 +482,16 @@ def test_loss_is_the_senders(tmpfs: Path, cgroups: Cgroup) -> None:
         client.go()
         client.stopped()
         server.stopped()
-        after = running.fresh()
-        sent, received = left.snmp("Tcp", "RetransSegs"), right.snmp("Tcp", "RetransSegs")
+
+        def counted() -> tuple[int, int]:
+            return left.snmp("Tcp", "RetransSegs"), right.snmp("Tcp", "RetransSegs")
+
+        def settled() -> tuple[Dump, tuple[int, int]] | None:
+            """A FIN that was lost is sent again when the processes have stopped."""
+            kernels, dump = counted(), running.fresh()
+            return (dump, kernels) if counted() == kernels else None
+
+        after, (sent, received) = wait_for("the last retransmit", settled)
     assert sent > 50
     again = moved(before, after, a.id, RETRANSMITTED)[0]
     assert abs(again - sent) <= 0.01 * sent
