@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/clock.h"
 #include "base/collector.h"
 #include "cgroups/slots.h"
 #include "kernel/load.h"
+#include "kernel/renewal.h"
 
 #include "bpf/cpu.h"
 
@@ -16,56 +16,28 @@ enum { CPU_TABLE, PAIRS_TABLE };
 
 /* ---- the rows of pairs: whose they still are ----------------------------------------------- */
 
-/* What a container's pairs were like when they were last looked through. */
-struct victim {
-	uint32_t pairs;	  /* with a culprit that is named */
-	uint32_t coldest; /* of these, the unit that has grown least; 0: there is none */
-	uint64_t coldest_growth;
-	uint64_t other_growth; /* of what those without a row of their own have */
-};
-
-struct hidden {
-	uint32_t unit;
-	struct kpod_unit_key heir; /* whose unit has what it had */
-};
-
-struct pairs {
-	struct victim *victims; /* by slot */
-	uint64_t *seen_ns;	/* by unit: its wait at the last renewal */
-	struct hidden *hidden;	/* pairs that made room in the last pass */
-	uint32_t hidden_count;
-	uint32_t room; /* of hidden */
-	uint64_t renewed_ns, renew_ns;
-};
-
-static void free_pairs(struct pairs *p)
-{
-	free(p->victims);
-	free(p->seen_ns);
-	free(p->hidden);
-	free(p);
-}
-
 static int open_pairs(struct kpod_loaded *l, struct kpod_slots *slots, const struct kpod_options *o)
 {
-	struct pairs *p;
+	struct kpod_renewal *r;
+	int err;
 
 	if (!o->culprits)
 		return 0;
-	p = l->state = calloc(1, sizeof(*p));
-	if (!p)
-		return -ENOMEM;
-	p->room = slots->bpf->max_containers;
-	p->renew_ns = o->renew_ns;
-	p->renewed_ns = kpod_clock(CLOCK_MONOTONIC);
-	p->victims = calloc(slots->bpf->max_containers, sizeof(*p->victims));
-	p->seen_ns = calloc(l->tables[PAIRS_TABLE].unit_count, sizeof(*p->seen_ns));
-	p->hidden = calloc(p->room, sizeof(*p->hidden));
-	if (p->victims && p->seen_ns && p->hidden)
-		return 0;
-	free_pairs(p);
-	l->state = NULL;
-	return -ENOMEM;
+	r = calloc(1, sizeof(*r));
+	err = r ? kpod_renewal_open(r, &l->tables[PAIRS_TABLE], slots->bpf->max_containers,
+				    o->renew_ns)
+		: -ENOMEM;
+	if (err)
+		free(r);
+	else
+		l->state = r;
+	return err;
+}
+
+static void close_pairs(struct kpod_loaded *l)
+{
+	kpod_renewal_close(l->state);
+	free(l->state);
 }
 
 static uint64_t wait_of(struct kpod_loaded_table *t, uint32_t unit)
@@ -83,119 +55,58 @@ static bool is_gone(struct kpod_slots *s, uint32_t slot, uint32_t generation)
 	return !info || info->generation != generation || (info->died_ns && !s->visible[slot]);
 }
 
-/*
- * What a victim has waited for a culprit that is not named any more is in its row `earlier` from
- * now on, so that the sum over its rows holds.
- */
-static void retire(struct pairs *p, struct kpod_loaded_table *t, uint32_t unit)
+/* What a victim has waited for a culprit that is not named any more is in its row `earlier`. */
+static void retire(struct kpod_renewal *r, uint32_t unit)
 {
-	const struct kpod_unit *u = kpod_rows_of(&t->units, unit);
+	const struct kpod_unit *u = kpod_rows_of(&r->table->units, unit);
 	const struct kpod_unit heir = {.key = {.slot = u->key.slot,
 					       .minor = (uint32_t)KPOD_CULPRIT_EARLIER,
 					       .major = u->key.major >> 32 << 32},
 				       .words = {KPOD_CULPRIT_EARLIER}};
-	uint32_t earlier = kpod_unit_find(t, &heir.key);
 
-	if (!earlier) {
-		kpod_unit_rename(t, unit, &heir);
-		return;
-	}
-	if (p->hidden_count == p->room || !kpod_unit_hide(t, unit))
-		return;
-	kpod_unit_move(t, unit, earlier);
-	p->hidden[p->hidden_count++] = (struct hidden){unit, heir.key};
+	kpod_renewal_retire(r, unit, &heir);
 }
 
-/* A snapshot later no program can be adding to what was hidden. */
-static void release_hidden(struct pairs *p, struct kpod_loaded_table *t)
+static void look_at(struct kpod_renewal *r, struct kpod_slots *s, uint32_t unit)
 {
-	uint32_t left = 0;
+	const struct kpod_unit *u = kpod_rows_of(&r->table->units, unit);
+	uint64_t growth = kpod_renewal_growth(r, unit, wait_of(r->table, unit));
 
-	for (uint32_t i = 0; i < p->hidden_count; i++) {
-		uint32_t earlier = kpod_unit_find(t, &p->hidden[i].heir);
-
-		if (earlier)
-			kpod_unit_move(t, p->hidden[i].unit, earlier);
-		p->seen_ns[p->hidden[i].unit] = 0;
-		if (!kpod_unit_release(t, p->hidden[i].unit))
-			p->hidden[left++] = p->hidden[i];
-	}
-	p->hidden_count = left;
-}
-
-/* The rows may go on without this: what is hidden would be nobody's. */
-static void close_pairs(struct kpod_loaded *l)
-{
-	release_hidden(l->state, &l->tables[PAIRS_TABLE]);
-	free_pairs(l->state);
-}
-
-static void look_at(struct pairs *p, struct kpod_loaded_table *t, struct kpod_slots *s,
-		    uint32_t unit, bool renew)
-{
-	const struct kpod_unit *u = kpod_rows_of(&t->units, unit);
-	struct victim *victim = &p->victims[u->key.slot];
-	uint32_t culprit = (uint32_t)u->words[0];
-	uint64_t wait = wait_of(t, unit);
-	/* A unit that was given to somebody else meanwhile has less. */
-	uint64_t growth = wait - (p->seen_ns[unit] <= wait ? p->seen_ns[unit] : 0);
-
-	if (kpod_slot_info(s, u->key.slot)->generation != u->key.major >> 32) {
-		kpod_unit_free(t, unit); /* of a CPU that was offline when the victim ended */
-	} else if (u->words[0] == KPOD_CULPRIT_OTHER) {
-		victim->other_growth = growth;
-	} else if (u->words[0] == KPOD_CULPRIT_EARLIER) {
+	if (kpod_slot_info(s, u->key.slot)->generation != u->key.major >> 32)
+		kpod_unit_free(r->table, unit); /* of a CPU that was offline at the victim's end */
+	else if (u->words[0] == KPOD_CULPRIT_OTHER)
+		r->ranks[u->key.slot].other_growth = growth;
+	else if (u->words[0] == KPOD_CULPRIT_EARLIER)
 		;
-	} else if (is_gone(s, culprit, (uint32_t)(u->words[0] >> 32))) {
-		retire(p, t, unit);
-	} else {
-		victim->pairs++;
-		/* One that is new has not had the time to grow. */
-		if (u->born_ns < p->renewed_ns &&
-		    (!victim->coldest || growth < victim->coldest_growth)) {
-			victim->coldest = unit;
-			victim->coldest_growth = growth;
-		}
-	}
-	if (renew)
-		p->seen_ns[unit] = wait;
+	else if (is_gone(s, (uint32_t)u->words[0], (uint32_t)(u->words[0] >> 32)))
+		retire(r, unit);
+	else
+		kpod_renewal_add_named(r, unit, u, growth);
 }
 
-/*
- * Rows are handed out to whoever comes first. So that those who matter have one, of a victim whose
- * rows are all in use the coldest makes room once in a while, if on the average those without a row
- * have more. Whoever takes the row is most likely somebody of whom there is much.
- */
 static void read_pairs(struct kpod_loaded *l, struct kpod_slots *s)
 {
 	struct kpod_loaded_table *t = &l->tables[PAIRS_TABLE], *cpu = &l->tables[CPU_TABLE];
-	const uint32_t most = s->bpf->config.culprits;
 	uint64_t now = kpod_clock(CLOCK_MONOTONIC);
-	struct pairs *p = l->state;
-	bool renew = now - p->renewed_ns >= p->renew_ns;
+	struct kpod_renewal *r = l->state;
 
-	release_hidden(p, t);
-	memset(p->victims, 0, s->bpf->max_containers * sizeof(*p->victims));
+	kpod_renewal_begin(r, now);
 	for (uint32_t unit = 1; unit < t->unit_count; unit++) {
 		const struct kpod_unit *u = kpod_rows_of(&t->units, unit);
 
 		if (u && u->born_ns && u->born_ns + KPOD_SETTLE_NS <= now)
-			look_at(p, t, s, unit, renew);
+			look_at(r, s, unit);
 	}
-	if (renew)
-		p->renewed_ns = now;
 	for (uint32_t slot = 0; slot < s->scanned; slot++) {
-		struct victim *victim = &p->victims[slot];
+		uint32_t coldest = kpod_renewal_take_coldest(r, slot, s->bpf->config.culprits);
 		struct cpu_row *row = kpod_rows_of(&cpu->rows, slot);
 
-		if (renew && victim->pairs >= most && victim->coldest &&
-		    victim->coldest_growth < victim->other_growth / most) {
-			retire(p, t, victim->coldest);
-			victim->pairs--;
-		}
-		if (row && row->pairs != victim->pairs)
-			__atomic_store_n(&row->pairs, victim->pairs, __ATOMIC_RELAXED);
+		if (coldest)
+			retire(r, coldest);
+		if (row && row->pairs != r->ranks[slot].named)
+			__atomic_store_n(&row->pairs, r->ranks[slot].named, __ATOMIC_RELAXED);
 	}
+	kpod_renewal_end(r, now);
 }
 
 static const struct kpod_source pairs_source = {

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/clock.h"
 #include "base/collector.h"
 #include "cgroups/slots.h"
 #include "kernel/load.h"
+#include "kernel/renewal.h"
 
 #include "bpf/tcp.h"
 
@@ -16,57 +16,39 @@ enum { TCP_TABLE, PEERS_TABLE };
 
 /* ---- the rows of peers: who has one --------------------------------------------------------- */
 
-/* What a container's peers were like when they were last looked through. */
-struct talker {
-	uint32_t peers;	  /* that have a row */
-	uint64_t counted; /* of these, as programs had counted them before */
-	uint32_t coldest; /* of these, the unit that has grown least; 0: there is none */
-	uint64_t coldest_growth;
-	uint64_t other_growth; /* of what those without a row of their own have */
-};
-
-struct hidden {
-	uint32_t unit;
-	struct kpod_unit_key heir; /* whose unit has what it had */
-};
-
 struct peers {
-	struct talker *talkers; /* by slot */
-	uint64_t *seen;		/* by unit: what it had counted at the last renewal */
-	struct hidden *hidden;	/* peers that made room in the last pass */
-	uint32_t hidden_count;
-	uint32_t room; /* of hidden */
-	uint64_t renewed_ns, renew_ns;
+	struct kpod_renewal renewal;
+	uint64_t *counted; /* by slot: peers with a row, as programs had counted them before */
 };
-
-static void free_peers(struct peers *p)
-{
-	free(p->talkers);
-	free(p->seen);
-	free(p->hidden);
-	free(p);
-}
 
 static int open_peers(struct kpod_loaded *l, struct kpod_slots *slots, const struct kpod_options *o)
 {
+	uint32_t count = slots->bpf->max_containers;
 	struct peers *p;
 
 	if (!o->tcp_peers)
 		return 0;
-	p = l->state = calloc(1, sizeof(*p));
+	p = calloc(1, sizeof(*p));
 	if (!p)
 		return -ENOMEM;
-	p->room = slots->bpf->max_containers;
-	p->renew_ns = o->renew_ns;
-	p->renewed_ns = kpod_clock(CLOCK_MONOTONIC);
-	p->talkers = calloc(slots->bpf->max_containers, sizeof(*p->talkers));
-	p->seen = calloc(l->tables[PEERS_TABLE].unit_count, sizeof(*p->seen));
-	p->hidden = calloc(p->room, sizeof(*p->hidden));
-	if (p->talkers && p->seen && p->hidden)
-		return 0;
-	free_peers(p);
-	l->state = NULL;
-	return -ENOMEM;
+	p->counted = calloc(count, sizeof(*p->counted));
+	if (!p->counted ||
+	    kpod_renewal_open(&p->renewal, &l->tables[PEERS_TABLE], count, o->renew_ns)) {
+		free(p->counted);
+		free(p);
+		return -ENOMEM;
+	}
+	l->state = p;
+	return 0;
+}
+
+static void close_peers(struct kpod_loaded *l)
+{
+	struct peers *p = l->state;
+
+	kpod_renewal_close(&p->renewal);
+	free(p->counted);
+	free(p);
 }
 
 static uint64_t load(const __u64 *word)
@@ -83,11 +65,10 @@ static uint64_t moved_by(struct kpod_loaded_table *t, uint32_t unit)
 		   : 0;
 }
 
-/* What a peer has moved that makes room is in the row `earlier` of its slot and side from then on,
- * so that the sum over the slot's rows holds. */
-static void retire(struct peers *p, struct kpod_loaded_table *t, uint32_t unit)
+/* What a peer has moved that makes room is in the row `earlier` of its slot and side. */
+static void retire(struct kpod_renewal *r, uint32_t unit)
 {
-	struct kpod_unit *u = kpod_rows_of(&t->units, unit);
+	struct kpod_unit *u = kpod_rows_of(&r->table->units, unit);
 	const uint32_t side = KPOD_TCP_SIDE_OF(u->key.minor);
 	const struct kpod_unit heir = {
 		.key = {.slot = u->key.slot,
@@ -95,89 +76,37 @@ static void retire(struct peers *p, struct kpod_loaded_table *t, uint32_t unit)
 			.major = KPOD_TCP_NO_ADDRESS(KPOD_TCP_EARLIER)},
 		.words = {[KPOD_TCP_PEER_SIDE] = side,
 			  [KPOD_TCP_PEER_ADDRESS] = KPOD_TCP_NO_ADDRESS(KPOD_TCP_EARLIER)}};
-	uint32_t earlier = kpod_unit_find(t, &heir.key);
 
-	if (!earlier) {
-		/* Sockets keep their peer's unit, and the time says that it is another now. */
-		if (kpod_unit_rename(t, unit, &heir))
-			u->born_ns += 1 << KPOD_TCP_BORN_SHIFT;
-		return;
-	}
-	if (p->hidden_count == p->room || !kpod_unit_hide(t, unit))
-		return;
-	kpod_unit_move(t, unit, earlier);
-	p->hidden[p->hidden_count++] = (struct hidden){unit, heir.key};
+	/* Sockets keep their peer's unit, and the time says that it is another now. */
+	if (kpod_renewal_retire(r, unit, &heir))
+		u->born_ns += 1 << KPOD_TCP_BORN_SHIFT;
 }
 
-/* A snapshot later no program can be adding to what was hidden. */
-static void release_hidden(struct peers *p, struct kpod_loaded_table *t)
+static void look_at(struct kpod_renewal *r, uint32_t unit, const struct kpod_unit *u)
 {
-	uint32_t left = 0;
+	uint64_t growth = kpod_renewal_growth(r, unit, moved_by(r->table, unit));
 
-	for (uint32_t i = 0; i < p->hidden_count; i++) {
-		uint32_t earlier = kpod_unit_find(t, &p->hidden[i].heir);
-
-		if (earlier)
-			kpod_unit_move(t, p->hidden[i].unit, earlier);
-		p->seen[p->hidden[i].unit] = 0;
-		if (!kpod_unit_release(t, p->hidden[i].unit))
-			p->hidden[left++] = p->hidden[i];
-	}
-	p->hidden_count = left;
+	if (KPOD_TCP_KIND_OF(u->key.minor) == KPOD_TCP_OTHER)
+		r->ranks[u->key.slot].other_growth += growth;
+	else if (KPOD_TCP_KIND_OF(u->key.minor) == KPOD_TCP_NAMED)
+		kpod_renewal_add_named(r, unit, u, growth);
 }
 
-/* The rows may go on without this: what is hidden would be nobody's. */
-static void close_peers(struct kpod_loaded *l)
-{
-	release_hidden(l->state, &l->tables[PEERS_TABLE]);
-	free_peers(l->state);
-}
-
-static void look_at(struct peers *p, struct kpod_loaded_table *t, uint32_t unit, bool renew)
-{
-	const struct kpod_unit *u = kpod_rows_of(&t->units, unit);
-	struct talker *talker = &p->talkers[u->key.slot];
-	uint32_t kind = KPOD_TCP_KIND_OF(u->key.minor);
-	uint64_t moved = moved_by(t, unit);
-	/* A unit that was given to somebody else meanwhile has less. */
-	uint64_t growth = moved - (p->seen[unit] <= moved ? p->seen[unit] : 0);
-
-	if (kind == KPOD_TCP_OTHER) {
-		talker->other_growth += growth;
-	} else if (kind == KPOD_TCP_NAMED) {
-		talker->peers++;
-		/* One that is new has not had the time to grow. */
-		if (u->born_ns < p->renewed_ns &&
-		    (!talker->coldest || growth < talker->coldest_growth)) {
-			talker->coldest = unit;
-			talker->coldest_growth = growth;
-		}
-	}
-	if (renew)
-		p->seen[unit] = moved;
-}
-
-/*
- * Rows are handed out to whoever comes first, and kept by whoever moves most: once in a while the
- * coldest of a container whose rows are all in use makes room, if on the average those without a
- * row have moved more. Programs count the rows; what is not in use any more, they do not know.
- */
+/* Programs count the rows; what is not in use any more, they do not know. */
 static void read_peers(struct kpod_loaded *l, struct kpod_slots *s)
 {
 	struct kpod_loaded_table *t = &l->tables[PEERS_TABLE], *tcp = &l->tables[TCP_TABLE];
 	struct tcp_peer_row *all = kpod_rows_of(&t->rows, 0);
-	const uint32_t most = s->bpf->config.tcp_peers;
 	uint64_t named = 0, counted = all ? load(&all->named) : 0;
 	uint64_t now = kpod_clock(CLOCK_MONOTONIC);
 	struct peers *p = l->state;
-	bool renew = now - p->renewed_ns >= p->renew_ns;
+	struct kpod_renewal *r = &p->renewal;
 
-	release_hidden(p, t);
-	for (uint32_t slot = 0; slot < s->bpf->max_containers; slot++) {
-		const struct tcp_row *row =
-			slot < s->scanned ? kpod_rows_of(&tcp->rows, slot) : NULL;
+	kpod_renewal_begin(r, now);
+	for (uint32_t slot = 0; slot < s->scanned; slot++) {
+		const struct tcp_row *row = kpod_rows_of(&tcp->rows, slot);
 
-		p->talkers[slot] = (struct talker){.counted = row ? load(&row->peers) : 0};
+		p->counted[slot] = row ? load(&row->peers) : 0;
 	}
 	for (uint32_t unit = 1; unit < t->unit_count; unit++) {
 		const struct kpod_unit *u = kpod_rows_of(&t->units, unit);
@@ -185,26 +114,22 @@ static void read_peers(struct kpod_loaded *l, struct kpod_slots *s)
 		if (!u || !u->born_ns)
 			continue;
 		named += KPOD_TCP_KIND_OF(u->key.minor) != KPOD_TCP_OTHER;
-		look_at(p, t, unit, renew);
+		look_at(r, unit, u);
 	}
 	for (uint32_t slot = 0; slot < s->scanned; slot++) {
-		struct talker *talker = &p->talkers[slot];
+		uint32_t coldest = kpod_renewal_take_coldest(r, slot, s->bpf->config.tcp_peers);
 		struct tcp_row *row = kpod_rows_of(&tcp->rows, slot);
 
-		if (renew && talker->peers >= most && talker->coldest &&
-		    talker->coldest_growth < talker->other_growth / most) {
-			retire(p, t, talker->coldest);
-			talker->peers--;
-		}
+		if (coldest)
+			retire(r, coldest);
 		/* Those that came meanwhile are kept: rather one too many than a row too few. */
-		if (row && talker->counted != talker->peers)
-			__atomic_fetch_add(&row->peers, talker->peers - talker->counted,
+		if (row && p->counted[slot] != r->ranks[slot].named)
+			__atomic_fetch_add(&row->peers, r->ranks[slot].named - p->counted[slot],
 					   __ATOMIC_RELAXED);
 	}
 	if (all && counted != named)
 		__atomic_fetch_add(&all->named, named - counted, __ATOMIC_RELAXED);
-	if (renew)
-		p->renewed_ns = now;
+	kpod_renewal_end(r, now);
 }
 
 static const struct kpod_source peers_source = {
