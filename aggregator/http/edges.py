@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aggregator._native import ffi
+from aggregator.http.pairs import POINTS, STEP_NS
 from aggregator.http.rows import Rows, Who
 from aggregator.pods.addresses import POD, Holder, holder, holders
 from aggregator.pods.table import Pod
@@ -16,9 +17,6 @@ from aggregator.segment.store import Snapshot
 BYTES = "kpod_tcp_peer_bytes_total"
 OPENED = "kpod_tcp_peer_connections_opened_total"
 OPEN = "kpod_tcp_peer_connections"
-# Points are at least so far apart, and so many are kept: what is told is of the last minute.
-STEP_NS = 14_900_000_000
-POINTS = 4
 SHOWN = 10  # edges on the page
 
 SIDES = ("client", "server")
@@ -146,19 +144,20 @@ class Edges:
         self._rows = rows
         self._pods = pods
         self._plan: Plan | None = None
-        self._points: deque[_Point] = deque(maxlen=POINTS + 1)
+        self._place: _Place | None = None
+        self._points: deque[_Point] = deque(maxlen=POINTS)
         self._told: tuple[int, list[Edge]] = 0, []  # as of the last point
 
     def offer(self, snapshot: Snapshot) -> None:
         if snapshot.plan is not self._plan:  # another loader, or other collectors
             self._plan = snapshot.plan
+            self._place = _place(snapshot.plan)
             self._points.clear()
             self._told = 0, []
         at = snapshot.native.monotonic_ns
-        place = _place(snapshot.plan)
-        if not place or (self._points and at - self._points[-1].at < STEP_NS):
+        if not self._place or (self._points and at - self._points[-1].at < STEP_NS):
             return
-        totals = _totals(snapshot, place)
+        totals = _totals(snapshot, self._place)
         pods = self._pods()
         rows = self._rows.of(snapshot) if pods else []
         names = holders(pods, {row.who.pod_uid for row in rows})
@@ -172,7 +171,7 @@ class Edges:
 
     def of(self, snapshot: Snapshot | None) -> list[Edge] | None:
         """Of those that still are there, the busiest first; None: the loader does not tell."""
-        if not snapshot or not _place(snapshot.plan):
+        if not snapshot or not self._place:
             return None
         at = self._points[-1].at if self._points else 0
         if self._told[0] != at:

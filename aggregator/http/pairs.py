@@ -8,7 +8,7 @@ from aggregator.segment.exposition import Plan
 from aggregator.segment.store import Snapshot
 
 COLUMN = "kpod_cpu_runqueue_wait_by_culprit_seconds_total"
-# Points are at least so far apart, and so many are kept: a rate is that of the last minute.
+# Points are at least so far apart, and so many are kept: what is told is of the last minute.
 STEP_NS = 14_900_000_000
 POINTS = 5
 SHOWN = 10  # pairs on the page

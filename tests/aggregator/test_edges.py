@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from aggregator.http.edges import BYTES, OPEN, OPENED, STEP_NS, Edge, Edges, graph
+from aggregator.http.edges import BYTES, OPEN, OPENED, Edge, Edges, graph
+from aggregator.http.pairs import STEP_NS
 from aggregator.http.rows import Rows
 from aggregator.http.server import Application
 from aggregator.pods.addresses import holder, holders
